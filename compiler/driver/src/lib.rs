@@ -1,0 +1,1 @@
+//! The compiler driver: pipeline, compile cache, verification.

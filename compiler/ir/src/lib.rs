@@ -1,0 +1,1 @@
+//! The intermediate representation: modules, functions, symbolic dims, inference and verifier.

@@ -1,0 +1,24 @@
+//! The op table: every op's attributes, their encoding, and its plain, obviously right evaluation.
+//!
+//! An op here is what remains when the importer has normalised opsets: one meaning, no versions. [`Op`] is the table;
+//! the attribute structs stand in the file of their family. Attributes are encoded by serde: the text form of the IR
+//! and the artifact both use that encoding.
+#![forbid(unsafe_code)]
+
+pub mod attention;
+pub mod conv;
+pub mod elementwise;
+mod float;
+pub mod gather;
+pub mod matmul;
+pub mod norm;
+pub mod pool;
+pub mod position;
+pub mod quant;
+pub mod recurrent;
+pub mod reduce;
+pub mod resize;
+pub mod shape;
+mod table;
+
+pub use table::{AttributeError, Op};

@@ -1,0 +1,194 @@
+//! The table itself: one row an op.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::elementwise::{Binary, Compare, Unary};
+use crate::{
+    attention, conv, elementwise, gather, matmul, norm, pool, position, quant, recurrent, reduce, resize,
+    shape,
+};
+
+/// Attributes that do not fit their op.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttributeError {
+    /// No op of that name.
+    #[error("unknown op `{0}`")]
+    UnknownOp(String),
+    /// The attributes cannot be read.
+    #[error("attributes of `{op}`: {reason}")]
+    Bad {
+        /// The op.
+        op: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+macro_rules! op_table {
+    ($($(#[doc = $doc:literal])* $variant:ident($attributes:ty) $name:literal,)*) => {
+        /// An op with its attributes.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub enum Op {
+            /// An elementwise function of one operand, named by its kind.
+            #[serde(rename = "unary")]
+            Unary(Unary),
+            /// An elementwise function of two broadcast operands, named by its kind.
+            #[serde(rename = "binary")]
+            Binary(Binary),
+            /// A comparison of two broadcast operands, named by its kind.
+            #[serde(rename = "compare")]
+            Compare(Compare),
+            $($(#[doc = $doc])* #[serde(rename = $name)] $variant($attributes),)*
+        }
+
+        impl Op {
+            /// The name in the text form.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    Op::Unary(kind) => kind.name(),
+                    Op::Binary(kind) => kind.name(),
+                    Op::Compare(kind) => kind.name(),
+                    $(Op::$variant(_) => $name,)*
+                }
+            }
+
+            /// The attributes as JSON; empty for the kinds of [`Unary`], [`Binary`] and [`Compare`].
+            pub fn attributes(&self) -> Map<String, Value> {
+                let value = match self {
+                    Op::Unary(_) | Op::Binary(_) | Op::Compare(_) => Ok(Value::Null),
+                    $(Op::$variant(attributes) => serde_json::to_value(attributes),)*
+                };
+                match value {
+                    Ok(Value::Object(map)) => map,
+                    _ => Map::new(),
+                }
+            }
+
+            /// The inverse of [`Op::name`] and [`Op::attributes`].
+            pub fn from_attributes(name: &str, attributes: Map<String, Value>) -> Result<Self, AttributeError> {
+                if let Some(kind) = Unary::from_name(name) {
+                    return Ok(Op::Unary(kind));
+                }
+                if let Some(kind) = Binary::from_name(name) {
+                    return Ok(Op::Binary(kind));
+                }
+                if let Some(kind) = Compare::from_name(name) {
+                    return Ok(Op::Compare(kind));
+                }
+                match name {
+                    $($name => serde_json::from_value(Value::Object(attributes)).map(Op::$variant).map_err(|error| {
+                        AttributeError::Bad { op: name.to_string(), reason: error.to_string() }
+                    }),)*
+                    _ => Err(AttributeError::UnknownOp(name.to_string())),
+                }
+            }
+        }
+    };
+}
+
+op_table! {
+    /// `x < 0 ? alpha * x : x`.
+    LeakyRelu(elementwise::LeakyRelu) "leaky_relu",
+    /// `clamp(alpha * x + beta, 0, 1)`.
+    HardSigmoid(elementwise::HardSigmoid) "hard_sigmoid",
+    /// GELU.
+    Gelu(elementwise::Gelu) "gelu",
+    /// `clamp(x, min, max)`; inputs `x, min?, max?`.
+    Clip(elementwise::Clip) "clip",
+    /// `condition ? a : b`, broadcast.
+    Where(elementwise::Where) "where",
+    /// Conversion of dtype.
+    Cast(elementwise::Cast) "cast",
+    /// Batched matrix product with NumPy's rules.
+    MatMul(matmul::MatMul) "matmul",
+    /// `activation(x @ w + bias + residual)`; inputs `x, w, bias?, residual?`.
+    Linear(matmul::Linear) "linear",
+    /// Convolution; inputs `x, w, bias?, residual?`.
+    Conv(conv::Conv) "conv",
+    /// Transposed convolution; inputs `x, w, bias?`.
+    ConvTranspose(conv::ConvTranspose) "conv_transpose",
+    /// Max pooling; outputs `y, indices?`.
+    MaxPool(pool::MaxPool) "max_pool",
+    /// Average pooling.
+    AveragePool(pool::AveragePool) "average_pool",
+    /// Batch normalisation; inputs `x, scale, bias, mean, var`; outputs `y`, and in training the running statistics.
+    BatchNorm(norm::BatchNorm) "batch_norm",
+    /// Layer normalisation; inputs `x, scale, bias?`; outputs `y, mean?, inv_std_dev?`.
+    LayerNorm(norm::LayerNorm) "layer_norm",
+    /// RMS normalisation; inputs `x, scale`.
+    RmsNorm(norm::RmsNorm) "rms_norm",
+    /// Instance normalisation; inputs `x, scale, bias`.
+    InstanceNorm(norm::InstanceNorm) "instance_norm",
+    /// Group normalisation; inputs `x, scale, bias`.
+    GroupNorm(norm::GroupNorm) "group_norm",
+    /// Softmax or log-softmax along one axis.
+    Softmax(norm::Softmax) "softmax",
+    /// Reduction; inputs `x, axes?`.
+    Reduce(reduce::Reduce) "reduce",
+    /// Index of the extreme along an axis.
+    ArgReduce(reduce::ArgReduce) "arg_reduce",
+    /// Largest or smallest `k` along an axis; inputs `x, k`; outputs `values, indices`.
+    TopK(reduce::TopK) "top_k",
+    /// Running sum; inputs `x, axis`.
+    CumSum(reduce::CumSum) "cum_sum",
+    /// The sizes of `x` as i64.
+    Shape(shape::ShapeOf) "shape",
+    /// The number of elements of `x` as an i64 scalar.
+    Size(shape::Size) "size",
+    /// Same elements, new shape; inputs `x, shape`.
+    Reshape(shape::Reshape) "reshape",
+    /// Removes axes of size 1; inputs `x, axes?`.
+    Squeeze(shape::Squeeze) "squeeze",
+    /// Inserts axes of size 1; inputs `x, axes?`.
+    Unsqueeze(shape::Unsqueeze) "unsqueeze",
+    /// Permutes axes.
+    Transpose(shape::Transpose) "transpose",
+    /// Joins tensors along an axis.
+    Concat(shape::Concat) "concat",
+    /// Cuts a tensor along an axis; inputs `x, sizes?`.
+    Split(shape::Split) "split",
+    /// A strided box; inputs `x, starts, ends, axes, steps`, the last two always given.
+    Slice(shape::Slice) "slice",
+    /// Broadcasts to a shape; inputs `x, shape`.
+    Expand(shape::Expand) "expand",
+    /// Repeats along axes; inputs `x, repeats`.
+    Tile(shape::Tile) "tile",
+    /// Pads or crops; inputs `x, pads, value?, axes?`.
+    Pad(shape::Pad) "pad",
+    /// `start, start + delta, ...` below `limit`; inputs `start, limit, delta`.
+    Range(shape::Range) "range",
+    /// One value everywhere; inputs `shape`.
+    ConstantOfShape(shape::ConstantOfShape) "constant_of_shape",
+    /// Upper or lower triangle; inputs `x, k?`.
+    Trilu(shape::Trilu) "trilu",
+    /// Slices by index along an axis; inputs `x, indices`.
+    Gather(gather::Gather) "gather",
+    /// Elements by index along an axis; inputs `x, indices`.
+    GatherElements(gather::GatherElements) "gather_elements",
+    /// Slices by index tuple; inputs `x, indices`.
+    GatherNd(gather::GatherNd) "gather_nd",
+    /// Writes elements by index along an axis; inputs `x, indices, updates`.
+    ScatterElements(gather::ScatterElements) "scatter_elements",
+    /// Writes slices by index tuple; inputs `x, indices, updates`.
+    ScatterNd(gather::ScatterNd) "scatter_nd",
+    /// Indices of the nonzero elements `[rank, count]`.
+    NonZero(gather::NonZero) "non_zero",
+    /// Resampling; inputs `x, roi?, scales?, sizes?`.
+    Resize(resize::Resize) "resize",
+    /// Float to integer; inputs `x, scale, zero_point?`.
+    QuantizeLinear(quant::QuantizeLinear) "quantize_linear",
+    /// Integer to float; inputs `x, scale, zero_point?`.
+    DequantizeLinear(quant::DequantizeLinear) "dequantize_linear",
+    /// Float to u8 with a computed scale; outputs `y, scale, zero_point`.
+    DynamicQuantizeLinear(quant::DynamicQuantizeLinear) "dynamic_quantize_linear",
+    /// Integer matrix product; inputs `a, b, a_zero_point?, b_zero_point?`.
+    MatMulInteger(quant::MatMulInteger) "matmul_integer",
+    /// Attention; inputs `q, k, v, mask?, past_key?, past_value?, nonpad_kv_seq_len?`; outputs `y, present_key?, present_value?, qk?`.
+    Attention(attention::Attention) "attention",
+    /// Rotary position embedding; inputs `x, cos, sin, position_ids?`.
+    RotaryEmbedding(position::RotaryEmbedding) "rotary_embedding",
+    /// LSTM; inputs `x, w, r, b?, sequence_lens?, initial_h?, initial_c?, p?`; outputs `y?, y_h?, y_c?`.
+    Lstm(recurrent::Lstm) "lstm",
+}

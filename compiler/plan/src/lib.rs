@@ -1,0 +1,1 @@
+//! The plan: schedule, memory, kernels, each choice with its reason.

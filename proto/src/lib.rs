@@ -1,0 +1,2 @@
+#![allow(missing_docs)]
+//! ONNX messages, decoded by prost from Lathe's own schema.

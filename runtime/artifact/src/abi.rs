@@ -1,0 +1,92 @@
+//! What generated code, builtins and the engine share in memory. All fields are 8 bytes wide.
+//!
+//! - The entry and every chunk, region and builtin return a [`Status`] as `i32`: 0 goes on, anything else leaves
+//!   the program at the next barrier.
+//! - `entry(worker: *const Worker) -> i32` is run by every worker of the team at once (SPMD).
+//! - `shape(dims: *mut i64) -> i32`, one a [`stage`](crate::plan::Plan::stages), fills the dims table from its symbols.
+//! - A builtin is `unsafe extern "C" fn(worker: *const Worker, args: *const Args) -> i32` with the argument struct
+//!   of its row in [`crate::builtin`]. It computes its share of the work by `worker.index` of `worker.count`.
+
+/// One call of generated code: shared by all workers of the run.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Run {
+    /// The builtin table: addresses in the order of [`crate::builtin::Builtin`], then those of [`Service`].
+    pub table: *const usize,
+    /// Addresses of the slots, by [`crate::plan::SlotId`].
+    pub slots: *const *mut u8,
+    /// The dims table, by [`crate::plan::DimId`].
+    pub dims: *mut i64,
+    /// Nonzero asks the program to stop; read by barriers and by loops over 10 ms.
+    pub cancel: *const u32,
+    /// The engine's own state of this run, for services.
+    pub engine: *mut std::ffi::c_void,
+}
+
+/// One worker of a run. The entry, builtins and services receive it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Worker {
+    /// The run that this worker takes part in.
+    pub run: *const Run,
+    /// This worker's index, below `count`.
+    pub index: u64,
+    /// Number of workers in the run.
+    pub count: u64,
+    /// [`SCRATCH_BYTES`] of memory, aligned to 64, that only this worker touches.
+    pub scratch: *mut u8,
+}
+
+/// Bytes of scratch memory of each worker.
+pub const SCRATCH_BYTES: usize = 2 << 20;
+
+/// What generated code and builtins return.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Go on.
+    Ok = 0,
+    /// The cancel flag or the deadline stopped the run.
+    Cancelled = 1,
+    /// An index lies outside its axis.
+    IndexOutOfRange = 2,
+    /// A dim or guard does not hold for the data (for example a shape that does not multiply up).
+    BadShape = 3,
+    /// An integer division by zero.
+    DivisionByZero = 4,
+    /// The memory budget does not allow it.
+    OutOfMemory = 5,
+    /// An evaluator step failed; the engine holds the message.
+    StepFailed = 6,
+    /// A builtin was called with arguments that break its contract: a bug.
+    Internal = 7,
+}
+
+/// Functions of the engine that generated code calls, after the builtins in the table.
+///
+/// `barrier(worker) -> status` waits for all workers and returns the run's status, the same for all.
+/// `evaluate(worker, step) -> status` runs an evaluator step (worker 0 only).
+/// `resolve(worker, step) -> status` runs after a step that made dynamic dims: reads them, runs the shape function of the
+/// next stage and allocates the slots that became known (worker 0 only).
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// `barrier(worker)`.
+    Barrier = 0,
+    /// `evaluate(worker, step)`.
+    Evaluate = 1,
+    /// `resolve(worker, step)`.
+    Resolve = 2,
+    /// `fail(worker, step, status)`: records which step failed; returns the status.
+    Fail = 3,
+}
+
+impl Service {
+    /// Number of services.
+    pub const COUNT: usize = 4;
+
+    /// Index in the table behind [`Run::table`].
+    pub const fn index(self) -> usize {
+        crate::builtin::Builtin::COUNT + self as usize
+    }
+}

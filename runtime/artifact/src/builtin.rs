@@ -1,0 +1,294 @@
+//! The builtin table: one macro makes the enum, the argument structs and the field lists, so that plan, generated
+//! code and kernels cannot drift apart.
+//!
+//! Field kinds: `input`, `output`, `inout` are addresses of data; `dims` is the address of consecutive entries of the
+//! dims table; `int` an `i64`; `float` an `f64`. An `input` may be null only where the doc says "optional".
+//! Sizes and strides are in elements. Unless the doc says otherwise data is f32 and row-major.
+
+/// What a field of an argument struct is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    /// Address of data that is read.
+    Input,
+    /// Address of data that is written whole.
+    Output,
+    /// Address of data that is read and written, or written in part.
+    Inout,
+    /// Address of consecutive `i64` entries of the dims table.
+    Dims,
+    /// An `i64`.
+    Int,
+    /// An `f64`.
+    Float,
+}
+
+macro_rules! field_type {
+    (input) => { *const u8 };
+    (output) => { *mut u8 };
+    (inout) => { *mut u8 };
+    (dims) => { *const i64 };
+    (int) => { i64 };
+    (float) => { f64 };
+}
+
+macro_rules! field_kind {
+    (input) => {
+        FieldKind::Input
+    };
+    (output) => {
+        FieldKind::Output
+    };
+    (inout) => {
+        FieldKind::Inout
+    };
+    (dims) => {
+        FieldKind::Dims
+    };
+    (int) => {
+        FieldKind::Int
+    };
+    (float) => {
+        FieldKind::Float
+    };
+}
+
+macro_rules! builtins {
+    ($($(#[doc = $doc:literal])* $variant:ident $name:literal { $($field:ident: $kind:ident,)* })*) => {
+        /// A precompiled function that generated code calls through the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(serde::Serialize, serde::Deserialize)]
+        #[repr(usize)]
+        pub enum Builtin {
+            $($(#[doc = $doc])* #[serde(rename = $name)] $variant,)*
+        }
+
+        impl Builtin {
+            /// Every builtin in table order.
+            pub const ALL: &'static [Builtin] = &[$(Builtin::$variant,)*];
+            /// Number of builtins.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in printed plans.
+            pub const fn name(self) -> &'static str {
+                match self { $(Builtin::$variant => $name,)* }
+            }
+
+            /// The fields of its argument struct, in order.
+            pub const fn fields(self) -> &'static [(&'static str, FieldKind)] {
+                match self { $(Builtin::$variant => &[$((stringify!($field), field_kind!($kind)),)*],)* }
+            }
+        }
+
+        /// The argument structs, one a builtin.
+        pub mod args {
+            $(
+                $(#[doc = $doc])*
+                #[repr(C)]
+                #[derive(Clone, Copy, Debug)]
+                #[allow(missing_docs)]
+                pub struct $variant { $(pub $field: field_type!($kind),)* }
+            )*
+        }
+    };
+}
+
+builtins! {
+    /// `c[m, n] = act(a[m, k] x b + bias[n] + residual[m, n])` with `b` in [`crate::layout::PackedMatrix`] panels.
+    /// `bias` and `residual` are optional; rows of `a`, `residual` and `c` are `*_stride` apart.
+    /// `activation` is an [`Activation`] code with its parameters `alpha`, `beta`.
+    MatMulPacked "matmul_packed" {
+        a: input, b: input, bias: input, residual: input, c: output,
+        m: int, n: int, k: int, a_stride: int, residual_stride: int, c_stride: int,
+        activation: int, alpha: float, beta: float,
+    }
+    /// Batched `c = scale * (a x b)`: `batch_rank` outer dims at `batch` with strides `a_batch`, `b_batch`, `c_batch`; `a` is
+    /// `[m, k]` with strides `a_row`, `a_col`, `b` `[k, n]` with `b_row`, `b_col`, `c` has `c_row` and contiguous columns.
+    MatMulStrided "matmul_strided" {
+        a: input, b: input, c: output, batch_rank: int, batch: dims, a_batch: dims, b_batch: dims, c_batch: dims,
+        m: int, n: int, k: int, a_row: int, a_col: int, b_row: int, b_col: int, c_row: int, scale: float,
+    }
+    /// 2-d convolution (1-d with height 1) of `x[batch, channels, height, width]`, weights in
+    /// [`crate::layout::PackedConv`], into `y[batch, out_channels, out_height, out_width]`.
+    /// `bias` and `residual` (the shape of `y`) are optional.
+    Conv "conv" {
+        x: input, weight: input, bias: input, residual: input, y: output,
+        batch: int, channels: int, height: int, width: int, out_channels: int, out_height: int, out_width: int,
+        groups: int, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int,
+        pad_top: int, pad_left: int, activation: int, alpha: float, beta: float,
+    }
+    /// Transposed 2-d convolution: the same fields, weights in [`crate::layout::PackedConv`] of the transposed kernel.
+    ConvTranspose "conv_transpose" {
+        x: input, weight: input, bias: input, residual: input, y: output,
+        batch: int, channels: int, height: int, width: int, out_channels: int, out_height: int, out_width: int,
+        groups: int, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int,
+        pad_top: int, pad_left: int, activation: int, alpha: float, beta: float,
+    }
+    /// 2-d pooling of `planes` images: `kind` 0 is max, 1 average over the window without padding,
+    /// 2 average with padding counted (`pad_*` and the end pads bound the padded extent).
+    Pool "pool" {
+        x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
+        kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int,
+        pad_top: int, pad_left: int, pad_bottom: int, pad_right: int, kind: int,
+    }
+    /// Rows of `cols`: `y = (v - mean) / sqrt(var + epsilon) * scale + bias` of `v = x + residual`; `rms` nonzero leaves the mean
+    /// out. `residual`, `scale`, `bias` are optional; `sum` (optional) receives `v`.
+    LayerNorm "layer_norm" {
+        x: input, residual: input, scale: input, bias: input, y: output, sum: output,
+        rows: int, cols: int, epsilon: float, rms: int,
+    }
+    /// Normalises `groups` rows of `cols` (channels of one group) to zero mean and unit variance, then scales by channel:
+    /// row `r` holds `channels_per_group` channels of `cols / channels_per_group`; channel index is
+    /// `(r % groups_per_batch) * channels_per_group + c`. Instance norm has one channel a group.
+    GroupNorm "group_norm" {
+        x: input, scale: input, bias: input, y: output,
+        rows: int, cols: int, groups_per_batch: int, channels_per_group: int, epsilon: float,
+    }
+    /// Softmax over the middle axis of `x[outer, n, inner]`; `log` nonzero gives its logarithm. `x` is scaled by `scale` first;
+    /// `mask` (optional) is added, its rows at `(outer / mask_inner_rows % mask_rows) * n` (only with `inner` 1).
+    Softmax "softmax" {
+        x: input, mask: input, y: output, outer: int, n: int, inner: int, log: int, scale: float,
+        mask_rows: int, mask_inner_rows: int,
+    }
+    /// Reduces the middle axis of `x[outer, n, inner]` to `y[outer, inner]`; `kind` is a [`Reduction`] code.
+    Reduce "reduce" { x: input, y: output, outer: int, n: int, inner: int, kind: int, }
+    /// Index (i64) of the largest (`min` nonzero: smallest) element of the middle axis; `last` nonzero takes the last of equals.
+    ArgReduce "arg_reduce" { x: input, y: output, outer: int, n: int, inner: int, min: int, last: int, }
+    /// Running sum along the middle axis of `x[outer, n, inner]`.
+    CumSum "cum_sum" { x: input, y: output, outer: int, n: int, inner: int, exclusive: int, reverse: int, }
+    /// The `k` largest (`largest` 0: smallest) of the middle axis in order, with their i64 `indices`; ties by lower index.
+    TopK "top_k" { x: input, values: output, indices: output, outer: int, n: int, inner: int, k: int, largest: int, }
+    /// Copies a strided box of elements of `element_bytes` (1, 2, 4, 8): `dst[i . dst_strides] = src[i . src_strides]` for every
+    /// index `i` below `sizes`. Strides may be 0 or negative in `src`. Transpose, slice, expand, concat and pad are made of it.
+    Copy "copy" {
+        src: input, dst: inout, element_bytes: int, rank: int, sizes: dims, src_strides: dims, dst_strides: dims,
+    }
+    /// Fills `count` elements of `element_bytes` with the low bytes of `bits`.
+    Fill "fill" { dst: output, element_bytes: int, count: int, bits: int, }
+    /// Pads `x` (`rank` axes of `in_sizes`, row-major) into `y` of `out_sizes`: `mode` 1 edge, 2 reflect, 3 wrap; axis `d` starts
+    /// `begins[d]` before `x` (negative crops).
+    Pad "pad" {
+        x: input, y: output, element_bytes: int, rank: int, in_sizes: dims, out_sizes: dims, begins: dims, mode: int,
+    }
+    /// `y[o, j, i] = x[o, index[j], i]` for `outer` blocks of `axis` slices of `inner_bytes`; `index_bytes` is 4 or 8; negative indices
+    /// count from the end; others outside give `IndexOutOfRange`.
+    Gather "gather" {
+        x: input, indices: input, y: output, outer: int, axis: int, inner_bytes: int, count: int, index_bytes: int,
+    }
+    /// Resizes the last two axes of `planes` images. `mode` 0 nearest, 1 linear, 2 cubic; `coordinate` and `rounding` are codes of
+    /// [`crate::layout::resize`]; source position from `scale_*` (output over input). `cubic` is the cubic coefficient.
+    Resize "resize" {
+        x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
+        scale_h: float, scale_w: float, mode: int, coordinate: int, rounding: int, cubic: float,
+    }
+    /// One direction of an LSTM (ONNX gate order i, o, f, c; default activations): `x[seq, batch, input]`, `w` packed from `[4 * hidden, input]`,
+    /// `r` packed from `[4 * hidden, hidden]`, `bias[8 * hidden]` optional, states optional; `y[seq, batch, hidden]` with steps
+    /// `y_stride` apart, optional; `y_h`, `y_c` `[batch, hidden]` optional. `reverse` walks from the end.
+    /// `gates` is temporary memory of `seq * batch * 4 * hidden`.
+    Lstm "lstm" {
+        x: input, w: input, r: input, bias: input, initial_h: input, initial_c: input,
+        y: inout, y_h: output, y_c: output, gates: inout,
+        seq: int, batch: int, input: int, hidden: int, y_stride: int, reverse: int,
+    }
+    /// `y[i] = f(x[i])` over `count` elements in one piece, called by generated regions on tiles; `function` is a [`TileFunction`] code.
+    /// Does not share work: the calling worker computes all of it.
+    Tile "tile" { x: input, y: output, count: int, function: int, }
+}
+
+macro_rules! codes {
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $code:literal $text:literal,)* }) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[repr(i64)]
+        pub enum $name { $($(#[doc = $variant_doc])* #[serde(rename = $text)] $variant = $code,)* }
+
+        impl $name {
+            /// The kind of a code, `None` where there is none.
+            pub const fn from_code(code: i64) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The name in printed plans.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Activations that the matmul and convolution builtins apply before they store.
+    Activation {
+        /// `x`.
+        None = 0 "none",
+        /// `max(x, 0)`.
+        Relu = 1 "relu",
+        /// `x < 0 ? alpha * x : x`.
+        LeakyRelu = 2 "leaky_relu",
+        /// `1 / (1 + exp(-x))`.
+        Sigmoid = 3 "sigmoid",
+        /// `tanh(x)`.
+        Tanh = 4 "tanh",
+        /// `x / 2 * (1 + erf(x / sqrt(2)))`.
+        Gelu = 5 "gelu",
+        /// The tanh form of GELU.
+        GeluTanh = 6 "gelu_tanh",
+        /// `x * sigmoid(x)`.
+        Silu = 7 "silu",
+        /// `clamp(alpha * x + beta, 0, 1)`.
+        HardSigmoid = 8 "hard_sigmoid",
+        /// `x * clamp(x / 6 + 1 / 2, 0, 1)`.
+        HardSwish = 9 "hard_swish",
+        /// `clamp(x, alpha, beta)`.
+        Clip = 10 "clip",
+    }
+}
+
+codes! {
+    /// Reductions of the `reduce` builtin.
+    Reduction {
+        /// Sum.
+        Sum = 0 "sum",
+        /// Arithmetic mean.
+        Mean = 1 "mean",
+        /// Largest.
+        Max = 2 "max",
+        /// Smallest.
+        Min = 3 "min",
+        /// Product.
+        Prod = 4 "prod",
+        /// Sum of absolute values.
+        L1 = 5 "l1",
+        /// Square root of the sum of squares.
+        L2 = 6 "l2",
+        /// Sum of squares.
+        SumSquare = 7 "sum_square",
+    }
+}
+
+codes! {
+    /// Functions of the `tile` builtin (f32).
+    TileFunction {
+        /// `exp(x)`.
+        Exp = 0 "exp",
+        /// `ln(x)`.
+        Log = 1 "log",
+        /// `tanh(x)`.
+        Tanh = 2 "tanh",
+        /// `erf(x)`.
+        Erf = 3 "erf",
+        /// `1 / (1 + exp(-x))`.
+        Sigmoid = 4 "sigmoid",
+        /// `sin(x)`.
+        Sin = 5 "sin",
+        /// `cos(x)`.
+        Cos = 6 "cos",
+        /// GELU by erf.
+        Gelu = 7 "gelu",
+        /// GELU by tanh.
+        GeluTanh = 8 "gelu_tanh",
+        /// `x * sigmoid(x)`.
+        Silu = 9 "silu",
+        /// `ln(1 + exp(x))`.
+        Softplus = 10 "softplus",
+    }
+}

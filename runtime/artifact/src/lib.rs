@@ -1,0 +1,8 @@
+//! The contract between compiler and runtime: plan data, packed layouts and their packers, the builtin table,
+//! the ABI of generated code, the `.lathe` file and trust.
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod builtin;
+pub mod plan;
+pub mod region;

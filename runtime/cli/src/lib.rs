@@ -1,0 +1,1 @@
+//! Lathe: compile transformer models into native CPU programs and run them.

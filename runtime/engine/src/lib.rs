@@ -1,0 +1,1 @@
+//! The runtime: models, sessions, code memory and the worker team.

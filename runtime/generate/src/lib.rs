@@ -1,0 +1,1 @@
+//! Generation over a small language-model trait.

@@ -1,0 +1,1 @@
+//! SIMD microkernels behind the builtin table.

@@ -1,0 +1,184 @@
+//! Shared bytes: owned and aligned, or a range of a mapped file.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::TensorError;
+
+/// Alignment, in bytes, of every owned buffer: a cache line, and the widest vector.
+pub const ALIGN: usize = 64;
+
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(64))]
+struct Line([u8; ALIGN]);
+
+#[derive(Clone)]
+enum Storage {
+    Owned(Arc<Vec<Line>>),
+    Mapped(Arc<MappedFile>),
+}
+
+/// A range of shared bytes. Cloning shares them; they are never changed while shared.
+#[derive(Clone)]
+pub struct Buffer {
+    storage: Storage,
+    offset: usize,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` zero bytes, aligned to [`ALIGN`].
+    pub fn zeroed(len: usize) -> Self {
+        let lines = bytemuck::zeroed_vec(len.div_ceil(ALIGN));
+        Self { storage: Storage::Owned(Arc::new(lines)), offset: 0, len }
+    }
+
+    /// An aligned copy of `bytes`.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut buffer = Self::zeroed(bytes.len());
+        buffer.make_mut().copy_from_slice(bytes);
+        buffer
+    }
+
+    /// The bytes `offset..offset + len` of a mapped file.
+    pub fn mapped(file: &Arc<MappedFile>, offset: usize, len: usize) -> Result<Self, TensorError> {
+        match offset.checked_add(len) {
+            Some(end) if end <= file.len() => {
+                Ok(Self { storage: Storage::Mapped(file.clone()), offset, len })
+            }
+            _ => Err(TensorError::OutsideFile {
+                path: file.path().to_path_buf(),
+                offset: offset as u64,
+                length: len as u64,
+                size: file.len() as u64,
+            }),
+        }
+    }
+
+    /// The bytes `offset..offset + len` of this buffer, shared; `None` where they lie outside it.
+    pub fn slice(&self, offset: usize, len: usize) -> Option<Self> {
+        let end = offset.checked_add(len)?;
+        (end <= self.len).then(|| Self { storage: self.storage.clone(), offset: self.offset + offset, len })
+    }
+
+    /// The bytes, for writing; copied first where they are shared or mapped.
+    pub fn make_mut(&mut self) -> &mut [u8] {
+        let unique = match &mut self.storage {
+            Storage::Owned(lines) => Arc::get_mut(lines).is_some(),
+            Storage::Mapped(_) => false,
+        };
+        if !unique {
+            let mut lines: Vec<Line> = bytemuck::zeroed_vec(self.len.div_ceil(ALIGN));
+            bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..self.len].copy_from_slice(self);
+            *self = Self { storage: Storage::Owned(Arc::new(lines)), offset: 0, len: self.len };
+        }
+        match &mut self.storage {
+            Storage::Owned(lines) => {
+                let lines = Arc::get_mut(lines).expect("made unique above");
+                &mut bytemuck::cast_slice_mut::<Line, u8>(lines)[self.offset..self.offset + self.len]
+            }
+            Storage::Mapped(_) => unreachable!("mapped bytes were copied above"),
+        }
+    }
+
+    /// Whether the bytes belong to a mapped file.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.storage, Storage::Mapped(_))
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let all: &[u8] = match &self.storage {
+            Storage::Owned(lines) => bytemuck::cast_slice(lines),
+            Storage::Mapped(file) => file,
+        };
+        &all[self.offset..self.offset + self.len]
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes{})", self.len, if self.is_mapped() { ", mapped" } else { "" })
+    }
+}
+
+/// A file mapped for reading, or read whole where it is small.
+///
+/// A mapped file that is truncated while in use raises SIGBUS on access: see `lathe-runtime` for how the
+/// binaries turn that into an error.
+pub struct MappedFile {
+    path: PathBuf,
+    contents: Contents,
+}
+
+enum Contents {
+    Map(memmap2::Mmap),
+    Copy(Vec<u8>),
+}
+
+impl MappedFile {
+    /// Files up to this size are copied: cheap, and safe from changes behind our back.
+    pub const COPY_LIMIT: u64 = 64 << 20;
+
+    /// Opens `path`; maps it when it is larger than [`Self::COPY_LIMIT`], else reads it.
+    pub fn open(path: &Path) -> Result<Self, TensorError> {
+        let io = |source| TensorError::Io { path: path.to_path_buf(), source };
+        let file = File::open(path).map_err(io)?;
+        Self::from_file(file, path)
+    }
+
+    /// The same for a file that is open already; `path` is for messages.
+    pub fn from_file(mut file: File, path: &Path) -> Result<Self, TensorError> {
+        use std::io::Read;
+        let io = |source| TensorError::Io { path: path.to_path_buf(), source };
+        let metadata = file.metadata().map_err(io)?;
+        if !metadata.is_file() {
+            return Err(io(std::io::Error::other("not a regular file")));
+        }
+        let contents = if metadata.len() <= Self::COPY_LIMIT {
+            let mut bytes = Vec::with_capacity(metadata.len() as usize);
+            file.by_ref().take(Self::COPY_LIMIT).read_to_end(&mut bytes).map_err(io)?;
+            Contents::Copy(bytes)
+        } else {
+            // SAFETY: the map is private and read-only. Another process may still change or truncate the
+            // file: no Rust value depends on the bytes staying equal (they are only ever plain numbers,
+            // checked after reading), and truncation is reported through the SIGBUS handler of the binaries.
+            Contents::Map(unsafe { memmap2::Mmap::map(&file) }.map_err(io)?)
+        };
+        Ok(Self { path: path.to_path_buf(), contents })
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.contents {
+            Contents::Map(map) => map,
+            Contents::Copy(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MappedFile({}, {} bytes)", self.path.display(), self.len())
+    }
+}

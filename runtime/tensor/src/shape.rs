@@ -1,0 +1,30 @@
+//! Concrete shapes: sizes, strides and broadcasting.
+
+use crate::TensorError;
+
+/// The sizes of a tensor's axes, outermost first.
+pub type Shape = Vec<usize>;
+
+/// Strides, in elements, of a row-major tensor of this shape.
+pub fn row_major_strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1usize; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1));
+    }
+    strides
+}
+
+/// The shape that `a` and `b` broadcast to (ONNX multidirectional broadcasting, as in NumPy).
+pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Result<Shape, TensorError> {
+    let rank = a.len().max(b.len());
+    let dim =
+        |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
+    (0..rank)
+        .map(|axis| match (dim(a, axis), dim(b, axis)) {
+            (x, y) if x == y => Ok(x),
+            (1, y) => Ok(y),
+            (x, 1) => Ok(x),
+            _ => Err(TensorError::NotBroadcastable(a.to_vec(), b.to_vec())),
+        })
+        .collect()
+}

@@ -1,0 +1,163 @@
+//! Dense tensors.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::{Buffer, DType, Element, Shape, TensorError};
+
+/// A dense row-major tensor that shares its bytes.
+///
+/// String tensors hold their elements beside the buffer; all other dtypes hold
+/// `dtype.storage_bytes(len)` bytes.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    dtype: DType,
+    shape: Shape,
+    data: Buffer,
+    strings: Option<Arc<[Vec<u8>]>>,
+}
+
+/// Number of elements of a shape, or an error where it overflows.
+fn count(shape: &[usize]) -> Result<usize, TensorError> {
+    shape
+        .iter()
+        .try_fold(1usize, |product, &dim| product.checked_mul(dim))
+        .ok_or_else(|| TensorError::TooLarge(shape.to_vec()))
+}
+
+fn size(dtype: DType, shape: &[usize]) -> Result<usize, TensorError> {
+    let elements = count(shape)?;
+    if dtype == DType::String {
+        return Ok(0);
+    }
+    dtype.storage_bytes(elements).ok_or_else(|| TensorError::TooLarge(shape.to_vec()))
+}
+
+impl Tensor {
+    /// A tensor over bytes that hold `shape` elements of `dtype` in row-major order.
+    pub fn new(dtype: DType, shape: Shape, data: Buffer) -> Result<Self, TensorError> {
+        let expected = size(dtype, &shape)?;
+        if data.len() != expected || dtype == DType::String {
+            return Err(TensorError::SizeMismatch { dtype, shape, expected, actual: data.len() });
+        }
+        Ok(Self { dtype, shape, data, strings: None })
+    }
+
+    /// A tensor of zeros (empty strings for [`DType::String`]).
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Self, TensorError> {
+        if dtype == DType::String {
+            return Self::from_strings(vec![Vec::new(); count(shape)?], shape);
+        }
+        let bytes = size(dtype, shape)?;
+        Ok(Self { dtype, shape: shape.to_vec(), data: Buffer::zeroed(bytes), strings: None })
+    }
+
+    /// A tensor of copied elements.
+    pub fn from_slice<T: Element>(elements: &[T], shape: &[usize]) -> Result<Self, TensorError> {
+        Self::new(T::DTYPE, shape.to_vec(), Buffer::copy_of(bytemuck::cast_slice(elements)))
+    }
+
+    /// A tensor of booleans.
+    pub fn from_bools(elements: &[bool], shape: &[usize]) -> Result<Self, TensorError> {
+        let bytes: Vec<u8> = elements.iter().map(|&b| u8::from(b)).collect();
+        Self::new(DType::Bool, shape.to_vec(), Buffer::copy_of(&bytes))
+    }
+
+    /// A tensor of byte strings.
+    pub fn from_strings(elements: Vec<Vec<u8>>, shape: &[usize]) -> Result<Self, TensorError> {
+        if count(shape)? != elements.len() {
+            return Err(TensorError::SizeMismatch {
+                dtype: DType::String,
+                shape: shape.to_vec(),
+                expected: count(shape)?,
+                actual: elements.len(),
+            });
+        }
+        let data = Buffer::zeroed(0);
+        Ok(Self { dtype: DType::String, shape: shape.to_vec(), data, strings: Some(elements.into()) })
+    }
+
+    /// A tensor of rank 0.
+    pub fn scalar<T: Element>(value: T) -> Self {
+        let data = Buffer::copy_of(bytemuck::bytes_of(&value));
+        Self { dtype: T::DTYPE, shape: Vec::new(), data, strings: None }
+    }
+
+    /// The dtype of the elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The sizes of the axes.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of the elements; empty for strings.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The shared buffer behind [`Self::bytes`].
+    pub fn buffer(&self) -> &Buffer {
+        &self.data
+    }
+
+    /// The elements of a string tensor.
+    pub fn strings(&self) -> Result<&[Vec<u8>], TensorError> {
+        self.strings
+            .as_deref()
+            .ok_or(TensorError::DTypeMismatch { expected: DType::String, actual: self.dtype })
+    }
+
+    /// The elements as `T`; copied only where mapped bytes are not aligned for `T`. `u8` reads `bool` too.
+    pub fn to_slice<T: Element>(&self) -> Result<Cow<'_, [T]>, TensorError> {
+        self.expect::<T>()?;
+        Ok(match bytemuck::try_cast_slice(&self.data) {
+            Ok(slice) => Cow::Borrowed(slice),
+            Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(&self.data)),
+        })
+    }
+
+    /// The elements for writing; copied first where they are shared or mapped. `u8` writes `bool` too.
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], TensorError> {
+        self.expect::<T>()?;
+        Ok(bytemuck::cast_slice_mut(self.data.make_mut()))
+    }
+
+    /// The bytes for writing; copied first where they are shared or mapped.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.data.make_mut()
+    }
+
+    /// The same elements under another shape of equal size.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self, TensorError> {
+        if count(shape)? != self.len() {
+            return Err(TensorError::BadReshape { from: self.shape.clone(), to: shape.to_vec() });
+        }
+        Ok(Self { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    fn expect<T: Element>(&self) -> Result<(), TensorError> {
+        let bool_as_byte = self.dtype == DType::Bool && T::DTYPE == DType::U8;
+        if self.dtype == T::DTYPE || bool_as_byte {
+            return Ok(());
+        }
+        Err(TensorError::DTypeMismatch { expected: T::DTYPE, actual: self.dtype })
+    }
+}

@@ -1,0 +1,1 @@
+//! Suites, conformance, differential tests and house rules.
