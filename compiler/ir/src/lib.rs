@@ -1,1 +1,18 @@
-//! The intermediate representation: modules, functions, symbolic dims, inference and verifier.
+//! The intermediate representation.
+//!
+//! A [`Module`] holds constants shared by its functions; a [`Function`] is a graph of operations with ordered inputs and
+//! typed outputs; a [`Dim`] is a size that may depend on symbols. `main` is the first function.
+#![forbid(unsafe_code)]
+
+mod dim;
+mod function;
+mod graph;
+mod module;
+mod operation;
+mod types;
+
+pub use dim::{Answer, Dim, Symbol};
+pub use function::{Function, Guard, GuardCondition, Node, Source, Value};
+pub use module::{Constant, Module};
+pub use operation::Operation;
+pub use types::{ConstantId, FunctionId, NodeId, ValueId, ValueType};

@@ -1,0 +1,281 @@
+//! Functions: a graph of operations with ordered inputs and typed outputs.
+
+use std::sync::Arc;
+
+use crate::graph::Graph;
+use crate::{ConstantId, Dim, NodeId, Operation, ValueId, ValueType};
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Input of this index.
+    Input(usize),
+    /// A constant of the module.
+    Constant(ConstantId),
+    /// Output of this index of a node.
+    Node(NodeId, usize),
+}
+
+/// A value of a function.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Its type.
+    pub ty: ValueType,
+    /// Where it comes from.
+    pub source: Source,
+    /// Its name in the model file, or of the input.
+    pub name: Option<String>,
+    /// The elements of a small i64/i32 tensor that carries sizes, where they are known as [`Dim`]s.
+    pub known: Option<Arc<[Dim]>>,
+}
+
+/// An application of an operation.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it does.
+    pub operation: Operation,
+    /// Operands; `None` where an optional one is missing.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Results.
+    pub outputs: Vec<ValueId>,
+    /// Its name in the model file: for messages and printed comments.
+    pub name: String,
+    /// What must hold for the sizes, as inference derived it.
+    pub guards: Vec<Guard>,
+}
+
+/// A condition on sizes that inference could not decide: checked at run time, once a shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    /// What must hold.
+    pub condition: GuardCondition,
+    /// What the failure means: "inner dims of matmul".
+    pub reason: String,
+}
+
+/// The condition of a guard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GuardCondition {
+    /// `a == b`.
+    Equal(Dim, Dim),
+    /// `a == b`, or either is 1.
+    Broadcastable(Dim, Dim),
+    /// `a >= b`.
+    AtLeast(Dim, Dim),
+}
+
+/// A graph of operations.
+#[derive(Clone, Debug)]
+pub struct Function {
+    name: String,
+    values: Vec<Value>,
+    users: Vec<Vec<NodeId>>,
+    inputs: Vec<ValueId>,
+    outputs: Vec<(String, ValueId)>,
+    /// Conditions on the inputs themselves: the same real name twice.
+    guards: Vec<Guard>,
+    graph: Graph,
+}
+
+impl Function {
+    /// An empty function.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            values: Vec::new(),
+            users: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            guards: Vec::new(),
+            graph: Graph::default(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its inputs in order.
+    pub fn inputs(&self) -> &[ValueId] {
+        &self.inputs
+    }
+
+    /// Its outputs in order, with their names.
+    pub fn outputs(&self) -> &[(String, ValueId)] {
+        &self.outputs
+    }
+
+    /// Conditions on the inputs.
+    pub fn guards(&self) -> &[Guard] {
+        &self.guards
+    }
+
+    /// Adds a condition on the inputs.
+    pub fn add_guard(&mut self, guard: Guard) {
+        self.guards.push(guard);
+    }
+
+    /// The value with this id.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.index()]
+    }
+
+    /// The same, for editing its name or known elements.
+    pub fn value_mut(&mut self, id: ValueId) -> &mut Value {
+        &mut self.values[id.index()]
+    }
+
+    /// The type of a value.
+    pub fn ty(&self, id: ValueId) -> &ValueType {
+        &self.value(id).ty
+    }
+
+    /// Number of value ids ever made; every id is below it.
+    pub fn value_count(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The node with this id; `None` once it was removed.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.graph.get(id)
+    }
+
+    /// Number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.graph.len()
+    }
+
+    /// Ids of the nodes in no particular order.
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.graph.ids()
+    }
+
+    /// Nodes in topological order, ties by id; `None` if there is a cycle.
+    pub fn topological_order(&self) -> Option<Vec<NodeId>> {
+        self.graph.topological_order()
+    }
+
+    /// The nodes that use a value, one entry a use, in no particular order.
+    pub fn users(&self, id: ValueId) -> &[NodeId] {
+        &self.users[id.index()]
+    }
+
+    /// Whether the function returns the value.
+    pub fn is_output(&self, id: ValueId) -> bool {
+        self.outputs.iter().any(|(_, output)| *output == id)
+    }
+
+    /// The node that makes the value, where one does.
+    pub fn producer(&self, id: ValueId) -> Option<(NodeId, &Node)> {
+        match self.value(id).source {
+            Source::Node(node, _) => self.graph.get(node).map(|data| (node, data)),
+            _ => None,
+        }
+    }
+
+    /// Adds an input.
+    pub fn add_input(&mut self, name: impl Into<String>, ty: ValueType) -> ValueId {
+        let id = self.add_value(ty, Source::Input(self.inputs.len()), Some(name.into()));
+        self.inputs.push(id);
+        id
+    }
+
+    /// A value for a constant of the module; `ty` is its type.
+    pub fn add_constant(&mut self, constant: ConstantId, ty: ValueType, name: Option<String>) -> ValueId {
+        self.add_value(ty, Source::Constant(constant), name)
+    }
+
+    /// Adds an output.
+    pub fn add_output(&mut self, name: impl Into<String>, value: ValueId) {
+        self.outputs.push((name.into(), value));
+    }
+
+    /// Adds a node whose output types are known already. [`crate::Module`]-level builders infer them.
+    pub fn add_typed_node(
+        &mut self,
+        operation: Operation,
+        inputs: Vec<Option<ValueId>>,
+        types: Vec<ValueType>,
+        name: impl Into<String>,
+    ) -> NodeId {
+        let node = Node {
+            operation,
+            inputs: inputs.clone(),
+            outputs: Vec::new(),
+            name: name.into(),
+            guards: Vec::new(),
+        };
+        let id = self.graph.add(node);
+        for value in inputs.into_iter().flatten() {
+            self.connect(value, id);
+        }
+        let outputs: Vec<_> = types
+            .into_iter()
+            .enumerate()
+            .map(|(index, ty)| self.add_value(ty, Source::Node(id, index), None))
+            .collect();
+        if let Some(node) = self.graph.get_mut(id) {
+            node.outputs = outputs;
+        }
+        id
+    }
+
+    /// Makes every use of `old`, as operand and as output, a use of `new`.
+    pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
+        for user in std::mem::take(&mut self.users[old.index()]) {
+            if let Source::Node(producer, _) = self.value(old).source {
+                self.graph.disconnect(producer, user);
+            }
+            if let Some(operand) = self
+                .graph
+                .get_mut(user)
+                .and_then(|node| node.inputs.iter_mut().find(|operand| **operand == Some(old)))
+            {
+                *operand = Some(new);
+                self.connect(new, user);
+            }
+        }
+        for (_, output) in &mut self.outputs {
+            if *output == old {
+                *output = new;
+            }
+        }
+    }
+
+    /// Removes a node whose outputs nobody uses; `false` where they are used.
+    pub fn remove_node(&mut self, id: NodeId) -> bool {
+        let Some(node) = self.graph.get(id) else { return false };
+        let used =
+            node.outputs.iter().any(|output| !self.users(*output).is_empty() || self.is_output(*output));
+        if used {
+            return false;
+        }
+        if let Some(node) = self.graph.remove(id) {
+            for value in node.inputs.into_iter().flatten() {
+                if let Some(position) = self.users[value.index()].iter().position(|user| *user == id) {
+                    self.users[value.index()].swap_remove(position);
+                }
+            }
+        }
+        true
+    }
+
+    /// The node with this id, for editing its guards or name. Operands are edited through [`Self::replace_uses`].
+    pub fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.graph.get_mut(id)
+    }
+
+    fn connect(&mut self, value: ValueId, user: NodeId) {
+        self.users[value.index()].push(user);
+        if let Source::Node(producer, _) = self.value(value).source {
+            self.graph.connect(producer, user);
+        }
+    }
+
+    fn add_value(&mut self, ty: ValueType, source: Source, name: Option<String>) -> ValueId {
+        self.values.push(Value { ty, source, name, known: None });
+        self.users.push(Vec::new());
+        ValueId(self.values.len() as u32 - 1)
+    }
+}

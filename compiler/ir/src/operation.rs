@@ -1,0 +1,51 @@
+//! What a node does: an op of the table, or one of the few things that need the IR's own types.
+
+use lathe_ops::Op;
+
+use crate::{Dim, FunctionId};
+
+/// What a node does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// An op of the table in `lathe-ops`.
+    Op(Op),
+    /// An i64 tensor of sizes: one axis of these elements, or a scalar where `scalar`. No inputs.
+    Dims {
+        /// The elements.
+        elements: Vec<Dim>,
+        /// Rank 0 (one element) instead of rank 1.
+        scalar: bool,
+    },
+    /// `inputs[0]` (a bool of one element) chooses a function, which is applied to `inputs[1..]`. Both functions take the same inputs and give
+    /// as many outputs of equal dtypes and ranks.
+    If {
+        /// Applied where the condition holds.
+        then_branch: FunctionId,
+        /// Applied where it does not.
+        else_branch: FunctionId,
+    },
+    /// A fused elementwise region: `body` is a function of elementwise ops over the inputs; all of its values broadcast to the
+    /// outputs' shapes. One loop nest in the program.
+    Region {
+        /// The body.
+        body: FunctionId,
+    },
+}
+
+impl Operation {
+    /// The name in the text form.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Operation::Op(op) => op.name(),
+            Operation::Dims { .. } => "dims",
+            Operation::If { .. } => "if",
+            Operation::Region { .. } => "region",
+        }
+    }
+}
+
+impl From<Op> for Operation {
+    fn from(op: Op) -> Self {
+        Operation::Op(op)
+    }
+}
