@@ -21,6 +21,8 @@ pub struct Run {
     pub cancel: *const u32,
     /// The engine's own state of this run, for services.
     pub engine: *mut std::ffi::c_void,
+    /// Nonzero while profiling: the program then calls [`Service::Trace`] before each step.
+    pub trace: u64,
 }
 
 /// One worker of a run. The entry, builtins and services receive it.
@@ -68,6 +70,11 @@ pub enum Status {
 /// `evaluate(worker, step) -> status` runs an evaluator step (worker 0 only).
 /// `resolve(worker, step) -> status` runs after a step that made dynamic dims: reads them, runs the shape function of the
 /// next stage and allocates the slots that became known (worker 0 only).
+/// `trace(worker, step) -> status` is called before each step where [`Run::trace`] is nonzero; the status is always 0.
+///
+/// A worker whose step returns a status other than 0 calls `fail` and then goes to the next barrier, skipping the steps
+/// before it. The last worker to arrive at a barrier combines failures, the cancel flag and the deadline into one status;
+/// where it is not 0 every worker returns it from the program at once. So all workers pass the same barriers.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -79,11 +86,13 @@ pub enum Service {
     Resolve = 2,
     /// `fail(worker, step, status)`: records which step failed; returns the status.
     Fail = 3,
+    /// `trace(worker, step)`: a step begins.
+    Trace = 4,
 }
 
 impl Service {
     /// Number of services.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 
     /// Index in the table behind [`Run::table`].
     pub const fn index(self) -> usize {
