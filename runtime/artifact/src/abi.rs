@@ -6,6 +6,19 @@
 //! - `shape(dims: *mut i64) -> i32`, one a [`stage`](crate::plan::Plan::stages), fills the dims table from its symbols.
 //! - A builtin is `unsafe extern "C" fn(worker: *const Worker, args: *const Args) -> i32` with the argument struct
 //!   of its row in [`crate::builtin`]. It computes its share of the work by `worker.index` of `worker.count`.
+//!
+//! # How a run ends
+//! Every worker calls [`Service::Barrier`] the same number of times, whatever happens, so none waits for ever:
+//! - When a builtin, region or service other than the barrier returns a nonzero status to a worker, generated code calls
+//!   `fail(worker, step, status)`, then `barrier(worker)` once, and returns from the entry without touching anything else.
+//! - A barrier returns the run's status **as it was when the last worker arrived**, the same to all workers: nonzero where any
+//!   worker called `fail` before it arrived, or where the last to arrive saw the cancel flag. A later `fail` belongs to the
+//!   next barrier. Generated code returns from the entry as soon as a barrier returns nonzero, without another call.
+//! - The entry ends with a barrier of its own and returns its status. So the last barrier that a worker passes is the last one
+//!   of all workers, and a zero from the entry says that all workers completed all steps.
+//!
+//! The first `fail` of a run wins; its status is never 0. The branch of an `If` is decided by memory that all workers read
+//! after a barrier, so all take the same one.
 
 /// One call of generated code: shared by all workers of the run.
 #[repr(C)]
@@ -67,8 +80,8 @@ pub enum Status {
 /// Functions of the engine that generated code calls, after the builtins in the table.
 ///
 /// `barrier(worker) -> status` waits for all workers and returns the run's status, the same for all.
-/// `evaluate(worker, step) -> status` runs an evaluator step (worker 0 only).
-/// `resolve(worker, step) -> status` runs after a step that made dynamic dims: reads them, runs the shape function of the
+/// `evaluate(worker, step: u64) -> status` runs an evaluator step (worker 0 only).
+/// `resolve(worker, step: u64) -> status` runs after a step that made dynamic dims: reads them, runs the shape function of the
 /// next stage and allocates the slots that became known (worker 0 only).
 /// `trace(worker, step) -> status` is called before each step where [`Run::trace`] is nonzero; the status is always 0.
 ///
@@ -80,11 +93,11 @@ pub enum Status {
 pub enum Service {
     /// `barrier(worker)`.
     Barrier = 0,
-    /// `evaluate(worker, step)`.
+    /// `evaluate(worker, step: u64)`.
     Evaluate = 1,
-    /// `resolve(worker, step)`.
+    /// `resolve(worker, step: u64)`, right after `evaluate` of the same step.
     Resolve = 2,
-    /// `fail(worker, step, status)`: records which step failed; returns the status.
+    /// `fail(worker, step: u64, status: i32)`: records which step failed, without waiting; returns the status.
     Fail = 3,
     /// `trace(worker, step)`: a step begins.
     Trace = 4,

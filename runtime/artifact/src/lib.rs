@@ -4,5 +4,6 @@
 
 pub mod abi;
 pub mod builtin;
+pub mod code;
 pub mod plan;
 pub mod region;
