@@ -77,6 +77,35 @@ pub enum Status {
     Internal = 7,
 }
 
+impl Status {
+    /// The status of a code; unknown codes are [`Status::Internal`].
+    pub const fn from_code(code: i32) -> Self {
+        match code {
+            0 => Self::Ok,
+            1 => Self::Cancelled,
+            2 => Self::IndexOutOfRange,
+            3 => Self::BadShape,
+            4 => Self::DivisionByZero,
+            5 => Self::OutOfMemory,
+            6 => Self::StepFailed,
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl Worker {
+    /// This worker's share of `total` items: contiguous, whole multiples of `grain` (but for the end of the last), sizes
+    /// as even as they get. The shares of all workers cover every item once.
+    pub fn share(&self, total: usize, grain: usize) -> std::ops::Range<usize> {
+        let grain = grain.max(1);
+        let chunks = total.div_ceil(grain) as u64;
+        let (each, rest) = (chunks / self.count.max(1), chunks % self.count.max(1));
+        let start = self.index * each + self.index.min(rest);
+        let end = start + each + u64::from(self.index < rest);
+        (start as usize * grain).min(total)..(end as usize).saturating_mul(grain).min(total)
+    }
+}
+
 /// Functions of the engine that generated code calls, after the builtins in the table.
 ///
 /// `barrier(worker) -> status` waits for all workers and returns the run's status, the same for all.

@@ -1,1 +1,25 @@
-//! SIMD microkernels behind the builtin table.
+//! SIMD microkernels behind the builtin table of [`lathe_artifact::builtin`].
+//!
+//! [`isa::table`] gives the addresses that generated code calls. The kernels know pointers and sizes, no graph. Each is
+//! written once over [`simd`]'s 16 lanes; its bits do not depend on the number of workers.
+
+pub mod failpoint;
+pub mod isa;
+
+mod kernel;
+mod simd;
+
+/// Rows whose kernels are not there yet.
+macro_rules! pending {
+    ($($name:ident)*) => { $(
+        impl kernel::Kernel for lathe_artifact::builtin::args::$name {
+            #[inline(always)]
+            unsafe fn run<S: simd::Simd>(&self, _simd: S, _worker: &lathe_artifact::abi::Worker) -> lathe_artifact::abi::Status {
+                lathe_artifact::abi::Status::Internal
+            }
+        }
+    )* };
+}
+
+pending! { MatMulPacked MatMulStrided Conv ConvTranspose }
+pending! { Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill Pad Gather Resize Lstm Tile }

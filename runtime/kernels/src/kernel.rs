@@ -1,0 +1,47 @@
+//! What stands around every builtin: entry from generated code, failpoints, panics.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lathe_artifact::abi::{Status, Worker};
+use lathe_artifact::builtin::Arguments;
+
+use crate::failpoint;
+use crate::simd::{Simd, WithSimd};
+
+/// The work of a builtin, implemented by its argument struct, so that the two cannot drift apart.
+pub(crate) trait Kernel: Arguments {
+    /// Computes the worker's share. Implementations are `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The arguments satisfy the contract of the builtin's row; `worker` is one worker of a live run.
+    unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status;
+}
+
+struct Call<'a, K> {
+    worker: &'a Worker,
+    args: &'a K,
+}
+
+impl<K: Kernel> WithSimd for Call<'_, K> {
+    type Output = Status;
+
+    #[inline(always)]
+    fn with<S: Simd>(self, simd: S) -> Status {
+        // SAFETY: `enter` passes on its caller's promise.
+        unsafe { self.args.run(simd, self.worker) }
+    }
+}
+
+/// Runs a builtin for generated code; a panic becomes [`Status::Internal`].
+///
+/// # Safety
+/// `worker` and `args` point to valid values that satisfy the contract of the builtin's row.
+#[inline(always)]
+pub(crate) unsafe fn enter<S: Simd, K: Kernel>(simd: S, worker: *const Worker, args: *const K) -> Status {
+    if failpoint::is_set(K::BUILTIN) {
+        return Status::Internal;
+    }
+    // SAFETY: the caller gives valid pointers.
+    let (worker, args) = unsafe { (&*worker, &*args) };
+    catch_unwind(AssertUnwindSafe(|| simd.vectorize(Call { worker, args }))).unwrap_or(Status::Internal)
+}

@@ -1,0 +1,189 @@
+//! Vectors of 16 `f32` lanes on every instruction set, so that a kernel is written once.
+//!
+//! A [`Simd`] value is a token: it exists only where the CPU has the instructions. Kernels are `#[inline(always)]` generic
+//! functions; [`Simd::vectorize`] is the one place where they are instantiated with the target features switched on.
+//! What is called between `vectorize` and the vector operations must be `#[inline(always)]`, closures included, or
+//! the operations become calls.
+
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use portable::Portable;
+
+/// Lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// Work that is compiled once for each instruction set.
+pub(crate) trait WithSimd {
+    /// What it returns.
+    type Output;
+
+    /// Does the work. Implementations are `#[inline(always)]`.
+    fn with<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Operations on 16 lanes.
+///
+/// `min` and `max` return the second operand where either is NaN. `fma` rounds once wherever the hardware can.
+///
+/// # Safety
+/// A value of an implementing type must exist only on CPUs with the features that its methods use.
+pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
+    /// 16 lanes of `f32`.
+    type F: Copy;
+    /// 16 lanes of `i32`.
+    type I: Copy;
+    /// 16 truth values.
+    type M: Copy;
+
+    /// Runs `work` compiled with the target features.
+    fn vectorize<W: WithSimd>(self, work: W) -> W::Output;
+
+    /// The same number in every lane.
+    fn splat(self, x: f32) -> Self::F;
+    /// Reads 16 elements.
+    ///
+    /// # Safety
+    /// `from` is readable for 16 elements; any alignment.
+    unsafe fn load(self, from: *const f32) -> Self::F;
+    /// Reads the first `count <= 16` elements; the other lanes are 0.
+    ///
+    /// # Safety
+    /// `from` is readable for `count` elements; any alignment.
+    unsafe fn load_first(self, from: *const f32, count: usize) -> Self::F;
+    /// Writes 16 elements.
+    ///
+    /// # Safety
+    /// `to` is writable for 16 elements; any alignment.
+    unsafe fn store(self, to: *mut f32, v: Self::F);
+    /// Writes the first `count <= 16` lanes.
+    ///
+    /// # Safety
+    /// `to` is writable for `count` elements; any alignment.
+    unsafe fn store_first(self, to: *mut f32, count: usize, v: Self::F);
+
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a < b ? a : b`.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a > b ? a : b`.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Square root.
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// The nearest whole number, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+
+    /// `a < b`.
+    fn less(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `a <= b`.
+    fn less_equal(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `a == b`.
+    fn equal(self, a: Self::F, b: Self::F) -> Self::M;
+    /// Lanes that hold NaN.
+    fn is_nan(self, a: Self::F) -> Self::M;
+    /// Whether any lane is true.
+    fn any(self, m: Self::M) -> bool;
+    /// `m ? a : b`.
+    fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F;
+
+    /// The bits of floats.
+    fn bits(self, a: Self::F) -> Self::I;
+    /// Floats of these bits.
+    fn from_bits(self, a: Self::I) -> Self::F;
+    /// The nearest integers of lanes below 2^21 in magnitude; unspecified for others.
+    fn to_int(self, a: Self::F) -> Self::I;
+    /// Integers as floats.
+    fn to_float(self, a: Self::I) -> Self::F;
+    /// The same integer in every lane.
+    fn int_splat(self, x: i32) -> Self::I;
+    /// Wrapping `a + b`.
+    fn int_add(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Wrapping `a - b`.
+    fn int_sub(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a & b`.
+    fn int_and(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a | b`.
+    fn int_or(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a ^ b`.
+    fn int_xor(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a << BITS`.
+    fn int_shl<const BITS: u32>(self, a: Self::I) -> Self::I;
+    /// `a >> BITS`, copies of the sign shifted in.
+    fn int_shr<const BITS: u32>(self, a: Self::I) -> Self::I;
+    /// `a == b`.
+    fn int_equal(self, a: Self::I, b: Self::I) -> Self::M;
+
+    /// Sum of the lanes: lane `i` with `i + 8`, then 4, 2 and 1 apart.
+    fn sum(self, a: Self::F) -> f32;
+    /// Largest lane in the same order by [`Simd::max`]; unspecified with NaN among them.
+    fn largest(self, a: Self::F) -> f32;
+
+    /// Transposes 8 x 8 elements of 4 bytes.
+    ///
+    /// # Safety
+    /// 8 rows of 8 elements at `from` with `from_stride` between rows are readable, likewise writable at `to`.
+    unsafe fn transpose_8x8(self, from: *const u32, from_stride: isize, to: *mut u32, to_stride: isize);
+
+    /// `-a`.
+    #[inline(always)]
+    fn neg(self, a: Self::F) -> Self::F {
+        self.from_bits(self.int_xor(self.bits(a), self.int_splat(i32::MIN)))
+    }
+
+    /// `|a|`.
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        self.from_bits(self.int_and(self.bits(a), self.int_splat(i32::MAX)))
+    }
+
+    /// `magnitude` (not negative) with the sign of `sign`.
+    #[inline(always)]
+    fn copy_sign(self, magnitude: Self::F, sign: Self::F) -> Self::F {
+        let sign = self.int_and(self.bits(sign), self.int_splat(i32::MIN));
+        self.from_bits(self.int_or(self.bits(magnitude), sign))
+    }
+
+    /// The larger, NaN where either is NaN.
+    #[inline(always)]
+    fn max_nan(self, a: Self::F, b: Self::F) -> Self::F {
+        self.select(self.is_nan(a), a, self.max(a, b))
+    }
+
+    /// The smaller, NaN where either is NaN.
+    #[inline(always)]
+    fn min_nan(self, a: Self::F, b: Self::F) -> Self::F {
+        self.select(self.is_nan(a), a, self.min(a, b))
+    }
+
+    /// The lanes as an array.
+    #[inline(always)]
+    fn to_array(self, a: Self::F) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        // SAFETY: the array has 16 elements.
+        unsafe { self.store(out.as_mut_ptr(), a) };
+        out
+    }
+
+    /// The lanes of an array.
+    #[inline(always)]
+    fn from_array(self, a: [f32; LANES]) -> Self::F {
+        // SAFETY: the array has 16 elements.
+        unsafe { self.load(a.as_ptr()) }
+    }
+}

@@ -1,0 +1,244 @@
+//! The portable form: arrays that the compiler vectorises with the target's baseline (SSE2, NEON).
+
+use super::{LANES, Simd, WithSimd};
+
+/// Token of the portable form; every CPU has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+/// 16 lanes.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub(crate) struct Lanes<T>([T; LANES]);
+
+/// Applies `f` lane by lane.
+#[inline(always)]
+fn map<A: Copy, R: Copy + Default>(a: Lanes<A>, f: impl Fn(A) -> R) -> Lanes<R> {
+    let mut out = [R::default(); LANES];
+    for (out, a) in out.iter_mut().zip(a.0) {
+        *out = f(a);
+    }
+    Lanes(out)
+}
+
+/// Applies `f` to pairs of lanes.
+#[inline(always)]
+fn zip<A: Copy, R: Copy + Default>(a: Lanes<A>, b: Lanes<A>, f: impl Fn(A, A) -> R) -> Lanes<R> {
+    let mut out = [R::default(); LANES];
+    for ((out, a), b) in out.iter_mut().zip(a.0).zip(b.0) {
+        *out = f(a, b);
+    }
+    Lanes(out)
+}
+
+/// Combines lanes 8, 4, 2 and 1 apart.
+#[inline(always)]
+fn fold(mut a: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            a[i] = f(a[i], a[i + half]);
+        }
+    }
+    a[0]
+}
+
+/// `a * b + c`: fused where the target has the instruction, for a call of libm per lane would be far slower.
+#[inline(always)]
+fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// 1.5 * 2^23: adding it moves a number's whole part to the low bits of the mantissa.
+const SHIFTER: f32 = 12_582_912.0;
+
+// SAFETY: uses no CPU feature beyond the target's baseline.
+unsafe impl Simd for Portable {
+    type F = Lanes<f32>;
+    type I = Lanes<i32>;
+    type M = Lanes<bool>;
+
+    #[inline(always)]
+    fn vectorize<W: WithSimd>(self, work: W) -> W::Output {
+        work.with(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        Lanes([x; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::F {
+        // SAFETY: the caller gives 16 readable elements.
+        Lanes(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, from: *const f32, count: usize) -> Self::F {
+        let mut out = [0.0; LANES];
+        for (i, out) in out.iter_mut().enumerate().take(count) {
+            // SAFETY: `i < count` elements are readable.
+            *out = unsafe { from.add(i).read_unaligned() };
+        }
+        Lanes(out)
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, v: Self::F) {
+        // SAFETY: the caller gives 16 writable elements.
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(v.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, count: usize, v: Self::F) {
+        for (i, v) in v.0.into_iter().enumerate().take(count) {
+            // SAFETY: `i < count` elements are writable.
+            unsafe { to.add(i).write_unaligned(v) };
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        let mut out = c.0;
+        for ((c, a), b) in out.iter_mut().zip(a.0).zip(b.0) {
+            *c = multiply_add(a, b, *c);
+        }
+        Lanes(out)
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        map(a, f32::sqrt)
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        // From 2^23 on every float is whole; below, adding and taking away 2^23 rounds, ties to even.
+        map(a, |a| {
+            let whole = ((a.abs() + 8_388_608.0) - 8_388_608.0).copysign(a);
+            if a.abs() < 8_388_608.0 { whole } else { a }
+        })
+    }
+
+    #[inline(always)]
+    fn less(self, a: Self::F, b: Self::F) -> Self::M {
+        zip(a, b, |a, b| a < b)
+    }
+    #[inline(always)]
+    fn less_equal(self, a: Self::F, b: Self::F) -> Self::M {
+        zip(a, b, |a, b| a <= b)
+    }
+    #[inline(always)]
+    fn equal(self, a: Self::F, b: Self::F) -> Self::M {
+        zip(a, b, |a, b| a == b)
+    }
+    #[inline(always)]
+    fn is_nan(self, a: Self::F) -> Self::M {
+        map(a, f32::is_nan)
+    }
+    #[inline(always)]
+    fn any(self, m: Self::M) -> bool {
+        m.0.into_iter().fold(false, |any, m| any | m)
+    }
+    #[inline(always)]
+    fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F {
+        let mut out = b.0;
+        for ((out, a), m) in out.iter_mut().zip(a.0).zip(m.0) {
+            *out = if m { a } else { *out };
+        }
+        Lanes(out)
+    }
+
+    #[inline(always)]
+    fn bits(self, a: Self::F) -> Self::I {
+        map(a, |a| a.to_bits().cast_signed())
+    }
+    #[inline(always)]
+    fn from_bits(self, a: Self::I) -> Self::F {
+        map(a, |a| f32::from_bits(a.cast_unsigned()))
+    }
+    #[inline(always)]
+    fn to_int(self, a: Self::F) -> Self::I {
+        map(a, |a| (a + SHIFTER).to_bits().wrapping_sub(SHIFTER.to_bits()).cast_signed())
+    }
+    #[inline(always)]
+    fn to_float(self, a: Self::I) -> Self::F {
+        map(a, |a| a as f32)
+    }
+    #[inline(always)]
+    fn int_splat(self, x: i32) -> Self::I {
+        Lanes([x; LANES])
+    }
+    #[inline(always)]
+    fn int_add(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn int_sub(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::wrapping_sub)
+    }
+    #[inline(always)]
+    fn int_and(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, |a, b| a & b)
+    }
+    #[inline(always)]
+    fn int_or(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, |a, b| a | b)
+    }
+    #[inline(always)]
+    fn int_xor(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, |a, b| a ^ b)
+    }
+    #[inline(always)]
+    fn int_shl<const BITS: u32>(self, a: Self::I) -> Self::I {
+        map(a, |a| a << BITS)
+    }
+    #[inline(always)]
+    fn int_shr<const BITS: u32>(self, a: Self::I) -> Self::I {
+        map(a, |a| a >> BITS)
+    }
+    #[inline(always)]
+    fn int_equal(self, a: Self::I, b: Self::I) -> Self::M {
+        zip(a, b, |a, b| a == b)
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Self::F) -> f32 {
+        fold(a.0, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn largest(self, a: Self::F) -> f32 {
+        fold(a.0, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn transpose_8x8(self, from: *const u32, from_stride: isize, to: *mut u32, to_stride: isize) {
+        for row in 0..8 {
+            for col in 0..8 {
+                // SAFETY: the caller gives 8 rows of 8 elements on both sides.
+                unsafe {
+                    let value = from.offset(row * from_stride + col).read_unaligned();
+                    to.offset(col * to_stride + row).write_unaligned(value);
+                }
+            }
+        }
+    }
+}
