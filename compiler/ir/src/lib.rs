@@ -4,6 +4,7 @@
 //! typed outputs; a [`Dim`] is a size that may depend on symbols. `main` is the first function.
 #![forbid(unsafe_code)]
 
+mod algebra;
 mod dim;
 mod function;
 mod graph;
@@ -11,6 +12,7 @@ mod module;
 mod operation;
 mod types;
 
+pub use algebra::DimAlgebra;
 pub use dim::{Answer, Dim, Symbol};
 pub use function::{Function, Guard, GuardCondition, Node, Source, Value};
 pub use module::{Constant, Module};

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod arena;
 pub mod builtin;
 pub mod code;
 pub mod plan;

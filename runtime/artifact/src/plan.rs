@@ -86,7 +86,9 @@ pub enum SymbolSource {
         /// Axis.
         axis: u32,
     },
-    /// Axis `axis` of output `output` of the evaluator step `step`.
+    /// Axis `axis` of output `output` of the evaluator step `step`. An evaluator step that begins a stage writes every
+    /// symbol that stands alone as a dim of its outputs: the branches of an `If` may each end in a step that
+    /// writes the same symbols and binds the same dynamic slots; `step` is the first of them then.
     Step {
         /// The step.
         step: StepId,
