@@ -6,5 +6,6 @@ pub mod abi;
 pub mod arena;
 pub mod builtin;
 pub mod code;
+pub mod layout;
 pub mod plan;
 pub mod region;
