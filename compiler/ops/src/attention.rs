@@ -1,4 +1,4 @@
-//! Attention (ONNX Attention-23 and 24), with sliding windows.
+//! Attention (ONNX Attention-23 to 25), with sliding windows.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +16,12 @@ pub struct Attention {
     /// `softcap * tanh(score / softcap)`; 0 leaves it out.
     #[serde(with = "crate::float")]
     pub softcap: f32,
-    /// What output 3 holds: 0 scores, 1 with mask, 2 after softcap, 3 after softmax.
+    /// What output 3 holds: 0 scores, 1 after softcap, 2 with mask, 3 after softmax (ONNX `qk_matmul_output_mode`).
     pub qk_output: u8,
+    /// A query at position `p` sees no key before `p - left_window` (Attention-25).
+    pub left_window: Option<usize>,
+    /// A query at position `p` sees no key after `p + right_window` (Attention-25).
+    pub right_window: Option<usize>,
     /// Softmax is computed in f64.
     pub softmax_in_f64: bool,
 }

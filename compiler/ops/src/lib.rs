@@ -8,10 +8,13 @@
 pub mod attention;
 pub mod conv;
 pub mod elementwise;
+mod error;
+mod evaluate;
 mod float;
 pub mod gather;
 pub mod matmul;
 pub mod norm;
+mod pending;
 pub mod pool;
 pub mod position;
 pub mod quant;
@@ -21,4 +24,6 @@ pub mod resize;
 pub mod shape;
 mod table;
 
+pub use error::EvalError;
+pub use evaluate::{Arity, Limits};
 pub use table::{AttributeError, Op};

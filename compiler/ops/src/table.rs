@@ -1,12 +1,14 @@
 //! The table itself: one row an op.
 
+use lathe_tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::elementwise::{Binary, Compare, Unary};
+use crate::evaluate::{self, Arity, Evaluate, Limits};
 use crate::{
-    attention, conv, elementwise, gather, matmul, norm, pool, position, quant, recurrent, reduce, resize,
-    shape,
+    EvalError, attention, conv, elementwise, gather, matmul, norm, pool, position, quant, recurrent, reduce,
+    resize, shape,
 };
 
 /// Attributes that do not fit their op.
@@ -63,6 +65,35 @@ macro_rules! op_table {
                 match value {
                     Ok(Value::Object(map)) => map,
                     _ => Map::new(),
+                }
+            }
+
+            /// How many inputs and outputs the op has.
+            pub fn arity(&self) -> Arity {
+                self.row().arity()
+            }
+
+            /// The first `outputs` outputs (at least one) from the inputs by position, `None` where an optional one
+            /// is missing.
+            ///
+            /// # Errors
+            /// Whatever does not fit the op: number, dtypes, sizes and values of the inputs; more memory than
+            /// `limits` allows; cancellation. It does not panic, whatever the inputs.
+            pub fn evaluate(
+                &self,
+                inputs: &[Option<&Tensor>],
+                outputs: usize,
+                limits: &Limits<'_>,
+            ) -> Result<Vec<Tensor>, EvalError> {
+                evaluate::run(self.name(), self.row(), inputs, outputs, limits)
+            }
+
+            fn row(&self) -> &dyn Evaluate {
+                match self {
+                    Op::Unary(kind) => kind,
+                    Op::Binary(kind) => kind,
+                    Op::Compare(kind) => kind,
+                    $(Op::$variant(attributes) => attributes,)*
                 }
             }
 
