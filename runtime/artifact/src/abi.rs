@@ -113,10 +113,6 @@ impl Worker {
 /// `resolve(worker, step: u64) -> status` runs after a step that made dynamic dims: reads them, runs the shape function of the
 /// next stage and allocates the slots that became known (worker 0 only).
 /// `trace(worker, step) -> status` is called before each step where [`Run::trace`] is nonzero; the status is always 0.
-///
-/// A worker whose step returns a status other than 0 calls `fail` and then goes to the next barrier, skipping the steps
-/// before it. The last worker to arrive at a barrier combines failures, the cancel flag and the deadline into one status;
-/// where it is not 0 every worker returns it from the program at once. So all workers pass the same barriers.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {

@@ -6,6 +6,9 @@ pub mod abi;
 pub mod arena;
 pub mod builtin;
 pub mod code;
+mod error;
 pub mod layout;
 pub mod plan;
 pub mod region;
+
+pub use error::ArtifactError;
