@@ -82,5 +82,11 @@ fn translate_atom<A: DimAlgebra>(atom: &Atom, algebra: &mut A) -> A::Size {
             let (a, b) = both(pair);
             algebra.broadcast(a, b)
         }
+        Atom::Product(pair) => {
+            let (a, b) = both(pair);
+            algebra.mul(a, b)
+        }
+        // Inference refuses types with such sizes; a size that no memory holds is refused by whoever sees it.
+        Atom::Overflow => algebra.constant(i64::MAX),
     }
 }

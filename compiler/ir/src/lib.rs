@@ -6,6 +6,7 @@
 
 mod algebra;
 mod dim;
+mod error;
 mod function;
 mod graph;
 mod module;
@@ -13,7 +14,8 @@ mod operation;
 mod types;
 
 pub use algebra::DimAlgebra;
-pub use dim::{Answer, Dim, Symbol};
+pub use dim::{Answer, Atom, Dim, DimParseError, Symbol, Term};
+pub use error::IrError;
 pub use function::{Function, Guard, GuardCondition, Node, Source, Value};
 pub use module::{Constant, Module};
 pub use operation::Operation;
