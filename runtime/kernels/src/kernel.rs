@@ -45,3 +45,9 @@ pub(crate) unsafe fn enter<S: Simd, K: Kernel>(simd: S, worker: *const Worker, a
     let (worker, args) = unsafe { (&*worker, &*args) };
     catch_unwind(AssertUnwindSafe(|| simd.vectorize(Call { worker, args }))).unwrap_or(Status::Internal)
 }
+
+/// A size or count of an argument struct; what is negative counts as none.
+#[inline(always)]
+pub(crate) fn size(value: i64) -> usize {
+    usize::try_from(value).unwrap_or(0)
+}

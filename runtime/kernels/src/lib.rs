@@ -6,8 +6,13 @@
 pub mod failpoint;
 pub mod isa;
 
+mod elementwise;
 mod kernel;
+mod math;
 mod simd;
+
+#[cfg(test)]
+mod harness;
 
 /// Rows whose kernels are not there yet.
 macro_rules! pending {
@@ -22,4 +27,4 @@ macro_rules! pending {
 }
 
 pending! { MatMulPacked MatMulStrided Conv ConvTranspose }
-pending! { Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill Pad Gather Resize Lstm Tile }
+pending! { Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill Pad Gather Resize Lstm }

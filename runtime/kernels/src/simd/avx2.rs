@@ -45,7 +45,7 @@ impl Avx2 {
 
     /// Masks of the first `count` of 16 lanes.
     #[inline(always)]
-    fn first(self, count: usize) -> Pair<__m256i> {
+    fn lanes(self, count: usize) -> Pair<__m256i> {
         const WINDOW: [i32; 32] = {
             let mut window = [0; 32];
             let mut i = 0;
@@ -88,6 +88,7 @@ unsafe impl Simd for Avx2 {
     type F = F;
     type I = I;
     type M = F;
+    const FUSED: bool = true;
 
     #[inline(always)]
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output {
@@ -108,7 +109,7 @@ unsafe impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_first(self, from: *const f32, count: usize) -> F {
-        let mask = self.first(count);
+        let mask = self.lanes(count);
         // SAFETY: the caller gives `count` readable elements; masked lanes are not touched.
         unsafe { Pair(_mm256_maskload_ps(from, mask.0), _mm256_maskload_ps(from.wrapping_add(8), mask.1)) }
     }
@@ -122,7 +123,7 @@ unsafe impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, count: usize, v: F) {
-        let mask = self.first(count);
+        let mask = self.lanes(count);
         // SAFETY: the caller gives `count` writable elements; masked lanes are not touched.
         unsafe {
             _mm256_maskstore_ps(to, mask.0, v.0);
@@ -182,6 +183,19 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     fn is_nan(self, a: F) -> F {
         op!(_mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+    }
+    #[inline(always)]
+    fn first(self, count: usize) -> F {
+        let lanes = self.lanes(count);
+        op!(_mm256_castsi256_ps(lanes))
+    }
+    #[inline(always)]
+    fn mask_and(self, a: F, b: F) -> F {
+        op!(_mm256_and_ps(a, b))
+    }
+    #[inline(always)]
+    fn mask_or(self, a: F, b: F) -> F {
+        op!(_mm256_or_ps(a, b))
     }
     #[inline(always)]
     fn any(self, m: F) -> bool {

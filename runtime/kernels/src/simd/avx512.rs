@@ -52,6 +52,7 @@ unsafe impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type M = __mmask16;
+    const FUSED: bool = true;
 
     #[inline(always)]
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output {
@@ -134,6 +135,18 @@ unsafe impl Simd for Avx512 {
         op!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a))
     }
     #[inline(always)]
+    fn first(self, count: usize) -> __mmask16 {
+        first(count)
+    }
+    #[inline(always)]
+    fn mask_and(self, a: __mmask16, b: __mmask16) -> __mmask16 {
+        a & b
+    }
+    #[inline(always)]
+    fn mask_or(self, a: __mmask16, b: __mmask16) -> __mmask16 {
+        a | b
+    }
+    #[inline(always)]
     fn any(self, m: __mmask16) -> bool {
         m != 0
     }
@@ -193,6 +206,11 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     fn int_equal(self, a: __m512i, b: __m512i) -> __mmask16 {
         op!(_mm512_cmpeq_epi32_mask(a, b))
+    }
+
+    #[inline(always)]
+    fn scale(self, a: __m512, n: __m512) -> __m512 {
+        op!(_mm512_scalef_ps(a, n))
     }
 
     #[inline(always)]

@@ -44,6 +44,9 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// 16 truth values.
     type M: Copy;
 
+    /// Whether [`Simd::fma`] rounds once.
+    const FUSED: bool;
+
     /// Runs `work` compiled with the target features.
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output;
 
@@ -78,7 +81,7 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a / b`.
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a * b + c`.
+    /// `a * b + c`, rounded once where [`Simd::FUSED`].
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a < b ? a : b`.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
@@ -97,6 +100,12 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     fn equal(self, a: Self::F, b: Self::F) -> Self::M;
     /// Lanes that hold NaN.
     fn is_nan(self, a: Self::F) -> Self::M;
+    /// The first `count <= 16` lanes.
+    fn first(self, count: usize) -> Self::M;
+    /// `a && b`.
+    fn mask_and(self, a: Self::M, b: Self::M) -> Self::M;
+    /// `a || b`.
+    fn mask_or(self, a: Self::M, b: Self::M) -> Self::M;
     /// Whether any lane is true.
     fn any(self, m: Self::M) -> bool;
     /// `m ? a : b`.
@@ -128,6 +137,17 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     fn int_shr<const BITS: u32>(self, a: Self::I) -> Self::I;
     /// `a == b`.
     fn int_equal(self, a: Self::I, b: Self::I) -> Self::M;
+
+    /// `a * 2^n` for whole `n` of at most 252 in magnitude, rounded once where it is subnormal.
+    #[inline(always)]
+    fn scale(self, a: Self::F, n: Self::F) -> Self::F {
+        // In two halves, for 2^n itself may be no normal number.
+        let n = self.to_int(n);
+        let half = self.int_shr::<1>(n);
+        let bias = self.int_splat(127);
+        let power = |k| self.from_bits(self.int_shl::<23>(self.int_add(k, bias)));
+        self.mul(self.mul(a, power(half)), power(self.int_sub(n, half)))
+    }
 
     /// Sum of the lanes: lane `i` with `i + 8`, then 4, 2 and 1 apart.
     fn sum(self, a: Self::F) -> f32;

@@ -42,10 +42,12 @@ fn fold(mut a: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     a[0]
 }
 
-/// `a * b + c`: fused where the target has the instruction, for a call of libm per lane would be far slower.
+/// Fused only where the target has the instruction, for a call of libm per lane would be far slower.
+const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
 #[inline(always)]
 fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// 1.5 * 2^23: adding it moves a number's whole part to the low bits of the mantissa.
@@ -56,6 +58,7 @@ unsafe impl Simd for Portable {
     type F = Lanes<f32>;
     type I = Lanes<i32>;
     type M = Lanes<bool>;
+    const FUSED: bool = FUSED;
 
     #[inline(always)]
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output {
@@ -153,6 +156,22 @@ unsafe impl Simd for Portable {
     #[inline(always)]
     fn is_nan(self, a: Self::F) -> Self::M {
         map(a, f32::is_nan)
+    }
+    #[inline(always)]
+    fn first(self, count: usize) -> Self::M {
+        let mut out = [false; LANES];
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = i < count;
+        }
+        Lanes(out)
+    }
+    #[inline(always)]
+    fn mask_and(self, a: Self::M, b: Self::M) -> Self::M {
+        zip(a, b, |a, b| a & b)
+    }
+    #[inline(always)]
+    fn mask_or(self, a: Self::M, b: Self::M) -> Self::M {
+        zip(a, b, |a, b| a | b)
     }
     #[inline(always)]
     fn any(self, m: Self::M) -> bool {
