@@ -4,11 +4,22 @@
 
 pub mod abi;
 pub mod arena;
+mod artifact;
 pub mod builtin;
 pub mod code;
 mod error;
+mod file;
+mod float;
+mod header;
+pub mod key;
 pub mod layout;
 pub mod plan;
 pub mod region;
+mod seal;
+mod write;
 
+pub use artifact::{Artifact, PlannedFunction};
 pub use error::ArtifactError;
+pub use file::{LoadMode, Opened, open};
+pub use seal::{SealStatus, Trust};
+pub use write::{FORMAT_VERSION, SealKeys, write_atomically};

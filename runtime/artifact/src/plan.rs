@@ -202,7 +202,7 @@ pub enum Arg {
     /// An integer.
     Int(i64),
     /// A float.
-    Float(f64),
+    Float(#[serde(with = "crate::float")] f64),
 }
 
 /// A builtin call: one argument a field, in the order of [`Builtin::fields`].
