@@ -1,0 +1,260 @@
+use std::ptr::null;
+
+use lathe_artifact::abi::Status;
+use lathe_artifact::builtin::Activation;
+use lathe_artifact::builtin::args::{MatMulPacked, MatMulStrided};
+use lathe_artifact::layout::PackedMatrix;
+use proptest::prelude::*;
+
+use super::reference::{UNTOUCHED, activate, bits, chain, near, numbers};
+use crate::harness::{call_shared, isas};
+use crate::isa::Isa;
+
+/// The sizes and options of a packed product.
+#[derive(Clone, Debug)]
+struct Case {
+    m: usize,
+    k: usize,
+    n: usize,
+    /// Elements between the rows of `a`, `residual` and `c`.
+    gaps: [usize; 3],
+    bias: bool,
+    residual: bool,
+    activation: Activation,
+}
+
+impl Case {
+    fn plain(m: usize, k: usize, n: usize) -> Self {
+        Case { m, k, n, gaps: [0; 3], bias: false, residual: false, activation: Activation::None }
+    }
+
+    /// The whole of `c` after a run, gaps included.
+    fn run(&self, isa: Isa, workers: u64) -> Vec<f32> {
+        let Case { m, k, n, gaps, .. } = *self;
+        let a = numbers(m * (k + gaps[0]), 1);
+        let b = PackedMatrix { k, n }.packed(&numbers(k * n, 2), n, 1).unwrap();
+        let (bias, residual) = (numbers(n, 3), numbers(m * (n + gaps[1]), 4));
+        let mut c = vec![UNTOUCHED; m * (n + gaps[2])];
+        let args = MatMulPacked {
+            a: a.as_ptr().cast(),
+            b: b.as_ptr().cast(),
+            bias: if self.bias { bias.as_ptr().cast() } else { null() },
+            residual: if self.residual { residual.as_ptr().cast() } else { null() },
+            c: c.as_mut_ptr().cast(),
+            m: m as i64,
+            n: n as i64,
+            k: k as i64,
+            a_stride: (k + gaps[0]) as i64,
+            residual_stride: (n + gaps[1]) as i64,
+            c_stride: (n + gaps[2]) as i64,
+            activation: self.activation as i64,
+            alpha: 0.25,
+            beta: 0.75,
+        };
+        // SAFETY: the buffers have the sizes given.
+        assert_eq!(unsafe { call_shared(isa, workers, &args) }, Status::Ok);
+        c
+    }
+
+    /// What `c` should be, with the chain of the instruction set.
+    fn expected(&self, isa: Isa) -> Vec<f32> {
+        let Case { m, k, n, gaps, .. } = *self;
+        let (a, b) = (numbers(m * (k + gaps[0]), 1), numbers(k * n, 2));
+        let (bias, residual) = (numbers(n, 3), numbers(m * (n + gaps[1]), 4));
+        let mut c = vec![UNTOUCHED; m * (n + gaps[2])];
+        for i in 0..m {
+            for j in 0..n {
+                let mut sum = chain(isa, (0..k).map(|p| (a[i * (k + gaps[0]) + p], b[p * n + j])));
+                if self.bias {
+                    sum += bias[j];
+                }
+                if self.residual {
+                    sum += residual[i * (n + gaps[1]) + j];
+                }
+                c[i * (n + gaps[2]) + j] = activate(self.activation, 0.25, 0.75, sum);
+            }
+        }
+        c
+    }
+}
+
+fn activations() -> impl Strategy<Value = Activation> {
+    (0i64..11).prop_map(|code| Activation::from_code(code).unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn packed_products_are_right(
+        m in 0usize..40, k in 0usize..70, n in 0usize..150, gaps in any::<[u8; 3]>(),
+        bias: bool, residual: bool, activation in activations(), workers in 1u64..4,
+    ) {
+        let case = Case { m, k, n, gaps: gaps.map(|gap| usize::from(gap % 4)), bias, residual, activation };
+        for isa in isas() {
+            let (actual, expected) = (case.run(isa, workers), case.expected(isa));
+            prop_assert!(near(&actual, &expected, 4e-6), "{isa:?}");
+            if activation == Activation::None {
+                prop_assert_eq!(bits(&actual), bits(&expected), "{:?}", isa);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_sums_are_one_chain() {
+    // Longer than the part of `k` that is copied at a time, more rows than are copied at a time.
+    for (m, k, n) in [(13, 1100, 40), (1, 1025, 300), (3, 700, 130), (200, 530, 33)] {
+        for isa in isas() {
+            let case = Case { bias: true, ..Case::plain(m, k, n) };
+            assert_eq!(bits(&case.run(isa, 2)), bits(&case.expected(isa)), "{isa:?} {m} {k} {n}");
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_rows_or_workers() {
+    let (k, n) = (517, 100);
+    for isa in isas() {
+        let case = |m| Case { bias: true, activation: Activation::Gelu, ..Case::plain(m, k, n) };
+        let whole = case(512).run(isa, 1);
+        for workers in [2, 3, 8] {
+            assert_eq!(bits(&whole), bits(&case(512).run(isa, workers)), "{isa:?} {workers}");
+        }
+        for m in 1..=17 {
+            for workers in 1..=3 {
+                let rows = case(m).run(isa, workers);
+                assert_eq!(bits(&rows), bits(&whole[..m * n]), "{isa:?} {m} {workers}");
+            }
+        }
+    }
+}
+
+/// The sizes and strides of a strided product.
+#[derive(Clone, Debug)]
+struct Strided {
+    outer: usize,
+    inner: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+    /// Which of `a` and `b` are stored transposed.
+    transposed: [bool; 2],
+    /// Distance of the elements of the inner axis of `a` and `b`.
+    steps: [usize; 2],
+    /// Whether `b` is the same for every outer index.
+    broadcast: bool,
+}
+
+impl Strided {
+    /// Strides (row, column, whole matrix) of an operand.
+    fn strides(rows: usize, columns: usize, transposed: bool, step: usize) -> [usize; 3] {
+        let size = rows * columns * step;
+        if transposed { [step, rows * step, size] } else { [columns * step, step, size] }
+    }
+
+    fn check(&self, isa: Isa, workers: u64) {
+        let Strided { outer, inner, m, k, n, .. } = *self;
+        let [a_row, a_col, a_size] = Self::strides(m, k, self.transposed[0], self.steps[0]);
+        let [b_row, b_col, b_size] = Self::strides(k, n, self.transposed[1], self.steps[1]);
+        let b_outer = if self.broadcast { 0 } else { inner * b_size };
+        let (a, b) = (numbers(outer * inner * a_size, 5), numbers(outer * inner * b_size, 6));
+        // The result's axes are [outer, m, inner, n]: heads stand between rows and columns.
+        let c_row = inner * n + 1;
+        let mut c = vec![UNTOUCHED; outer * m * c_row];
+        let mut expected = c.clone();
+        for o in 0..outer {
+            for h in 0..inner {
+                let (a, b) = (&a[(o * inner + h) * a_size..], &b[o * b_outer + h * b_size..]);
+                for i in 0..m {
+                    for j in 0..n {
+                        let terms = (0..k).map(|p| (a[i * a_row + p * a_col], b[p * b_row + j * b_col]));
+                        expected[(o * m + i) * c_row + h * n + j] = chain(isa, terms) * 0.125;
+                    }
+                }
+            }
+        }
+        let int = |values: [usize; 2]| values.map(|value| value as i64);
+        let (sizes, a_batch) = (int([outer, inner]), int([inner * a_size, a_size]));
+        let (b_batch, c_batch) = (int([b_outer, b_size]), int([m * c_row, n]));
+        let args = MatMulStrided {
+            a: a.as_ptr().cast(),
+            b: b.as_ptr().cast(),
+            c: c.as_mut_ptr().cast(),
+            batch_rank: 2,
+            batch: sizes.as_ptr(),
+            a_batch: a_batch.as_ptr(),
+            b_batch: b_batch.as_ptr(),
+            c_batch: c_batch.as_ptr(),
+            m: m as i64,
+            n: n as i64,
+            k: k as i64,
+            a_row: a_row as i64,
+            a_col: a_col as i64,
+            b_row: b_row as i64,
+            b_col: b_col as i64,
+            c_row: c_row as i64,
+            scale: 0.125,
+        };
+        // SAFETY: the buffers have the sizes given.
+        assert_eq!(unsafe { call_shared(isa, workers, &args) }, Status::Ok);
+        assert_eq!(bits(&c), bits(&expected), "{isa:?} {workers} {self:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn strided_products_are_right(
+        outer in 0usize..3, inner in 1usize..4, m in 0usize..30, k in 0usize..40, n in 0usize..80,
+        transposed: [bool; 2], steps in any::<[bool; 2]>(), broadcast: bool, workers in 1u64..4,
+    ) {
+        let steps = steps.map(|double| 1 + usize::from(double));
+        let case = Strided { outer, inner, m, k, n, transposed, steps, broadcast };
+        for isa in isas() {
+            case.check(isa, workers);
+        }
+    }
+}
+
+#[test]
+fn long_strided_sums_are_one_chain() {
+    for transposed in [[false, false], [true, true], [false, true]] {
+        let case = Strided { outer: 1, inner: 2, m: 15, k: 1030, n: 70, transposed, steps: [1, 1], broadcast: false };
+        for isa in isas() {
+            case.check(isa, 3);
+        }
+    }
+}
+
+#[test]
+fn strided_without_batch_axes_and_with_bad_sizes() {
+    let (a, b, mut c) = ([1.0f32, 2.0], [3.0f32, 4.0], [0.0f32]);
+    let args = MatMulStrided {
+        a: a.as_ptr().cast(),
+        b: b.as_ptr().cast(),
+        c: c.as_mut_ptr().cast(),
+        batch_rank: 0,
+        batch: null(),
+        a_batch: null(),
+        b_batch: null(),
+        c_batch: null(),
+        m: 1,
+        n: 1,
+        k: 2,
+        a_row: 2,
+        a_col: 1,
+        b_row: 1,
+        b_col: 1,
+        c_row: 1,
+        scale: 1.0,
+    };
+    for isa in isas() {
+        // SAFETY: the buffers have the sizes given.
+        assert_eq!(unsafe { call_shared(isa, 2, &args) }, Status::Ok);
+        assert_eq!(c, [11.0]);
+        // SAFETY: a negative size is refused.
+        assert_eq!(unsafe { call_shared(isa, 1, &MatMulStrided { m: -1, ..args }) }, Status::Internal);
+    }
+}
