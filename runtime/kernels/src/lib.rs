@@ -9,6 +9,7 @@ pub mod isa;
 mod elementwise;
 mod kernel;
 mod math;
+mod matmul;
 mod simd;
 
 #[cfg(test)]
@@ -26,5 +27,5 @@ macro_rules! pending {
     )* };
 }
 
-pending! { MatMulPacked MatMulStrided Conv ConvTranspose }
+pending! { Conv ConvTranspose }
 pending! { Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill Pad Gather Resize Lstm }

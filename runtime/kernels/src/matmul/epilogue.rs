@@ -129,7 +129,8 @@ impl<const ACTIVATION: i64> Apply<'_, ACTIVATION> {
     /// They lie in the rectangle, for which [`Epilogue::apply`]'s conditions hold.
     #[inline(always)]
     unsafe fn columns<S: Simd, const WHOLE: bool>(&self, simd: S, column: usize, count: usize) {
-        let Epilogue { scale, column_bias, row_bias, residual, residual_row, alpha, beta, .. } = *self.epilogue;
+        let Epilogue { scale, column_bias, row_bias, residual, residual_row, alpha, beta, .. } =
+            *self.epilogue;
         let activation = const { Activation::from_code(ACTIVATION) }.unwrap_or(Activation::None);
         // SAFETY: reads and writes of `count` elements of rows of the rectangle.
         unsafe {

@@ -66,7 +66,14 @@ impl Target {
     /// # Safety
     /// As [`Tile::multiply`]; the rectangle lies in the result.
     #[inline(always)]
-    pub(crate) unsafe fn tile<S: Simd>(self, simd: S, tile: Tile, at: Rectangle, panels: usize, stage: Stage) {
+    pub(crate) unsafe fn tile<S: Simd>(
+        self,
+        simd: S,
+        tile: Tile,
+        at: Rectangle,
+        panels: usize,
+        stage: Stage,
+    ) {
         let Target { c, c_row, epilogue, buffer } = self;
         // SAFETY: the rectangle lies in the result; the buffer holds a tile.
         unsafe {
@@ -84,7 +91,8 @@ impl Target {
                     Epilogue::NONE.apply(simd, at, c.add(column), c_row, buffer.add(column * ROWS), PANEL);
                 }
             }
-            let sums = Tile { c: buffer, c_row: PANEL, c_panel: ROWS * PANEL, accumulate: !stage.first, ..tile };
+            let sums =
+                Tile { c: buffer, c_row: PANEL, c_panel: ROWS * PANEL, accumulate: !stage.first, ..tile };
             sums.multiply(simd, at.rows, panels);
             let epilogue = if stage.last { epilogue } else { Epilogue::NONE };
             for panel in 0..panels {
@@ -234,9 +242,7 @@ impl Product {
         // SAFETY: the caller vouches for the panels.
         unsafe {
             match self.b {
-                Right::Packed(b) => {
-                    (b.add((panel * self.k + depth.start) * PANEL), PANEL, self.k * PANEL)
-                }
+                Right::Packed(b) => (b.add((panel * self.k + depth.start) * PANEL), PANEL, self.k * PANEL),
                 Right::Strided(b, row, column) => {
                     let whole = (panel + count) * PANEL <= self.n;
                     let at = depth.start as isize * row + (panel * PANEL) as isize * column;

@@ -221,7 +221,16 @@ proptest! {
 #[test]
 fn long_strided_sums_are_one_chain() {
     for transposed in [[false, false], [true, true], [false, true]] {
-        let case = Strided { outer: 1, inner: 2, m: 15, k: 1030, n: 70, transposed, steps: [1, 1], broadcast: false };
+        let case = Strided {
+            outer: 1,
+            inner: 2,
+            m: 15,
+            k: 1030,
+            n: 70,
+            transposed,
+            steps: [1, 1],
+            broadcast: false,
+        };
         for isa in isas() {
             case.check(isa, 3);
         }

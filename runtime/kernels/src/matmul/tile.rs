@@ -109,7 +109,8 @@ impl Tile {
                     let (first, end) = (rows * part / parts, rows * (part + 1) / parts);
                     // SAFETY: rows and half a panel of the tile.
                     unsafe {
-                        tile.part(first, A_ROW, 0, half * LANES).rows_of_16::<S, A_ROW, A_STEP>(simd, end - first)
+                        tile.part(first, A_ROW, 0, half * LANES)
+                            .rows_of_16::<S, A_ROW, A_STEP>(simd, end - first)
                     };
                 }
             }

@@ -88,6 +88,8 @@ unsafe impl Simd for Avx2 {
     type F = F;
     type I = I;
     type M = F;
+
+    const REGISTERS: usize = 8;
     const FUSED: bool = true;
 
     #[inline(always)]

@@ -52,6 +52,8 @@ unsafe impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type M = __mmask16;
+
+    const REGISTERS: usize = 32;
     const FUSED: bool = true;
 
     #[inline(always)]

@@ -44,6 +44,9 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// 16 truth values.
     type M: Copy;
 
+    /// Vectors that the registers hold.
+    const REGISTERS: usize;
+
     /// Whether [`Simd::fma`] rounds once.
     const FUSED: bool;
 

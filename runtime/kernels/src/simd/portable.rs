@@ -58,6 +58,8 @@ unsafe impl Simd for Portable {
     type F = Lanes<f32>;
     type I = Lanes<i32>;
     type M = Lanes<bool>;
+
+    const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
     const FUSED: bool = FUSED;
 
     #[inline(always)]
