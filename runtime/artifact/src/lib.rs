@@ -5,6 +5,7 @@
 pub mod abi;
 pub mod arena;
 mod artifact;
+mod build_id;
 pub mod builtin;
 pub mod code;
 mod error;
@@ -19,6 +20,7 @@ mod seal;
 mod write;
 
 pub use artifact::{Artifact, PlannedFunction};
+pub use build_id::build_id;
 pub use error::ArtifactError;
 pub use file::{LoadMode, Opened, open};
 pub use seal::{SealStatus, Trust};
