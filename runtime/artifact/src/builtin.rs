@@ -184,8 +184,8 @@ builtins! {
     Gather "gather" {
         x: input, indices: input, y: output, outer: int, axis: int, inner_bytes: int, count: int, index_bytes: int,
     }
-    /// Resizes the last two axes of `planes` images. `mode` is a [`ResizeMode`], `coordinate` a [`ResizeCoordinate`], `rounding` a
-    /// [`ResizeRounding`] code; source position from `scale_*` (output over input). `cubic` is the cubic coefficient.
+    /// Resizes the last two axes of `planes` images. `mode` is a [`ResizeMode`], `coordinate` and `rounding` are codes of
+    /// [`crate::layout::resize`] (not `tf_crop_and_resize`); source position from `scale_*` (output over input). `cubic` is the cubic coefficient.
     Resize "resize" {
         x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
         scale_h: float, scale_w: float, mode: int, coordinate: int, rounding: int, cubic: float,
@@ -312,35 +312,5 @@ codes! {
         Linear = 1 "linear",
         /// Four cells an axis.
         Cubic = 2 "cubic",
-    }
-}
-
-codes! {
-    /// Where the output cells of the `resize` builtin lie in the input (ONNX `coordinate_transformation_mode`).
-    ResizeCoordinate {
-        /// `(x + 0.5) / scale - 0.5`.
-        HalfPixel = 0 "half_pixel",
-        /// Half pixel, centred by the difference of the rounded and the exact output size.
-        HalfPixelSymmetric = 1 "half_pixel_symmetric",
-        /// Half pixel, 0 where the output size is 1.
-        PytorchHalfPixel = 2 "pytorch_half_pixel",
-        /// `x * (in - 1) / (out - 1)`.
-        AlignCorners = 3 "align_corners",
-        /// `x / scale`.
-        Asymmetric = 4 "asymmetric",
-    }
-}
-
-codes! {
-    /// Roundings of nearest in the `resize` builtin (ONNX `nearest_mode`).
-    ResizeRounding {
-        /// Halves down.
-        RoundPreferFloor = 0 "round_prefer_floor",
-        /// Halves up.
-        RoundPreferCeil = 1 "round_prefer_ceil",
-        /// Down.
-        Floor = 2 "floor",
-        /// Up.
-        Ceil = 3 "ceil",
     }
 }

@@ -144,14 +144,14 @@ trait Enter {
 }
 
 macro_rules! tables {
-    ($($(#[$attribute:meta])* $table:ident $simd:ident = $token:expr;)*) => {
+    ($($(#[$attribute:meta])* $table:ident $simd:ident;)*) => {
         $(
             $(#[$attribute])*
             impl Enter for $simd {
                 fn address<K: Kernel>() -> usize {
                     unsafe extern "C" fn builtin<K: Kernel>(worker: *const Worker, args: *const K) -> i32 {
                         // SAFETY: `table` hands this set out only where the CPU has it.
-                        let simd = unsafe { $token };
+                        let simd = unsafe { $simd::new() };
                         // SAFETY: the caller gives a valid worker and arguments.
                         unsafe { enter(simd, worker, args) as i32 }
                     }
@@ -169,9 +169,9 @@ macro_rules! tables {
 use crate::simd::{Avx2, Avx512};
 
 tables! {
-    PORTABLE Portable = Portable;
+    PORTABLE Portable;
     #[cfg(target_arch = "x86_64")]
-    AVX2 Avx2 = Avx2::new();
+    AVX2 Avx2;
     #[cfg(target_arch = "x86_64")]
-    AVX512 Avx512 = Avx512::new();
+    AVX512 Avx512;
 }

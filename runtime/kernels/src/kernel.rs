@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lathe_artifact::abi::{Status, Worker};
+use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
 use lathe_artifact::builtin::Arguments;
 
 use crate::failpoint;
@@ -50,4 +50,26 @@ pub(crate) unsafe fn enter<S: Simd, K: Kernel>(simd: S, worker: *const Worker, a
 #[inline(always)]
 pub(crate) fn size(value: i64) -> usize {
     usize::try_from(value).unwrap_or(0)
+}
+
+/// Memory of one call: the worker's scratch memory where it suffices.
+pub(crate) struct Buffer {
+    scratch: *mut f32,
+    own: Vec<f32>,
+}
+
+impl Buffer {
+    /// Room for `len` elements with unspecified contents; `None` where there is no memory.
+    pub(crate) fn new(worker: &Worker, len: usize) -> Option<Self> {
+        let mut own = Vec::new();
+        if len > SCRATCH_BYTES / size_of::<f32>() {
+            own.try_reserve_exact(len).ok()?;
+        }
+        Some(Self { scratch: worker.scratch.cast(), own })
+    }
+
+    /// The first element. Whoever writes through it keeps the buffer alive.
+    pub(crate) fn pointer(&mut self) -> *mut f32 {
+        if self.own.capacity() == 0 { self.scratch } else { self.own.as_mut_ptr() }
+    }
 }

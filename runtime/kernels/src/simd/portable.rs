@@ -6,6 +6,16 @@ use super::{LANES, Simd, WithSimd};
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
+impl Portable {
+    /// The token, made like those of the other sets.
+    ///
+    /// # Safety
+    /// None is needed.
+    pub(crate) const unsafe fn new() -> Self {
+        Self
+    }
+}
+
 /// 16 lanes.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]

@@ -1,0 +1,200 @@
+//! Reductions of an axis.
+
+use lathe_artifact::abi::{Status, Worker};
+use lathe_artifact::builtin::{Reduction, args};
+
+use crate::kernel::{Kernel, size};
+use crate::rows::{self, Fold, Memory};
+use crate::simd::{LANES, Simd};
+
+/// A fold with what happens to its result.
+trait Reduce: Fold {
+    /// The result of `n` elements.
+    fn finish<S: Simd>(simd: S, accumulator: S::F, n: usize) -> S::F;
+}
+
+macro_rules! folds {
+    ($($(#[doc = $doc:literal])* $name:ident {
+        identity: $identity:expr,
+        step: |$s:ident, $a:ident, $x:ident| $step:expr,
+        combine: |$l:ident, $r:ident| $combine:expr,
+        finish: |$result:ident, $n:ident| $finish:expr,
+    })*) => { $(
+        $(#[doc = $doc])*
+        struct $name;
+
+        impl Fold for $name {
+            const IDENTITY: f32 = $identity;
+            #[inline(always)]
+            fn step<S: Simd>(&self, $s: S, $a: S::F, $x: S::F) -> S::F {
+                $step
+            }
+            #[inline(always)]
+            fn combine<S: Simd>(&self, $s: S, $l: S::F, $r: S::F) -> S::F {
+                $combine
+            }
+        }
+
+        impl Reduce for $name {
+            #[inline(always)]
+            fn finish<S: Simd>($s: S, $result: S::F, $n: usize) -> S::F {
+                let _ = ($s, $n);
+                $finish
+            }
+        }
+    )* };
+}
+
+folds! {
+    /// Sum.
+    Sum {
+        identity: 0.0,
+        step: |s, a, x| s.add(a, x),
+        combine: |l, r| s.add(l, r),
+        finish: |v, n| v,
+    }
+    /// Mean; NaN of nothing.
+    Mean {
+        identity: 0.0,
+        step: |s, a, x| s.add(a, x),
+        combine: |l, r| s.add(l, r),
+        finish: |v, n| s.div(v, s.splat(n as f32)),
+    }
+    /// Largest; NaN where there is one.
+    Max {
+        identity: f32::NEG_INFINITY,
+        step: |s, a, x| s.max_nan(a, x),
+        combine: |l, r| s.max_nan(l, r),
+        finish: |v, n| v,
+    }
+    /// Smallest; NaN where there is one.
+    Min {
+        identity: f32::INFINITY,
+        step: |s, a, x| s.min_nan(a, x),
+        combine: |l, r| s.min_nan(l, r),
+        finish: |v, n| v,
+    }
+    /// Product.
+    Prod {
+        identity: 1.0,
+        step: |s, a, x| s.mul(a, x),
+        combine: |l, r| s.mul(l, r),
+        finish: |v, n| v,
+    }
+    /// Sum of magnitudes.
+    L1 {
+        identity: 0.0,
+        step: |s, a, x| s.add(a, s.abs(x)),
+        combine: |l, r| s.add(l, r),
+        finish: |v, n| v,
+    }
+    /// Euclidean length.
+    L2 {
+        identity: 0.0,
+        step: |s, a, x| s.fma(x, x, a),
+        combine: |l, r| s.add(l, r),
+        finish: |v, n| s.sqrt(v),
+    }
+    /// Sum of squares.
+    SumSquare {
+        identity: 0.0,
+        step: |s, a, x| s.fma(x, x, a),
+        combine: |l, r| s.add(l, r),
+        finish: |v, n| v,
+    }
+}
+
+/// Reduces neighbouring columns: `BLOCKS` vectors of them, or fewer than 16 with `BLOCKS` 1.
+///
+/// # Safety
+/// `x` is readable for the columns of `n` rows `stride` apart, `y` writable for them.
+#[inline(always)]
+unsafe fn columns<S: Simd, R: Reduce, const BLOCKS: usize>(
+    simd: S,
+    reduce: &R,
+    x: *const f32,
+    y: *mut f32,
+    n: usize,
+    stride: usize,
+    count: usize,
+) {
+    let mut acc = [simd.splat(R::IDENTITY); BLOCKS];
+    for i in 0..n {
+        for (block, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: the caller gives these columns in each row.
+            let v = unsafe {
+                let from = x.add(i * stride + block * LANES);
+                if BLOCKS > 1 || count == LANES { simd.load(from) } else { simd.load_first(from, count) }
+            };
+            *acc = reduce.step(simd, *acc, v);
+        }
+    }
+    for (block, acc) in acc.into_iter().enumerate() {
+        let v = R::finish(simd, acc, n);
+        // SAFETY: as above.
+        unsafe { simd.store_first(y.add(block * LANES), if BLOCKS > 1 { LANES } else { count }, v) };
+    }
+}
+
+/// Columns that are reduced together.
+const WIDE: usize = 4 * LANES;
+
+/// The worker's share of a reduction.
+///
+/// # Safety
+/// The contract of the builtin's row.
+#[inline(always)]
+unsafe fn run<S: Simd, R: Reduce>(simd: S, worker: &Worker, args: &args::Reduce, reduce: &R) {
+    let (outer, n, inner) = (size(args.outer), size(args.n), size(args.inner));
+    let (x, y) = (args.x.cast::<f32>(), args.y.cast::<f32>());
+    if inner == 1 {
+        for o in worker.share(outer, 1) {
+            // SAFETY: `x` holds `outer` rows of `n`, `y` one element for each.
+            unsafe {
+                let lanes = rows::fold(simd, reduce, n, &mut Memory::new(x.add(o * n)));
+                let value = simd.splat(rows::across(simd, reduce, lanes));
+                simd.store_first(y.add(o), 1, R::finish(simd, value, n));
+            }
+        }
+        return;
+    }
+    let blocks = inner.div_ceil(WIDE);
+    for unit in worker.share(outer * blocks, 1) {
+        let (o, start) = (unit / blocks, unit % blocks * WIDE);
+        // SAFETY: `x` holds `outer * n * inner` elements, `y` `outer * inner`.
+        unsafe {
+            let (from, to) = (x.add(o * n * inner), y.add(o * inner));
+            if start + WIDE <= inner {
+                columns::<S, R, 4>(simd, reduce, from.add(start), to.add(start), n, inner, WIDE);
+                continue;
+            }
+            let mut column = start;
+            while column < inner {
+                let count = (inner - column).min(LANES);
+                columns::<S, R, 1>(simd, reduce, from.add(column), to.add(column), n, inner, count);
+                column += LANES;
+            }
+        }
+    }
+}
+
+impl Kernel for args::Reduce {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
+        let Some(kind) = Reduction::from_code(self.kind) else { return Status::Internal };
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            match kind {
+                Reduction::Sum => run(simd, worker, self, &Sum),
+                Reduction::Mean => run(simd, worker, self, &Mean),
+                Reduction::Max => run(simd, worker, self, &Max),
+                Reduction::Min => run(simd, worker, self, &Min),
+                Reduction::Prod => run(simd, worker, self, &Prod),
+                Reduction::L1 => run(simd, worker, self, &L1),
+                Reduction::L2 => run(simd, worker, self, &L2),
+                Reduction::SumSquare => run(simd, worker, self, &SumSquare),
+            }
+        }
+        Status::Ok
+    }
+}
