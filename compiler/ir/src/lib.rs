@@ -5,15 +5,19 @@
 #![forbid(unsafe_code)]
 
 mod algebra;
+mod build;
+mod builder;
 mod dim;
 mod error;
 mod function;
 mod graph;
+mod infer;
 mod module;
 mod operation;
 mod types;
 
 pub use algebra::DimAlgebra;
+pub use builder::Builder;
 pub use dim::{Answer, Atom, Dim, DimParseError, Symbol, Term};
 pub use error::IrError;
 pub use function::{Function, Guard, GuardCondition, Node, Source, Value};

@@ -20,7 +20,7 @@ pub struct Constant {
 pub struct Module {
     functions: Vec<Function>,
     constants: Vec<Constant>,
-    fresh_symbols: u32,
+    pub(crate) fresh_symbols: u32,
 }
 
 impl Module {
@@ -71,9 +71,11 @@ impl Module {
         self.constants.iter().enumerate().map(|(index, constant)| (ConstantId(index as u32), constant))
     }
 
-    /// A name for a symbol that no other symbol of this module has.
+    /// A symbol that no other symbol of this module equals, given that all inputs are there already.
     pub fn fresh_symbol(&mut self) -> crate::Symbol {
-        self.fresh_symbols += 1;
-        crate::Symbol::new(&format!("u{}", self.fresh_symbols - 1))
+        let mut counter = self.fresh_symbols;
+        let symbol = self.unused_symbol(&mut counter);
+        self.fresh_symbols = counter;
+        symbol
     }
 }

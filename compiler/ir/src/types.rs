@@ -50,3 +50,14 @@ impl ValueType {
         self.dims.len()
     }
 }
+
+impl std::fmt::Display for ValueType {
+    /// `f32[batch, 3]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}[", self.dtype)?;
+        for (index, dim) in self.dims.iter().enumerate() {
+            write!(f, "{}{dim}", if index == 0 { "" } else { ", " })?;
+        }
+        f.write_str("]")
+    }
+}
