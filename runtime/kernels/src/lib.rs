@@ -13,6 +13,7 @@ mod math;
 mod matmul;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resize;
 mod rows;
@@ -37,4 +38,3 @@ macro_rules! pending {
 }
 
 pending! { Conv ConvTranspose }
-pending! { Lstm }
