@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use lathe_tensor::{DType, Element, Tensor, TensorError};
+use lathe_tensor::{DType, Element, Tensor, TensorError, element_count};
 
 use crate::EvalError;
 
@@ -162,8 +162,7 @@ impl<'a> Context<'a> {
 
     /// Number of elements of `shape`.
     pub fn count(&self, shape: &[usize]) -> Result<usize, EvalError> {
-        let product = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
-        product.ok_or_else(|| self.too_large(None))
+        element_count(shape).ok_or_else(|| self.too_large(None))
     }
 
     /// A tensor over given elements (whose bytes are spent already or few).

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+mod cells;
 pub mod conv;
 pub mod elementwise;
 mod error;
@@ -13,8 +14,10 @@ mod evaluate;
 mod float;
 pub mod gather;
 pub mod matmul;
+mod minifloat;
 pub mod norm;
 mod pending;
+mod pick;
 pub mod pool;
 pub mod position;
 pub mod quant;
@@ -23,6 +26,8 @@ pub mod reduce;
 pub mod resize;
 pub mod shape;
 mod table;
+mod walk;
+mod window;
 
 pub use error::EvalError;
 pub use evaluate::{Arity, Limits};

@@ -1,8 +1,14 @@
 //! Pooling over windows of `x[batch, channels, spatial...]`.
 
+use lathe_tensor::{Element, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::EvalError;
+use crate::cells::{with_float, with_integer};
 use crate::conv::Padding;
+use crate::evaluate::{Arity, Context, Evaluate};
+use crate::walk::{Walk, product, strides};
+use crate::window::{Window, Windows};
 
 /// Attributes of [`crate::Op::MaxPool`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,4 +42,153 @@ pub struct AveragePool {
     pub ceil_mode: bool,
     /// Padding counts in the divisor.
     pub count_include_pad: bool,
+}
+
+/// Splits the shape of `x` and slides windows over its spatial axes: planes, windows, shape of the result.
+fn slide(
+    cx: &Context<'_>,
+    attributes: &Windows<'_>,
+    ceil: bool,
+) -> Result<(Vec<Window>, Vec<usize>), EvalError> {
+    let [batch, channels, spatial @ ..] = cx.input(0)?.shape() else {
+        return Err(cx.shape("x must have a batch and a channel axis"));
+    };
+    if spatial.is_empty() {
+        return Err(cx.shape("x has no spatial axis"));
+    }
+    let windows = attributes.slide(cx, spatial, ceil)?;
+    let shape: Vec<usize> =
+        [*batch, *channels].into_iter().chain(windows.iter().map(|window| window.output)).collect();
+    cx.count(&shape)?;
+    Ok((windows, shape))
+}
+
+/// The index of output `flat` on each spatial axis.
+fn unravel(windows: &[Window], mut flat: usize) -> Vec<usize> {
+    let mut index = vec![0; windows.len()];
+    for (slot, window) in index.iter_mut().zip(windows).rev() {
+        *slot = flat % window.output;
+        flat /= window.output;
+    }
+    index
+}
+
+/// Offsets in the input plane of the cells that the window at `index` holds, in row-major order.
+fn cells(windows: &[Window], index: &[usize]) -> Walk<1> {
+    let inputs: Vec<usize> = windows.iter().map(|window| window.input).collect();
+    let mut steps = strides(&inputs);
+    let (mut counts, mut start) = (Vec::with_capacity(windows.len()), 0usize);
+    for ((window, &o), step) in windows.iter().zip(index).zip(&mut steps) {
+        let range = window.kernel_range(o, 0, window.input as i128);
+        if !range.is_empty() {
+            start += window.position(o, range.start) as usize * *step as usize;
+        }
+        counts.push(range.len());
+        *step = step.wrapping_mul(window.dilation as isize);
+    }
+    Walk::new(&counts, [steps], [start])
+}
+
+impl Evaluate for MaxPool {
+    fn arity(&self) -> Arity {
+        Arity::of(1, 1).outputs(1, 2)
+    }
+
+    /// NaN wins. A window that holds only padding gives the smallest value (minus infinity) and index -1; indices
+    /// count elements of the whole of `x`.
+    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let x = cx.input(0)?;
+        with_integer!(x.dtype(), T => self.pool(cx, x, T::MIN), _ => with_float!(x.dtype(), T => {
+            self.pool(cx, x, <T as crate::cells::Float>::round(f64::NEG_INFINITY))
+        }, _ => Err(cx.dtype("x", x.dtype(), crate::cells::NUMBERS))))
+    }
+}
+
+impl MaxPool {
+    #[allow(clippy::eq_op)] // Only NaN differs from itself.
+    fn pool<T: Element>(&self, cx: &Context<'_>, x: &Tensor, lowest: T) -> Result<Vec<Tensor>, EvalError> {
+        let attributes = Windows {
+            kernel: &self.kernel,
+            strides: &self.strides,
+            dilations: &self.dilations,
+            padding: &self.padding,
+        };
+        let (windows, shape) = slide(cx, &attributes, self.ceil_mode)?;
+        let mut values = cx.zeros(T::DTYPE, &shape)?;
+        let mut indices = cx.zeros(lathe_tensor::DType::I64, &shape)?;
+        let (input, output) = (product(&x.shape()[2..]), product(&shape[2..]));
+        let elements = cx.cells::<T>(x)?;
+        let slots = values.as_mut_slice::<T>().map_err(|source| cx.tensor(source))?;
+        let index_slots = indices.as_mut_slice::<i64>().map_err(|source| cx.tensor(source))?;
+        for (flat, (slot, index_slot)) in slots.iter_mut().zip(index_slots).enumerate() {
+            let (plane, index) = (flat / output, unravel(&windows, flat % output));
+            let mut best: Option<(T, usize)> = None;
+            for [offset] in cells(&windows, &index) {
+                cx.step()?;
+                let element = elements[plane * input + offset];
+                let wins =
+                    best.is_none_or(|(best, _)| best == best && (element > best || element != element));
+                if wins {
+                    best = Some((element, offset));
+                }
+            }
+            *slot = best.map_or(lowest, |(value, _)| value);
+            *index_slot = best.map_or(-1, |(_, offset)| self.index(&windows, plane * input, offset));
+        }
+        Ok(vec![values, indices])
+    }
+
+    /// The index that output 1 holds for a cell of the plane that starts at `plane`.
+    fn index(&self, windows: &[Window], plane: usize, offset: usize) -> i64 {
+        if !self.column_major {
+            return (plane + offset) as i64;
+        }
+        let (mut rest, mut place) = (offset, vec![0; windows.len()]);
+        for (slot, window) in place.iter_mut().zip(windows).rev() {
+            *slot = rest % window.input;
+            rest /= window.input;
+        }
+        let column =
+            place.iter().zip(windows).rev().fold(0, |sum, (place, window)| sum * window.input + place);
+        (plane + column) as i64
+    }
+}
+
+impl Evaluate for AveragePool {
+    fn arity(&self) -> Arity {
+        Arity::of(1, 1)
+    }
+
+    /// Sums are taken in f64. Cells past the padding, which `ceil_mode` may reach, never count; a window without any
+    /// cell that counts gives 0.
+    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let x = cx.input(0)?;
+        let attributes = Windows {
+            kernel: &self.kernel,
+            strides: &self.strides,
+            dilations: &self.dilations,
+            padding: &self.padding,
+        };
+        let (windows, shape) = slide(cx, &attributes, self.ceil_mode)?;
+        let elements = cx.floats("x", x)?;
+        let (input, output) = (product(&x.shape()[2..]), product(&shape[2..]));
+        let mut means = cx.filled(cx.count(&shape)?, 0.0)?;
+        for (flat, mean) in means.iter_mut().enumerate() {
+            let (plane, index) = (flat / output, unravel(&windows, flat % output));
+            let mut sum = 0.0;
+            for [offset] in cells(&windows, &index) {
+                cx.step()?;
+                sum += elements[plane * input + offset];
+            }
+            let count = windows.iter().zip(&index).fold(1.0, |count, (window, &o)| {
+                let (low, high) = match self.count_include_pad {
+                    true => (-window.begin, window.input as i128 + window.end),
+                    false => (0, window.input as i128),
+                };
+                count * window.kernel_range(o, low, high).len() as f64
+            });
+            *mean = if count == 0.0 { 0.0 } else { sum / count };
+        }
+        Ok(vec![cx.rounded(x.dtype(), &shape, &means)?])
+    }
 }

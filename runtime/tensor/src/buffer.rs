@@ -64,10 +64,10 @@ impl Buffer {
         (end <= self.len).then(|| Self { storage: self.storage.clone(), offset: self.offset + offset, len })
     }
 
-    /// The bytes, for writing; copied first where they are shared or mapped.
+    /// The bytes, for writing, aligned to [`ALIGN`]; copied first where they are shared, mapped or not aligned.
     pub fn make_mut(&mut self) -> &mut [u8] {
         let unique = match &mut self.storage {
-            Storage::Owned(lines) => Arc::get_mut(lines).is_some(),
+            Storage::Owned(lines) => self.offset.is_multiple_of(ALIGN) && Arc::get_mut(lines).is_some(),
             Storage::Mapped(_) => false,
         };
         if !unique {

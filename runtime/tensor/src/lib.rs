@@ -14,5 +14,5 @@ pub use buffer::{ALIGN, Buffer, MappedFile};
 pub use dtype::{DType, Element};
 pub use encoding::{Blocked, Encoding};
 pub use error::TensorError;
-pub use shape::{Shape, broadcast_shapes, row_major_strides};
+pub use shape::{Shape, broadcast_shapes, element_count, row_major_strides};
 pub use tensor::Tensor;

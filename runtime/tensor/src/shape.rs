@@ -5,6 +5,15 @@ use crate::TensorError;
 /// The sizes of a tensor's axes, outermost first.
 pub type Shape = Vec<usize>;
 
+/// The number of elements of a shape; `None` where the product of the sizes that are not zero exceeds `isize::MAX`.
+///
+/// Where this is `Some`, no product of some of the sizes overflows, even when another size is zero.
+pub fn element_count(shape: &[usize]) -> Option<usize> {
+    let product = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim.max(1)))?;
+    let fits = isize::try_from(product).is_ok();
+    fits.then_some(if shape.contains(&0) { 0 } else { product })
+}
+
 /// Strides, in elements, of a row-major tensor of this shape.
 pub fn row_major_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::shape::element_count;
 use crate::{Buffer, DType, Element, Shape, TensorError};
 
 /// A dense row-major tensor that shares its bytes.
@@ -17,12 +18,11 @@ pub struct Tensor {
     strings: Option<Arc<[Vec<u8>]>>,
 }
 
-/// Number of elements of a shape, or an error where it overflows.
+/// Number of elements of a shape.
+///
+/// The product of the sizes that are not zero must fit in `isize`, so that no product of some of them overflows.
 fn count(shape: &[usize]) -> Result<usize, TensorError> {
-    shape
-        .iter()
-        .try_fold(1usize, |product, &dim| product.checked_mul(dim))
-        .ok_or_else(|| TensorError::TooLarge(shape.to_vec()))
+    element_count(shape).ok_or_else(|| TensorError::TooLarge(shape.to_vec()))
 }
 
 fn size(dtype: DType, shape: &[usize]) -> Result<usize, TensorError> {

@@ -1,5 +1,9 @@
 //! Shapes and data movement.
 
+mod layout;
+mod pad;
+mod source;
+
 use lathe_tensor::DType;
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,10 @@
 //! Elementwise ops: one output element from the input elements at the same (broadcast) index.
 
+pub(crate) mod binary;
+pub(crate) mod cast;
+mod select;
+pub(crate) mod unary;
+
 use lathe_tensor::DType;
 use serde::{Deserialize, Serialize};
 
