@@ -22,6 +22,9 @@ pub enum RuntimeError {
         /// What is wrong and what was expected.
         reason: String,
     },
+    /// Bytes that are not the tensor that they are said to be.
+    #[error(transparent)]
+    Tensor(#[from] lathe_tensor::TensorError),
     /// The sizes of the inputs do not fit together or do not fit the model.
     #[error("{origin}: {reason}")]
     BadShape {
@@ -42,6 +45,14 @@ pub enum RuntimeError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// The model file was made by another build, whose code does not fit this one.
+    #[error("the model was compiled by build {found}, this is build {expected}; compile it again")]
+    Stale {
+        /// Build of the compiler.
+        found: String,
+        /// This build.
+        expected: String,
     },
     /// The model needs something that this machine or this version does not have.
     #[error("unsupported: {0}")]

@@ -4,12 +4,34 @@
 //! memory of one run at a time. A [`Team`] of workers runs one program at a time, all workers at once.
 
 mod barrier;
+mod cancel;
 mod code;
 mod error;
+mod evaluate;
+mod guards;
 mod memory;
+mod model;
+mod outputs;
+mod ports;
+mod program;
+mod services;
+mod session;
+mod shapes;
+mod state;
 mod team;
 mod threads;
+mod validate;
+mod view;
 
+pub use cancel::CancelToken;
 pub use error::RuntimeError;
+pub use lathe_artifact::{LoadMode, Trust};
+pub use lathe_kernels::isa::Isa;
+pub use model::{LoadOptions, Model};
+pub use outputs::{Outputs, RunStats, StepTime};
+pub use ports::port_type;
+pub use program::Exec;
+pub use session::{RunOptions, Session};
 pub use team::Team;
 pub use threads::{available_cores, available_memory, default_workers};
+pub use view::{TensorView, TensorViewMut};

@@ -24,6 +24,8 @@ pub struct Team {
 
 struct Inner {
     workers: usize,
+    /// Whether every worker can have a core of its own.
+    has_cores: bool,
     /// The workers but the first; `None` for a team of one.
     pool: Option<rayon::ThreadPool>,
     scratch: Vec<Memory>,
@@ -69,7 +71,8 @@ impl Team {
                     })?,
             ),
         };
-        let inner = Inner { workers, pool, scratch, queue: Mutex::default(), turn: Condvar::new() };
+        let has_cores = workers <= available_cores();
+        let inner = Inner { workers, has_cores, pool, scratch, queue: Mutex::default(), turn: Condvar::new() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -90,7 +93,7 @@ impl Team {
 
     /// Whether every worker can have a core of its own.
     pub(crate) fn has_cores(&self) -> bool {
-        self.inner.workers <= available_cores()
+        self.inner.has_cores
     }
 
     /// Waits for its turn; `None` where `stopped` says so first.

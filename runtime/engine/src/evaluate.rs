@@ -1,0 +1,198 @@
+//! Leader steps: ops that the evaluator runs, and sizes that are known only from data.
+
+use lathe_artifact::abi::Status;
+use lathe_artifact::plan::{Evaluate, SlotKind, TensorRef};
+use lathe_ops::{EvalError, Limits};
+use lathe_tensor::{Buffer, Tensor};
+
+use crate::RuntimeError;
+use crate::guards::check_guards;
+use crate::program::{Program, StepEntry};
+use crate::state::{Leader, RunState};
+use crate::view::byte_count;
+
+impl Leader {
+    /// Evaluates the op of an evaluator step.
+    pub(crate) fn evaluate(&mut self, state: &RunState<'_>, step: u64) -> Result<(), RuntimeError> {
+        let (entry, evaluate) = find(state.program, step)?;
+        let failed = |reason: String| step_failed(entry, step, reason);
+        if !state.evaluator {
+            return Err(failed("it needs the evaluator, which is off (LATHE_EVAL=off)".into()));
+        }
+        self.evaluated += 1;
+        let gathered = evaluate.inputs.iter().map(|input| match input {
+            Some(input) => self.gather(state.program, input).map(Some).map_err(failed),
+            None => Ok(None),
+        });
+        let inputs = gathered.collect::<Result<Vec<_>, _>>()?;
+        let borrowed: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
+        let stopped = || state.stop.reason().is_some();
+        let max_bytes = usize::try_from(self.budget.left()).unwrap_or(usize::MAX);
+        let limits = Limits { max_bytes, cancel: Some(&stopped) };
+        let results =
+            evaluate.op.evaluate(&borrowed, evaluate.outputs.len(), &limits).map_err(
+                |error| match error {
+                    EvalError::Cancelled { .. } => {
+                        RuntimeError::Cancelled(state.stop.reason().unwrap_or("it was cancelled"))
+                    }
+                    EvalError::TooLarge { .. } => {
+                        RuntimeError::Resource(failed(error.to_string()).to_string())
+                    }
+                    error => failed(error.to_string()),
+                },
+            )?;
+        drop(inputs);
+        self.record_sizes(state.program, step, &results);
+        for (output, result) in evaluate.outputs.iter().zip(results) {
+            if result.dtype() != output.dtype || result.rank() != output.dims.len() {
+                let (dtype, shape) = (result.dtype(), result.shape());
+                return Err(failed(format!(
+                    "it gave {dtype}{shape:?}, expected {} of rank {}",
+                    output.dtype,
+                    output.dims.len()
+                )));
+            }
+            self.scatter(state.program, output, result).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Begins the stage whose sizes an evaluator step has made.
+    pub(crate) fn resolve(&mut self, state: &RunState<'_>, step: u64) -> Result<(), RuntimeError> {
+        let (entry, evaluate) = find(state.program, step)?;
+        let Some(stage) = evaluate.begins_stage else { return Ok(()) };
+        let Some(shape) = state.program.functions.shapes.get(stage as usize) else {
+            return Err(RuntimeError::Bug(format!("stage {stage} has no shape function")));
+        };
+        // SAFETY: the table has as many entries as the plan, and its symbols of earlier stages are filled.
+        let status = unsafe { shape(self.tables.dims()) };
+        if status != Status::Ok as i32 {
+            return Err(step_failed(entry, step, "the sizes that follow from its result overflow".into()));
+        }
+        let tables = self.tables;
+        check_guards(&state.program.plan, stage, |id| tables.dim(id))?;
+        self.begin_stage(state.program, stage)
+    }
+
+    /// Allocates the slots of a stage that no step has bound.
+    pub(crate) fn begin_stage(&mut self, program: &Program, stage: u32) -> Result<(), RuntimeError> {
+        let slots = program.dynamic.get(stage as usize).map(Vec::as_slice).unwrap_or_default();
+        for &slot in slots {
+            let bytes = self.tables.dim(program.plan.slots[slot].bytes);
+            let bytes = usize::try_from(bytes)
+                .map_err(|_| RuntimeError::Bug(format!("slot {slot} takes {bytes} bytes")))?;
+            match self.owned.get(&slot) {
+                Some(bound) if bound.len() >= bytes => {}
+                Some(bound) => {
+                    let reason = format!("slot {slot} takes {bytes} bytes, a step gave {}", bound.len());
+                    return Err(RuntimeError::Bug(reason));
+                }
+                None => {
+                    self.budget.take(bytes as u64, "a value whose size depends on data")?;
+                    self.bind(slot, Buffer::zeroed(bytes));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, slot: usize, mut buffer: Buffer) {
+        self.tables.set_address(slot, buffer.make_mut().as_mut_ptr());
+        self.owned.insert(slot, buffer);
+    }
+
+    fn record_sizes(&self, program: &Program, step: u64, results: &[Tensor]) {
+        let symbols = program.step_symbols.iter().find(|(id, _)| u64::from(id.0) == step);
+        for &(output, axis, dim) in symbols.map(|(_, symbols)| symbols.as_slice()).unwrap_or_default() {
+            if let Some(&size) = results.get(output).and_then(|result| result.shape().get(axis)) {
+                self.tables.set_dim(dim, size as i64);
+            }
+        }
+    }
+
+    /// Where a tensor is: address, bytes, shape.
+    pub(crate) fn locate(
+        &self,
+        program: &Program,
+        tensor: &TensorRef,
+    ) -> Result<(*mut u8, usize, Vec<usize>), String> {
+        let size = |id| {
+            let value = self.tables.dim(id);
+            usize::try_from(value).map_err(|_| format!("a size of {value}"))
+        };
+        let shape = tensor.dims.iter().map(|&id| size(id)).collect::<Result<Vec<_>, _>>()?;
+        let bytes = byte_count(tensor.dtype, &shape).ok_or_else(|| format!("a tensor of shape {shape:?}"))?;
+        let offset = tensor.view.offset.map(size).transpose()?.unwrap_or(0);
+        let slot = tensor.view.slot.0 as usize;
+        let room = match self.owned.get(&slot) {
+            Some(buffer) => buffer.len(),
+            None => size(program.plan.slots[slot].bytes)?,
+        };
+        let address = self.tables.address(slot);
+        if bytes > 0 && (address.is_null() || offset.checked_add(bytes).is_none_or(|end| end > room)) {
+            return Err(format!(
+                "{bytes} bytes at {offset} of slot {slot}, which has {room}: an internal error"
+            ));
+        }
+        Ok((address.wrapping_add(offset), bytes, shape))
+    }
+
+    /// A tensor of the run: a weight is shared, anything else copied.
+    pub(crate) fn gather(&self, program: &Program, tensor: &TensorRef) -> Result<Tensor, String> {
+        let (address, bytes, shape) = self.locate(program, tensor)?;
+        if let Some(weight) = program.weights.get(&(tensor.view.slot.0 as usize))
+            && tensor.view.offset.is_none()
+            && let Some(buffer) = weight.buffer().slice(0, bytes)
+        {
+            return Tensor::new(tensor.dtype, shape, buffer).map_err(|error| error.to_string());
+        }
+        let buffer = match bytes {
+            0 => Buffer::zeroed(0),
+            // SAFETY: `locate` found the range inside its slot's memory; no worker writes it in this phase.
+            _ => Buffer::copy_of(unsafe { std::slice::from_raw_parts(address, bytes) }),
+        };
+        Tensor::new(tensor.dtype, shape, buffer).map_err(|error| error.to_string())
+    }
+
+    /// Puts a result where the program expects it.
+    fn scatter(&mut self, program: &Program, output: &TensorRef, result: Tensor) -> Result<(), String> {
+        let index = output.view.slot.0 as usize;
+        let slot = &program.plan.slots[index];
+        let binds = match slot.kind {
+            SlotKind::Dynamic => true,
+            SlotKind::Output(_) => slot.stage > 0,
+            _ => false,
+        };
+        if binds && output.view.offset.is_none() {
+            self.budget.take(result.bytes().len() as u64, "its result").map_err(|error| error.to_string())?;
+            let buffer = result.buffer().clone();
+            drop(result);
+            self.bind(index, buffer);
+            return Ok(());
+        }
+        let (address, bytes, shape) = self.locate(program, output)?;
+        if shape != result.shape() || bytes != result.bytes().len() {
+            return Err(format!("it gave shape {:?}, expected {shape:?}", result.shape()));
+        }
+        if matches!(slot.kind, SlotKind::Input(_) | SlotKind::Weight(_)) {
+            return Err(format!("it writes slot {index}, which is read-only: an internal error"));
+        }
+        if bytes > 0 {
+            // SAFETY: `locate` found the range inside its slot's memory, which belongs to the run; no worker uses it in this
+            // phase; the result lies elsewhere.
+            unsafe { std::ptr::copy_nonoverlapping(result.bytes().as_ptr(), address, bytes) };
+        }
+        Ok(())
+    }
+}
+
+fn find(program: &Program, step: u64) -> Result<(&StepEntry, &Evaluate), RuntimeError> {
+    let entry = usize::try_from(step).ok().and_then(|step| program.steps.get(step));
+    entry
+        .and_then(|entry| Some((entry, entry.evaluate.as_deref()?)))
+        .ok_or_else(|| RuntimeError::Bug(format!("step {step} is no evaluator step")))
+}
+
+fn step_failed(entry: &StepEntry, step: u64, reason: String) -> RuntimeError {
+    RuntimeError::StepFailed { node: entry.node.clone(), op: entry.op.clone(), step: step as u32, reason }
+}

@@ -1,0 +1,155 @@
+//! A model: an artifact that is ready to run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lathe_artifact::plan::Port;
+use lathe_artifact::{Artifact, LoadMode, SealStatus, Trust, build_id, open};
+use lathe_kernels::isa::{Isa, table};
+
+use crate::program::{Exec, Program, call_table};
+use crate::threads::available_memory;
+use crate::{RuntimeError, Session, services};
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Whose seal makes its code trusted.
+    pub trust: Trust,
+    /// How the file reaches memory.
+    pub mode: LoadMode,
+    /// The kernels to use; `None` takes `LATHE_ISA`, else the best of this machine.
+    pub isa: Option<Isa>,
+    /// Bytes that a run may use with weights, arena and outputs; `None` takes what this process may use.
+    pub max_memory: Option<u64>,
+    /// Whether evaluator steps may run; `None` takes `LATHE_EVAL`, where `off` forbids them.
+    pub evaluator: Option<bool>,
+}
+
+/// A model that is ready to run. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    programs: Vec<Program>,
+    /// Addresses of builtins and services.
+    table: Vec<usize>,
+    isa: Isa,
+    max_memory: u64,
+    evaluator: bool,
+}
+
+impl Model {
+    /// Loads a `.lathe` file.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Artifact`] where the file is damaged or none; [`RuntimeError::Untrusted`] where its code was not sealed
+    /// by whom [`LoadOptions::trust`] names; [`RuntimeError::Stale`] where another build made it;
+    /// [`RuntimeError::Unsupported`] where this machine cannot run it.
+    pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, RuntimeError> {
+        let path = path.as_ref();
+        let opened = open(path, &options.trust, options.mode)?;
+        if let SealStatus::Untrusted(reason) = opened.seal {
+            return Err(RuntimeError::Untrusted { path: path.to_path_buf(), reason });
+        }
+        Self::from_artifact(opened.artifact, options)
+    }
+
+    /// A model from an artifact in memory. Its code is run: it must come from this process or from
+    /// [`lathe_artifact::open`], which gives code only where it is trusted.
+    pub fn from_artifact(artifact: Artifact, options: &LoadOptions) -> Result<Self, RuntimeError> {
+        if artifact.build_id != build_id() {
+            return Err(RuntimeError::Stale { found: artifact.build_id, expected: build_id().to_string() });
+        }
+        let isa = choose_isa(options.isa)?;
+        let Artifact { functions, weights, .. } = artifact;
+        let programs =
+            functions.into_iter().map(|function| Program::load(function, |name| weights.get(name).cloned()));
+        Self::assemble(programs.collect::<Result<_, _>>()?, isa, options)
+    }
+
+    pub(crate) fn assemble(
+        programs: Vec<Program>,
+        isa: Isa,
+        options: &LoadOptions,
+    ) -> Result<Self, RuntimeError> {
+        if programs.is_empty() {
+            return Err(RuntimeError::Bug("the model has no function".into()));
+        }
+        let from_environment = || std::env::var("LATHE_EVAL").is_ok_and(|value| value == "off");
+        let inner = Inner {
+            programs,
+            table: call_table(table(isa), services::addresses()),
+            isa,
+            max_memory: options.max_memory.unwrap_or_else(available_memory),
+            evaluator: options.evaluator.unwrap_or_else(|| !from_environment()),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A session on the process-wide team.
+    pub fn session(&self) -> Result<Session, RuntimeError> {
+        Session::new(self)
+    }
+
+    /// The inputs of `main`, in order.
+    pub fn inputs(&self) -> &[Port] {
+        self.inner.programs.first().map_or(&[], |program| &program.plan.inputs)
+    }
+
+    /// The outputs of `main`, in order.
+    pub fn outputs(&self) -> &[Port] {
+        self.inner.programs.first().map_or(&[], |program| &program.plan.outputs)
+    }
+
+    /// The kernels in use.
+    pub fn isa(&self) -> Isa {
+        self.inner.isa
+    }
+
+    /// Node, op and execution of each step of `main`.
+    pub fn steps(&self) -> impl Iterator<Item = (&str, &str, Exec)> {
+        let steps = self.inner.programs.first().map_or(&[][..], |program| &program.steps);
+        steps.iter().map(|step| (step.node.as_str(), step.op.as_str(), step.exec))
+    }
+
+    pub(crate) fn program(&self, function: usize) -> Result<&Program, RuntimeError> {
+        self.inner.programs.get(function).ok_or_else(|| RuntimeError::Bug(format!("no function {function}")))
+    }
+
+    pub(crate) fn table(&self) -> &[usize] {
+        &self.inner.table
+    }
+
+    pub(crate) fn max_memory(&self) -> u64 {
+        self.inner.max_memory
+    }
+
+    pub(crate) fn evaluator(&self) -> bool {
+        self.inner.evaluator
+    }
+}
+
+/// The kernels asked for, if this machine can run them.
+fn choose_isa(asked: Option<Isa>) -> Result<Isa, RuntimeError> {
+    let from_environment =
+        std::env::var("LATHE_ISA").ok().filter(|name| !name.is_empty() && name != "native");
+    let isa = match (asked, from_environment) {
+        (Some(isa), _) => isa,
+        (None, None) => return Ok(Isa::detect()),
+        (None, Some(name)) => Isa::from_name(&name).ok_or_else(|| {
+            let known: Vec<&str> = Isa::ALL.iter().map(|isa| isa.name()).collect();
+            RuntimeError::Unsupported(format!(
+                "LATHE_ISA={name}: expected native or one of {}",
+                known.join(", ")
+            ))
+        })?,
+    };
+    match isa.supported() {
+        true => Ok(isa),
+        false => Err(RuntimeError::Unsupported(format!("this machine has no {}", isa.name()))),
+    }
+}
