@@ -77,7 +77,7 @@ impl Module {
     }
 
     pub(crate) fn check_ids(&self, function: FunctionId, inputs: &[Option<ValueId>]) -> Result<(), IrError> {
-        let Some((_, target)) = self.functions().nth(function.index()) else {
+        let Some(target) = self.get_function(function) else {
             let function = format!("#{}", function.index());
             return Err(IrError::Bug { function, reason: "no function has this id".to_string() });
         };

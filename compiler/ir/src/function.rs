@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use crate::graph::Graph;
 use crate::{ConstantId, Dim, NodeId, Operation, ValueId, ValueType};
 
@@ -78,7 +80,7 @@ pub struct Function {
 }
 
 impl Function {
-    /// An empty function.
+    /// An empty function. [`crate::Module::add_function`] changes a name that another function has.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -94,6 +96,10 @@ impl Function {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn rename(&mut self, name: String) {
+        self.name = name;
     }
 
     /// Its inputs in order.
@@ -223,10 +229,25 @@ impl Function {
 
     /// Makes every use of `old`, as operand and as output, a use of `new`.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
-        for user in std::mem::take(&mut self.users[old.index()]) {
-            if let Source::Node(producer, _) = self.value(old).source {
-                self.graph.disconnect(producer, user);
+        self.replace_uses_except(old, new, &FxHashSet::default());
+    }
+
+    /// The same, but for the uses by the nodes in `keep`.
+    pub(crate) fn replace_uses_except(&mut self, old: ValueId, new: ValueId, keep: &FxHashSet<NodeId>) {
+        if old == new {
+            return;
+        }
+        let source = self.value(old).source;
+        let (kept, moved): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.users[old.index()]).into_iter().partition(|user| keep.contains(user));
+        self.users[old.index()] = kept;
+        // The newest user first: its edge is the first that the graph finds.
+        if let Source::Node(producer, _) = source {
+            for user in moved.iter().rev() {
+                self.graph.disconnect(producer, *user);
             }
+        }
+        for user in moved {
             if let Some(operand) = self
                 .graph
                 .get_mut(user)
@@ -243,6 +264,37 @@ impl Function {
         }
     }
 
+    /// Removes those of the nodes that are dead, and what dies with them; the number removed.
+    pub(crate) fn remove_dead(&mut self, mut candidates: Vec<NodeId>) -> usize {
+        let returned: FxHashSet<_> = self.outputs.iter().map(|(_, value)| *value).collect();
+        let mut removed = 0;
+        while let Some(id) = candidates.pop() {
+            let Some(node) = self.graph.get(id) else { continue };
+            let used = |value: &ValueId| !self.users[value.index()].is_empty() || returned.contains(value);
+            if node.outputs.iter().any(used) {
+                continue;
+            }
+            let inputs = node.inputs.clone();
+            self.detach(id);
+            removed += 1;
+            for value in inputs.into_iter().flatten() {
+                if let Source::Node(producer, _) = self.value(value).source {
+                    candidates.push(producer);
+                }
+            }
+        }
+        removed
+    }
+
+    /// Takes back nodes that nobody but one another uses, and all values from `values` on.
+    pub(crate) fn roll_back(&mut self, nodes: &[NodeId], values: usize) {
+        for id in nodes.iter().rev() {
+            self.detach(*id);
+        }
+        self.values.truncate(values);
+        self.users.truncate(values);
+    }
+
     /// Removes a node whose outputs nobody uses; `false` where they are used.
     pub fn remove_node(&mut self, id: NodeId) -> bool {
         let Some(node) = self.graph.get(id) else { return false };
@@ -251,14 +303,19 @@ impl Function {
         if used {
             return false;
         }
-        if let Some(node) = self.graph.remove(id) {
-            for value in node.inputs.into_iter().flatten() {
-                if let Some(position) = self.users[value.index()].iter().position(|user| *user == id) {
-                    self.users[value.index()].swap_remove(position);
-                }
+        self.detach(id);
+        true
+    }
+
+    /// Removes a node and its uses of other values.
+    fn detach(&mut self, id: NodeId) {
+        let Some(node) = self.graph.remove(id) else { return };
+        for value in node.inputs.into_iter().flatten() {
+            let users = &mut self.users[value.index()];
+            if let Some(position) = users.iter().rposition(|user| *user == id) {
+                users.swap_remove(position);
             }
         }
-        true
     }
 
     /// The node with this id, for editing its guards or name. Operands are edited through [`Self::replace_uses`].

@@ -8,6 +8,9 @@ mod algebra;
 mod build;
 mod builder;
 mod dim;
+mod edit;
+#[cfg(test)]
+mod edit_tests;
 mod error;
 mod function;
 mod graph;
@@ -15,12 +18,15 @@ mod infer;
 mod module;
 mod operation;
 mod types;
+mod verify;
 
 pub use algebra::DimAlgebra;
 pub use builder::Builder;
 pub use dim::{Answer, Atom, Dim, DimParseError, Symbol, Term};
+pub use edit::{Applied, Edit, EditValue};
 pub use error::IrError;
 pub use function::{Function, Guard, GuardCondition, Node, Source, Value};
 pub use module::{Constant, Module};
 pub use operation::Operation;
 pub use types::{ConstantId, FunctionId, NodeId, ValueId, ValueType};
+pub use verify::{VerifyError, verify};

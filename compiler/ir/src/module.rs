@@ -1,6 +1,7 @@
 //! Modules: functions over shared constants.
 
 use lathe_tensor::{Encoding, Tensor};
+use rustc_hash::FxHashMap;
 
 use crate::{ConstantId, Function, FunctionId};
 
@@ -20,6 +21,8 @@ pub struct Constant {
 pub struct Module {
     functions: Vec<Function>,
     constants: Vec<Constant>,
+    /// Names of the functions, each with the number that the next one of that name may get.
+    names: FxHashMap<String, u32>,
     pub(crate) fresh_symbols: u32,
 }
 
@@ -29,15 +32,35 @@ impl Module {
         Self::default()
     }
 
-    /// Adds a function; the first one is `main`.
-    pub fn add_function(&mut self, function: Function) -> FunctionId {
+    /// Adds a function; the first one is `main`. A name that another function has gets a number.
+    pub fn add_function(&mut self, mut function: Function) -> FunctionId {
+        if self.names.contains_key(function.name()) {
+            let name = function.name().to_string();
+            let mut number = self.names.get(&name).copied().unwrap_or(0);
+            while self.names.contains_key(&format!("{name}.{number}")) {
+                number += 1;
+            }
+            self.names.insert(name.clone(), number);
+            function.rename(format!("{name}.{number}"));
+        }
+        self.names.insert(function.name().to_string(), 1);
         self.functions.push(function);
         FunctionId(self.functions.len() as u32 - 1)
     }
 
-    /// The function with this id.
+    /// The function with this id, which this module made.
     pub fn function(&self, id: FunctionId) -> &Function {
         &self.functions[id.index()]
+    }
+
+    /// The function with this id, where there is one.
+    pub fn get_function(&self, id: FunctionId) -> Option<&Function> {
+        self.functions.get(id.index())
+    }
+
+    /// The function of this name.
+    pub fn function_named(&self, name: &str) -> Option<FunctionId> {
+        self.functions().find(|(_, function)| function.name() == name).map(|(id, _)| id)
     }
 
     /// The same, for editing.
@@ -59,6 +82,29 @@ impl Module {
     pub fn add_constant(&mut self, tensor: Tensor, name: Option<String>) -> ConstantId {
         self.constants.push(Constant { tensor, encoding: Encoding::Dense, name });
         ConstantId(self.constants.len() as u32 - 1)
+    }
+
+    /// Adds a constant of any encoding.
+    pub fn add_encoded_constant(
+        &mut self,
+        tensor: Tensor,
+        encoding: Encoding,
+        name: Option<String>,
+    ) -> ConstantId {
+        self.constants.push(Constant { tensor, encoding, name });
+        ConstantId(self.constants.len() as u32 - 1)
+    }
+
+    pub(crate) fn get_constant(&self, id: ConstantId) -> Option<&Constant> {
+        self.constants.get(id.index())
+    }
+
+    pub(crate) fn constants_len(&self) -> usize {
+        self.constants.len()
+    }
+
+    pub(crate) fn truncate_constants(&mut self, len: usize) {
+        self.constants.truncate(len);
     }
 
     /// The constant with this id.

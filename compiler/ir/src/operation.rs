@@ -42,6 +42,36 @@ impl Operation {
             Operation::Region { .. } => "region",
         }
     }
+
+    /// The functions that it applies.
+    pub fn callees(&self) -> impl Iterator<Item = FunctionId> + use<> {
+        let callees = match self {
+            Operation::If { then_branch, else_branch } => [Some(*then_branch), Some(*else_branch)],
+            Operation::Region { body } => [Some(*body), None],
+            Operation::Op(_) | Operation::Dims { .. } => [None, None],
+        };
+        callees.into_iter().flatten()
+    }
+
+    /// Whether each result element depends only on the operands' elements at its (broadcast) index.
+    pub fn is_elementwise(&self) -> bool {
+        match self {
+            Operation::Op(op) => matches!(
+                op,
+                Op::Unary(_)
+                    | Op::Binary(_)
+                    | Op::Compare(_)
+                    | Op::LeakyRelu(_)
+                    | Op::HardSigmoid(_)
+                    | Op::Gelu(_)
+                    | Op::Clip(_)
+                    | Op::Where(_)
+                    | Op::Cast(_)
+            ),
+            Operation::Dims { scalar, .. } => *scalar,
+            Operation::If { .. } | Operation::Region { .. } => false,
+        }
+    }
 }
 
 impl From<Op> for Operation {

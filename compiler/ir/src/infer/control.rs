@@ -21,10 +21,7 @@ pub(super) fn dims(cx: &mut Context<'_>, elements: &[Dim], scalar: bool) -> Outp
 }
 
 fn body<'a>(cx: &Context<'a>, id: FunctionId) -> Result<&'a Function, IrError> {
-    match cx.module.functions().nth(id.index()) {
-        Some((_, function)) => Ok(function),
-        None => Err(cx.bad(format!("function #{} does not exist", id.index()))),
-    }
+    cx.module.get_function(id).ok_or_else(|| cx.bad(format!("function #{} does not exist", id.index())))
 }
 
 /// Checks that operands from `first` on are what the function takes.
