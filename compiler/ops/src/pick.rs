@@ -1,6 +1,6 @@
 //! The one primitive of data movement: every element of the result is an element of a source, or a fill.
 
-use lathe_tensor::{Buffer, DType, Tensor};
+use lathe_tensor::{DType, Tensor};
 
 use crate::EvalError;
 use crate::evaluate::Context;
@@ -110,11 +110,6 @@ impl Context<'_> {
             set_code(dtype, bytes, i, code);
         }
         Ok(out)
-    }
-
-    /// A tensor over bytes that fit.
-    pub fn over(&self, dtype: DType, shape: &[usize], data: Buffer) -> Result<Tensor, EvalError> {
-        Tensor::new(dtype, shape.to_vec(), data).map_err(|source| self.tensor(source))
     }
 
     /// The same elements under another shape.

@@ -1,6 +1,11 @@
 //! Recurrent layers.
 
+use lathe_tensor::Tensor;
 use serde::{Deserialize, Serialize};
+
+use crate::EvalError;
+use crate::elementwise::unary::{clip, hard_sigmoid, sigmoid, softplus};
+use crate::evaluate::{Arity, Context, Evaluate};
 
 /// Attributes of [`crate::Op::Lstm`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,4 +36,255 @@ pub enum Direction {
     Forward,
     Reverse,
     Bidirectional,
+}
+
+/// Sizes of one evaluation.
+#[derive(Clone, Copy)]
+struct Sizes {
+    seq: usize,
+    batch: usize,
+    input: usize,
+    hidden: usize,
+    directions: usize,
+    batch_first: bool,
+}
+
+impl Sizes {
+    /// The element of a `[seq, batch, width]` or `[batch, seq, width]` tensor.
+    fn step(&self, t: usize, b: usize, width: usize) -> usize {
+        let row = if self.batch_first { b * self.seq + t } else { t * self.batch + b };
+        row * width
+    }
+
+    /// The first element of a `[directions, batch, hidden]` or `[batch, directions, hidden]` tensor.
+    fn state(&self, direction: usize, b: usize) -> usize {
+        let row = if self.batch_first { b * self.directions + direction } else { direction * self.batch + b };
+        row * self.hidden
+    }
+
+    /// The first element of `y`: `[seq, directions, batch, hidden]` or `[batch, seq, directions, hidden]`.
+    fn output(&self, t: usize, direction: usize, b: usize) -> usize {
+        let row = match self.batch_first {
+            true => (b * self.seq + t) * self.directions + direction,
+            false => (t * self.directions + direction) * self.batch + b,
+        };
+        row * self.hidden
+    }
+}
+
+/// The operands as f64; absent ones are zero.
+struct Operands {
+    x: Vec<f64>,
+    w: Vec<f64>,
+    r: Vec<f64>,
+    bias: Vec<f64>,
+    peephole: Vec<f64>,
+    lengths: Vec<usize>,
+}
+
+/// One activation function with its parameters.
+#[derive(Clone, Copy)]
+struct Function {
+    kind: fn(f64, f64, f64) -> f64,
+    alpha: f64,
+    beta: f64,
+}
+
+impl Function {
+    fn apply(&self, x: f64) -> f64 {
+        (self.kind)(self.alpha, self.beta, x)
+    }
+}
+
+/// The function of a name, whether it takes alpha and beta, and their defaults.
+#[allow(clippy::type_complexity)] // A row of a table, named nowhere else.
+fn function(name: &str) -> Option<(fn(f64, f64, f64) -> f64, Option<f64>, Option<f64>)> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "sigmoid" => (|_, _, x| sigmoid(x), None, None),
+        "tanh" => (|_, _, x| x.tanh(), None, None),
+        "relu" => (|_, _, x| if x < 0.0 { 0.0 } else { x }, None, None),
+        "softsign" => (|_, _, x| x / (1.0 + x.abs()), None, None),
+        "softplus" => (|_, _, x| softplus(x), None, None),
+        "affine" => (|alpha, beta, x| alpha * x + beta, Some(1.0), Some(0.0)),
+        "leakyrelu" => (|alpha, _, x| if x < 0.0 { alpha * x } else { x }, Some(0.01), None),
+        "thresholdedrelu" => (|alpha, _, x| if x >= alpha { x } else { 0.0 }, Some(1.0), None),
+        "scaledtanh" => (|alpha, beta, x| alpha * (beta * x).tanh(), Some(1.0), Some(1.0)),
+        "hardsigmoid" => (hard_sigmoid, Some(0.2), Some(0.5)),
+        "elu" => (|alpha, _, x| if x < 0.0 { alpha * x.exp_m1() } else { x }, Some(1.0), None),
+        _ => return None,
+    })
+}
+
+impl Evaluate for Lstm {
+    fn arity(&self) -> Arity {
+        Arity::of(3, 8).outputs(1, 3)
+    }
+
+    /// `x` is `[seq, batch, input]`, `w` `[directions, 4 * hidden, input]`, `r` `[directions, 4 * hidden, hidden]`
+    /// with the gates in the order i, o, f, c; `b` `[directions, 8 * hidden]`, `p` `[directions, 3 * hidden]` in the
+    /// order i, o, f. All in f64.
+    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let sizes = self.sizes(cx)?;
+        let functions = self.functions(cx, sizes.directions)?;
+        let operands = self.operands(cx, &sizes)?;
+        let x = cx.input(0)?;
+        let Sizes { seq, batch, hidden, directions, .. } = sizes;
+        let state_shape = match self.batch_first {
+            true => [batch, directions, hidden],
+            false => [directions, batch, hidden],
+        };
+        let y_shape = match self.batch_first {
+            true => [batch, seq, directions, hidden],
+            false => [seq, directions, batch, hidden],
+        };
+        let mut h = optional(cx, 5, "initial_h", &state_shape)?;
+        let mut c = optional(cx, 6, "initial_c", &state_shape)?;
+        let mut y = cx.filled(cx.count(&y_shape)?, 0.0)?;
+        if !h.is_empty() {
+            for direction in 0..directions {
+                let reversed = self.direction == Direction::Reverse || direction == 1;
+                for b in 0..batch {
+                    let length = operands.lengths[b];
+                    let state = sizes.state(direction, b)..sizes.state(direction, b) + hidden;
+                    for step in 0..length {
+                        let t = if reversed { length - 1 - step } else { step };
+                        let (h, c) = (&mut h[state.clone()], &mut c[state.clone()]);
+                        let cell = Cell { lstm: self, sizes: &sizes, operands: &operands, direction };
+                        cell.step(cx, &functions[direction], sizes.step(t, b, sizes.input), h, c)?;
+                        y[sizes.output(t, direction, b)..][..hidden].copy_from_slice(h);
+                    }
+                }
+            }
+        }
+        let dtype = x.dtype();
+        Ok(vec![
+            cx.rounded(dtype, &y_shape, &y)?,
+            cx.rounded(dtype, &state_shape, &h)?,
+            cx.rounded(dtype, &state_shape, &c)?,
+        ])
+    }
+}
+
+/// Input `index` of a given shape as f64, or zeros.
+fn optional(cx: &Context<'_>, index: usize, name: &str, shape: &[usize]) -> Result<Vec<f64>, EvalError> {
+    match cx.optional(index) {
+        Some(input) if input.shape() == shape => cx.floats(name, input),
+        Some(_) => Err(cx.shape(format!("{name} is not {shape:?}"))),
+        None => cx.filled(cx.count(shape)?, 0.0),
+    }
+}
+
+impl Lstm {
+    fn sizes(&self, cx: &Context<'_>) -> Result<Sizes, EvalError> {
+        let directions = if self.direction == Direction::Bidirectional { 2 } else { 1 };
+        let (seq, batch, input) = match (cx.input(0)?.shape(), self.batch_first) {
+            ([seq, batch, input], false) | ([batch, seq, input], true) => (*seq, *batch, *input),
+            _ => return Err(cx.shape("x does not have three axes")),
+        };
+        if self.hidden > u32::MAX as usize {
+            return Err(cx.bad(format!("a state of {} elements", self.hidden)));
+        }
+        Ok(Sizes { seq, batch, input, hidden: self.hidden, directions, batch_first: self.batch_first })
+    }
+
+    fn operands(&self, cx: &Context<'_>, sizes: &Sizes) -> Result<Operands, EvalError> {
+        let Sizes { seq, batch, input, hidden, directions, .. } = *sizes;
+        let required = |index: usize, name: &str, shape: &[usize]| {
+            cx.input(index)?;
+            optional(cx, index, name, shape)
+        };
+        let lengths = match cx.optional(4) {
+            Some(lengths) => {
+                let lengths = cx.integer_list("sequence_lens", lengths)?;
+                let valid = |&length: &i64| usize::try_from(length).ok().filter(|&length| length <= seq);
+                lengths.iter().map(valid).collect::<Option<Vec<_>>>().filter(|lengths| lengths.len() == batch)
+            }
+            None => Some(cx.filled(batch, seq)?),
+        };
+        Ok(Operands {
+            x: cx.floats("x", cx.input(0)?)?,
+            w: required(1, "w", &[directions, 4 * hidden, input])?,
+            r: required(2, "r", &[directions, 4 * hidden, hidden])?,
+            bias: optional(cx, 3, "b", &[directions, 8 * hidden])?,
+            peephole: optional(cx, 7, "p", &[directions, 3 * hidden])?,
+            lengths: lengths
+                .ok_or_else(|| cx.bad(format!("sequence_lens is not [{batch}] of 0 to {seq}")))?,
+        })
+    }
+
+    /// The functions f, g, h of each direction. Parameters go in order to the functions that take them.
+    fn functions(&self, cx: &Context<'_>, directions: usize) -> Result<Vec<[Function; 3]>, EvalError> {
+        let default = ["Sigmoid", "Tanh", "Tanh"].repeat(directions);
+        let names: Vec<&str> = match self.activations.is_empty() {
+            true => default,
+            false => self.activations.iter().map(String::as_str).collect(),
+        };
+        if names.len() != 3 * directions {
+            return Err(cx.bad(format!("{} activations for {directions} directions", names.len())));
+        }
+        let (mut alphas, mut betas) = (self.activation_alpha.iter(), self.activation_beta.iter());
+        let mut functions = Vec::with_capacity(names.len());
+        for name in names {
+            let (kind, alpha, beta) =
+                function(name).ok_or_else(|| cx.unsupported(format!("the activation `{name}`")))?;
+            let alpha = alpha.map_or(0.0, |default| alphas.next().copied().unwrap_or(default));
+            let beta = beta.map_or(0.0, |default| betas.next().copied().unwrap_or(default));
+            functions.push(Function { kind, alpha, beta });
+        }
+        Ok(functions.as_chunks::<3>().0.to_vec())
+    }
+}
+
+/// The cell of one direction.
+struct Cell<'a> {
+    lstm: &'a Lstm,
+    sizes: &'a Sizes,
+    operands: &'a Operands,
+    direction: usize,
+}
+
+impl Cell<'_> {
+    /// The input of gate `gate` (i, o, f, c) for element `j`, without peepholes.
+    fn gate(&self, gate: usize, j: usize, x: &[f64], h: &[f64]) -> f64 {
+        let Sizes { input, hidden, .. } = *self.sizes;
+        let Operands { w, r, bias, .. } = self.operands;
+        let row = self.direction * 4 * hidden + gate * hidden + j;
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let biases = &bias[self.direction * 8 * hidden..];
+        dot(&w[row * input..][..input], x)
+            + dot(&r[row * hidden..][..hidden], h)
+            + biases[gate * hidden + j]
+            + biases[(4 + gate) * hidden + j]
+    }
+
+    fn step(
+        &self,
+        cx: &Context<'_>,
+        [f, g, h]: &[Function; 3],
+        x_start: usize,
+        state: &mut [f64],
+        memory: &mut [f64],
+    ) -> Result<(), EvalError> {
+        let hidden = self.sizes.hidden;
+        let x = &self.operands.x[x_start..][..self.sizes.input];
+        let peephole =
+            |gate: usize, j: usize| self.operands.peephole[(self.direction * 3 + gate) * hidden + j];
+        let bound = self.lstm.clip.map_or(f64::INFINITY, f64::from);
+        let clipped = |value: f64| clip(value, -bound, bound);
+        let old = state.to_vec();
+        for j in 0..hidden {
+            cx.work(4 * (hidden + x.len()))?;
+            let before = memory[j];
+            let input = f.apply(clipped(self.gate(0, j, x, &old) + peephole(0, j) * before));
+            let forget = match self.lstm.input_forget {
+                true => 1.0 - input,
+                false => f.apply(clipped(self.gate(2, j, x, &old) + peephole(2, j) * before)),
+            };
+            let candidate = g.apply(clipped(self.gate(3, j, x, &old)));
+            memory[j] = forget * before + input * candidate;
+            let output = f.apply(clipped(self.gate(1, j, x, &old) + peephole(1, j) * memory[j]));
+            state[j] = output * h.apply(memory[j]);
+        }
+        Ok(())
+    }
 }

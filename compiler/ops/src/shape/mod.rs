@@ -4,6 +4,8 @@ mod layout;
 mod pad;
 mod source;
 
+pub(crate) use pad::Places;
+
 use lathe_tensor::DType;
 use serde::{Deserialize, Serialize};
 

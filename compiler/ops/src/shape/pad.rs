@@ -93,14 +93,15 @@ impl PadMode {
 }
 
 /// Sums of one offset of each axis, over all positions in row-major order; `None` where any is.
-struct Places<'a> {
+pub(crate) struct Places<'a> {
     axes: &'a [Vec<Option<usize>>],
     index: Vec<usize>,
     done: bool,
 }
 
 impl<'a> Places<'a> {
-    fn new(axes: &'a [Vec<Option<usize>>]) -> Self {
+    /// Over the offsets of each axis' positions.
+    pub fn new(axes: &'a [Vec<Option<usize>>]) -> Self {
         Self { axes, index: vec![0; axes.len()], done: axes.iter().any(Vec::is_empty) }
     }
 }

@@ -1,0 +1,183 @@
+//! Attention (ONNX Attention-23 to 25), with sliding windows.
+
+mod bias;
+
+use lathe_tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::EvalError;
+use crate::elementwise::binary::maximum;
+use crate::evaluate::{Arity, Context, Evaluate};
+use crate::heads::Heads;
+use bias::Bias;
+
+/// Attributes of [`crate::Op::Attention`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attention {
+    /// Query heads, where `q` is `[batch, seq, heads * head_dim]`.
+    pub q_heads: Option<usize>,
+    /// Key and value heads, likewise.
+    pub kv_heads: Option<usize>,
+    /// A query sees no later key.
+    pub causal: bool,
+    /// Factor of the scores; `1 / sqrt(head_dim)` where absent.
+    pub scale: Option<f32>,
+    /// `softcap * tanh(score / softcap)`; 0 leaves it out.
+    #[serde(with = "crate::float")]
+    pub softcap: f32,
+    /// What output 3 holds: 0 scores, 1 after softcap, 2 with mask, 3 after softmax (ONNX `qk_matmul_output_mode`).
+    pub qk_output: u8,
+    /// A query at position `p` sees no key before `p - left_window` (Attention-25).
+    pub left_window: Option<usize>,
+    /// A query at position `p` sees no key after `p + right_window` (Attention-25).
+    pub right_window: Option<usize>,
+    /// Softmax is computed in f64.
+    pub softmax_in_f64: bool,
+}
+
+impl Evaluate for Attention {
+    fn arity(&self) -> Arity {
+        Arity::of(3, 7).outputs(1, 4)
+    }
+
+    /// `q`, `k` and `v` are `[batch, heads, seq, head_dim]` or `[batch, seq, heads * head_dim]`; past and present
+    /// have four axes. Each key head serves a run of query heads. A query that may see no key gives zeros.
+    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let q = cx.input(0)?;
+        let q_heads = Heads::of(cx, "q", q, self.q_heads)?;
+        let keys = self.present(cx, "k", 1, 4)?;
+        let values = self.present(cx, "v", 2, 5)?;
+        let (k_heads, v_heads) = (Heads::of(cx, "k", &keys, None)?, Heads::of(cx, "v", &values, None)?);
+        let same = |a: &Heads, b: &Heads| a.batch == b.batch && a.heads == b.heads && a.seq == b.seq;
+        if !same(&k_heads, &v_heads) || q_heads.batch != k_heads.batch || q_heads.head_dim != k_heads.head_dim
+        {
+            return Err(cx.shape("q, k and v do not fit together"));
+        }
+        if k_heads.heads == 0 || q_heads.heads % k_heads.heads != 0 {
+            return Err(cx.shape(format!("{} heads of q for {} of k", q_heads.heads, k_heads.heads)));
+        }
+        let past = cx.optional(4).map_or(0, |past| past.shape()[2]);
+        let bias = Bias::of(cx, self, &q_heads, k_heads.seq, past)?;
+        let cells =
+            Operands { q: cx.floats("q", q)?, k: cx.floats("k", &keys)?, v: cx.floats("v", &values)? };
+        let (y, scores) = self.attend(cx, &cells, [&q_heads, &k_heads, &v_heads], &bias)?;
+        let y_shape = match q_heads.packed {
+            true => vec![q_heads.batch, q_heads.seq, q_heads.heads * v_heads.head_dim],
+            false => vec![q_heads.batch, q_heads.heads, q_heads.seq, v_heads.head_dim],
+        };
+        let mut results = vec![cx.rounded(q.dtype(), &y_shape, &y)?, keys, values];
+        if cx.wanted() > 3 {
+            let shape = [q_heads.batch, q_heads.heads, q_heads.seq, k_heads.seq];
+            results.push(cx.rounded(q.dtype(), &shape, &scores)?);
+        }
+        Ok(results)
+    }
+}
+
+/// The elements of the operands.
+struct Operands {
+    q: Vec<f64>,
+    k: Vec<f64>,
+    v: Vec<f64>,
+}
+
+impl Attention {
+    /// Past and new keys or values, `[batch, kv_heads, total, head_dim]`.
+    fn present(&self, cx: &Context<'_>, name: &str, new: usize, past: usize) -> Result<Tensor, EvalError> {
+        let new = cx.input(new)?;
+        let heads = Heads::of(cx, name, new, self.kv_heads)?;
+        let old = match (cx.optional(4), cx.optional(5), cx.optional(past)) {
+            (Some(_), Some(_), Some(old)) => old,
+            (None, None, _) if !heads.packed => return Ok(new.clone()),
+            (None, None, _) => &cx.zeros(new.dtype(), &[heads.batch, heads.heads, 0, heads.head_dim])?,
+            _ => return Err(cx.bad("past keys and past values must be given together")),
+        };
+        let before = match *old.shape() {
+            [batch, count, before, dim]
+                if [batch, count, dim] == [heads.batch, heads.heads, heads.head_dim] =>
+            {
+                before
+            }
+            _ => return Err(cx.shape(format!("the past of {name} does not fit it"))),
+        };
+        let total = before.checked_add(heads.seq).ok_or_else(|| cx.too_large(None))?;
+        let dim = heads.head_dim;
+        let whole = Heads { seq: total, packed: false, ..heads };
+        let shape = [whole.batch, whole.heads, total, dim];
+        cx.count(&shape)?;
+        let past_heads = Heads { seq: before, ..whole };
+        let cells = whole.places().flat_map(|(batch, head, place)| {
+            let (source, start) = match place.checked_sub(before) {
+                None => (0, past_heads.offset(batch, head, place)),
+                Some(place) => (1, heads.offset(batch, head, place)),
+            };
+            (start..start + dim).map(move |element| Some((source, element)))
+        });
+        cx.pick(&[old, new], None, &shape, cells)
+    }
+
+    /// The result in the layout of `q`, and what output 3 holds (empty where nobody wants it).
+    fn attend(
+        &self,
+        cx: &Context<'_>,
+        cells: &Operands,
+        [q, k, v]: [&Heads; 3],
+        bias: &Bias,
+    ) -> Result<(Vec<f64>, Vec<f64>), EvalError> {
+        let result = Heads { head_dim: v.head_dim, ..*q };
+        let mut y = cx.filled(cx.count(&[q.batch, q.heads, q.seq, v.head_dim])?, 0.0)?;
+        let score_count = if cx.wanted() > 3 { cx.count(&[q.batch, q.heads, q.seq, k.seq])? } else { 0 };
+        let mut scores = cx.filled(score_count, 0.0)?;
+        if y.is_empty() && scores.is_empty() {
+            return Ok((y, scores));
+        }
+        let scale = self.scale.map_or(1.0 / (q.head_dim as f64).sqrt(), f64::from);
+        let mut row = cx.filled(k.seq, 0.0)?;
+        let mut biases = cx.filled(k.seq, 0.0)?;
+        for (index, (batch, head, place)) in q.places().enumerate() {
+            let key_head = head / (q.heads / k.heads);
+            let query = &cells.q[q.offset(batch, head, place)..][..q.head_dim];
+            for (key, score) in row.iter_mut().enumerate() {
+                cx.work(q.head_dim + v.head_dim)?;
+                let key = &cells.k[k.offset(batch, key_head, key)..][..k.head_dim];
+                *score = query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() * scale;
+            }
+            let kept = scores.get_mut(index * k.seq..(index + 1) * k.seq);
+            bias.row(batch, head, place, &mut biases);
+            self.weigh(&mut row, &biases, kept.unwrap_or_default());
+            let out = &mut y[result.offset(batch, head, place)..][..v.head_dim];
+            for (key, &weight) in row.iter().enumerate() {
+                let value = &cells.v[v.offset(batch, key_head, key)..][..v.head_dim];
+                out.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight * value);
+            }
+        }
+        Ok((y, scores))
+    }
+
+    /// Turns scores into weights; `kept` receives the stage that output 3 asks for, where it is not empty.
+    fn weigh(&self, row: &mut [f64], biases: &[f64], kept: &mut [f64]) {
+        let mut keep = |stage: u8, row: &[f64]| {
+            if self.qk_output == stage && !kept.is_empty() {
+                kept.copy_from_slice(row);
+            }
+        };
+        keep(0, row);
+        let softcap = f64::from(self.softcap);
+        if softcap > 0.0 {
+            row.iter_mut().for_each(|score| *score = softcap * (*score / softcap).tanh());
+        }
+        keep(1, row);
+        row.iter_mut().zip(biases).for_each(|(score, bias)| *score += bias);
+        keep(2, row);
+        let largest = row.iter().copied().fold(f64::NEG_INFINITY, maximum);
+        // Whether a query sees anything is decided by the bias alone: a masked score may be NaN.
+        if largest == f64::NEG_INFINITY || biases.iter().all(|&bias| bias == f64::NEG_INFINITY) {
+            row.fill(0.0);
+        } else {
+            row.iter_mut().for_each(|score| *score = (*score - largest).exp());
+            let sum: f64 = row.iter().sum();
+            row.iter_mut().for_each(|weight| *weight /= sum);
+        }
+        keep(3, row);
+    }
+}
