@@ -1,1 +1,55 @@
-//! The plan: schedule, memory, kernels, each choice with its reason.
+//! The plan of a function: schedule, memory, kernels, each choice with its reason.
+//!
+//! [`plan`] walks a function in an order that keeps memory low. Each value gets a location: a buffer, an offset, sizes and
+//! strides. Views cost no step; elementwise ops become loops, in place where an operand dies; ops with a builtin call it;
+//! everything else is evaluated. Barriers stand where one worker needs what another wrote; memory is shared between
+//! buffers whose phases are disjoint.
+#![forbid(unsafe_code)]
+
+mod control;
+mod destination;
+mod dims;
+mod error;
+mod location;
+mod planner;
+mod region;
+mod report;
+mod schedule;
+mod scope;
+mod select;
+mod size;
+mod text;
+mod walk;
+mod weights;
+
+pub use error::PlanError;
+pub use report::{Memory, memory};
+pub use text::PlanText;
+pub use walk::plan;
+pub use weights::{Packing, PlannedWeight, pack};
+
+use lathe_artifact::plan::Plan;
+
+/// What the planner may do.
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// Use builtins and fused loops. Without, every op is evaluated: slow, for comparison.
+    pub native: bool,
+    /// Let elementwise loops write over operands that die.
+    pub in_place: bool,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { native: true, in_place: true }
+    }
+}
+
+/// A plan and the constants that it reads.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// The weights that its slots name.
+    pub weights: Vec<PlannedWeight>,
+}

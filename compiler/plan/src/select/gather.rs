@@ -1,0 +1,85 @@
+//! Slices by index along an axis.
+
+use lathe_artifact::builtin::Builtin;
+use lathe_artifact::plan::{Condition, Guard};
+use lathe_ir::Node;
+use lathe_ops::gather::Gather;
+use lathe_tensor::DType;
+
+use super::axis_of;
+use crate::error::{Refusal, refuse};
+use crate::planner::Operand;
+use crate::scope::{Context, Fits};
+use crate::size::Size;
+
+pub(super) fn gather(context: &mut Context<'_, '_>, node: &Node, gather: &Gather) -> Result<(), Refusal> {
+    let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
+    let output = context.output(node, 0)?;
+    let Some(bytes) = context.dtype(x).element_bytes() else {
+        return refuse(format!("{} elements have no address", context.dtype(x)));
+    };
+    let dims = context.dims(x)?;
+    let Some(axis) = axis_of(gather.axis, dims.len()) else { return refuse("no such axis") };
+    if one_slice(context, node, axis, &dims)? {
+        return Ok(());
+    }
+    let index_bytes = match context.dtype(indices) {
+        DType::I32 => 4,
+        DType::I64 => 8,
+        other => return refuse(format!("no builtin for {other} indices")),
+    };
+    let (outer, size, inner) = context.around(&dims, axis);
+    let inner_bytes = context.planner.sizes.mul_constant(inner, bytes as i64);
+    let count = context.dims(indices)?;
+    let count = context.planner.sizes.product(&count);
+    let (source, index) = (context.dense(x)?, context.dense(indices)?);
+    let result = context.dims(output)?;
+    let target = context.destination(output, &result, Fits::Dense)?;
+    let operands = [
+        Operand::Read(&source),
+        Operand::Read(&index),
+        Operand::Write(&target),
+        Operand::Size(outer),
+        Operand::Size(size),
+        Operand::Size(inner_bytes),
+        Operand::Size(count),
+        Operand::Int(index_bytes),
+    ];
+    context.planner.call(Builtin::Gather, &operands, "rows copied by index");
+    context.place(output, target);
+    Ok(())
+}
+
+/// A scalar index that is a constant is a view; whether it lies within the axis is checked once a shape.
+fn one_slice(context: &mut Context<'_, '_>, node: &Node, axis: usize, dims: &[Size]) -> Result<bool, Refusal> {
+    let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
+    if context.scope.depth > 0 || !context.dims(indices)?.is_empty() {
+        return Ok(false);
+    }
+    let Some(&[index]) = context.constants(indices).as_deref() else { return Ok(false) };
+    let needed = if index < 0 { index.checked_neg() } else { index.checked_add(1) };
+    let Some(needed) = needed else { return Ok(false) };
+    let sizes = &mut context.planner.sizes;
+    match sizes.as_constant(dims[axis]) {
+        Some(size) if size >= needed => {}
+        Some(_) => return Ok(false),
+        None => {
+            let least = sizes.constant(needed);
+            let stage = sizes.stage(dims[axis]);
+            let a = context.planner.table.entry(&context.planner.sizes, dims[axis]);
+            let b = context.planner.table.entry(&context.planner.sizes, least);
+            let origin = format!("`{}` (gather): index {index} on axis {axis}", node.name);
+            context.planner.guards.push(Guard { stage, condition: Condition::AtLeast(a, b), origin });
+        }
+    }
+    let location = context.location(x)?;
+    let sizes = &mut context.planner.sizes;
+    let start = sizes.constant(index);
+    let start = if index < 0 { sizes.add(dims[axis], start) } else { start };
+    let mut view = location.sliced(sizes, axis, start, Size::ONE, 1);
+    view.dims.remove(axis);
+    view.strides.remove(axis);
+    let output = context.output(node, 0)?;
+    context.view(output, view);
+    Ok(true)
+}

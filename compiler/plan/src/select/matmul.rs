@@ -1,0 +1,278 @@
+//! Matrix products: packed panels for constant right operands, strides for the others.
+
+use lathe_artifact::builtin::{Activation as Code, Builtin};
+use lathe_ir::{ConstantId, Node, ValueId};
+use lathe_ops::elementwise::Activation;
+use lathe_ops::matmul::Linear;
+use lathe_tensor::DType;
+
+use super::elementwise;
+use crate::error::{Refusal, refuse};
+use crate::location::{Location, merge_axes};
+use crate::planner::{BufferKind, Operand};
+use crate::region::RegionDraft;
+use crate::scope::{Context, Fits};
+use crate::size::Size;
+use crate::weights::Packing;
+
+/// A constant matrix `[k, n]`.
+struct ConstantMatrix {
+    constant: ConstantId,
+    k: usize,
+    n: usize,
+    transposed: bool,
+    offset: usize,
+}
+
+/// What a packed product does to its sums.
+#[derive(Default)]
+struct Epilogue {
+    bias: Option<Location>,
+    residual: Option<Location>,
+    activation: Activation,
+}
+
+/// Code and parameters of an activation.
+pub(super) fn activation_code(activation: &Activation) -> (Code, f64, f64) {
+    match *activation {
+        Activation::None => (Code::None, 0.0, 0.0),
+        Activation::Relu => (Code::Relu, 0.0, 0.0),
+        Activation::LeakyRelu { alpha } => (Code::LeakyRelu, f64::from(alpha), 0.0),
+        Activation::Sigmoid => (Code::Sigmoid, 0.0, 0.0),
+        Activation::Tanh => (Code::Tanh, 0.0, 0.0),
+        Activation::Gelu => (Code::Gelu, 0.0, 0.0),
+        Activation::GeluTanh => (Code::GeluTanh, 0.0, 0.0),
+        Activation::Silu => (Code::Silu, 0.0, 0.0),
+        Activation::HardSigmoid { alpha, beta } => (Code::HardSigmoid, f64::from(alpha), f64::from(beta)),
+        Activation::HardSwish => (Code::HardSwish, 0.0, 0.0),
+        Activation::Clip { min, max } => (Code::Clip, f64::from(min), f64::from(max)),
+    }
+}
+
+pub(super) fn matmul(context: &mut Context<'_, '_>, node: &Node) -> Result<(), Refusal> {
+    context.require_f32(node)?;
+    let (a, b) = (context.required(node, 0)?, context.required(node, 1)?);
+    let output = context.output(node, 0)?;
+    let rhs = context.location(b)?;
+    if let Some(matrix) = constant_matrix(context, &rhs)
+        && !context.dims(a)?.is_empty()
+    {
+        return packed(context, a, output, &matrix, Epilogue::default());
+    }
+    let target = strided(context, a, &rhs, output, Fits::Columns)?;
+    context.place(output, target);
+    Ok(())
+}
+
+pub(super) fn linear(context: &mut Context<'_, '_>, node: &Node, linear: &Linear) -> Result<(), Refusal> {
+    context.require_f32(node)?;
+    let (x, w) = (context.required(node, 0)?, context.required(node, 1)?);
+    let output = context.output(node, 0)?;
+    let dims = context.dims(output)?;
+    let rhs = context.location(w)?;
+    if let Some(matrix) = constant_matrix(context, &rhs)
+        && let Some(epilogue) = epilogue(context, node, linear, &dims)?
+    {
+        return packed(context, x, output, &matrix, epilogue);
+    }
+    let target = strided(context, x, &rhs, output, Fits::Columns)?;
+    let mut draft = RegionDraft::new(dims);
+    let mut value = draft.read(target.clone());
+    for index in [2, 3] {
+        if let Some(operand) = context.operand(node, index) {
+            let operand = elementwise::load(context, &mut draft, operand)?;
+            value = draft.binary(lathe_artifact::region::BinaryOp::Add, value, operand);
+        }
+    }
+    let value = elementwise::activation(&mut draft, &linear.activation, value).map_err(Refusal::Evaluate)?;
+    draft.write(target.clone(), value);
+    draft.emit(context.planner, "bias and activation of a product with a computed matrix");
+    context.place(output, target);
+    Ok(())
+}
+
+/// Bias, residual and activation where the builtin can apply them.
+fn epilogue(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    linear: &Linear,
+    dims: &[Size],
+) -> Result<Option<Epilogue>, Refusal> {
+    let Some(&columns) = dims.last() else { return Ok(None) };
+    let mut epilogue = Epilogue { activation: linear.activation.clone(), ..Default::default() };
+    if let Some(bias) = context.operand(node, 2) {
+        let location = context.dense(bias)?;
+        if context.planner.sizes.product(&location.dims) != columns {
+            return Ok(None);
+        }
+        epilogue.bias = Some(location);
+    }
+    if let Some(residual) = context.operand(node, 3) {
+        let mut location = context.location(residual)?;
+        if location.dims != dims {
+            return Ok(None);
+        }
+        if !context.fits(&location, Fits::Rows) {
+            location = context.dense(residual)?;
+        }
+        epilogue.residual = Some(location);
+    }
+    Ok(Some(epilogue))
+}
+
+/// The constant behind a location, where it is one whole matrix, perhaps transposed.
+fn constant_matrix(context: &mut Context<'_, '_>, location: &Location) -> Option<ConstantMatrix> {
+    let BufferKind::Constant(constant, Packing::Dense) = context.planner.buffers[location.buffer.0 as usize].kind
+    else {
+        return None;
+    };
+    let rank = location.rank();
+    if rank < 2 || location.dims[..rank - 2].iter().any(|&size| size != Size::ONE) {
+        return None;
+    }
+    let number = |size| context.planner.sizes.as_constant(size).and_then(|value| usize::try_from(value).ok());
+    let (k, n) = (number(location.dims[rank - 2])?, number(location.dims[rank - 1])?);
+    let (row, column) = (number(location.strides[rank - 2])?, number(location.strides[rank - 1])?);
+    let offset = number(location.offset)?;
+    let is = |stride, expected, size| stride == expected || size <= 1;
+    let transposed = match () {
+        () if is(row, n, k) && is(column, 1, n) => false,
+        () if is(row, 1, k) && is(column, k, n) => true,
+        () => return None,
+    };
+    Some(ConstantMatrix { constant, k, n, transposed, offset })
+}
+
+/// Rows of a location: their number and the stride between them.
+fn rows(context: &mut Context<'_, '_>, location: &Location, columns: Size) -> Option<(Size, Size)> {
+    let leading = location.rank().checked_sub(1)?;
+    let count = context.planner.sizes.product(&location.dims[..leading]);
+    let stride = location.merged_stride(&mut context.planner.sizes, 0..leading)?;
+    Some((count, if count == Size::ONE { columns } else { stride }))
+}
+
+fn packed(
+    context: &mut Context<'_, '_>,
+    a: ValueId,
+    output: ValueId,
+    matrix: &ConstantMatrix,
+    epilogue: Epilogue,
+) -> Result<(), Refusal> {
+    let mut left = context.location(a)?;
+    if !context.fits(&left, Fits::Rows) {
+        left = context.dense(a)?;
+    }
+    let packing =
+        Packing::Matrix { k: matrix.k, n: matrix.n, transposed: matrix.transposed, offset: matrix.offset };
+    let (k, n) = (context.size_of(matrix.k as i64), context.size_of(matrix.n as i64));
+    let right = packed_location(context, matrix.constant, packing)?;
+    let dims = context.dims(output)?;
+    let target = context.destination(output, &dims, Fits::Rows)?;
+    // A vector on the left gives an output without rows.
+    let whole = if left.rank() == 1 { target.with_unit_axis(target.rank().saturating_sub(1)) } else { target.clone() };
+    let (Some((m, a_stride)), Some((_, c_stride))) = (rows(context, &left, k), rows(context, &whole, n)) else {
+        return Err(context.planner.bug("rows do not merge").into());
+    };
+    let residual_stride = match &epilogue.residual {
+        Some(residual) => rows(context, residual, n).map_or(n, |(_, stride)| stride),
+        None => Size::ZERO,
+    };
+    let (code, alpha, beta) = activation_code(&epilogue.activation);
+    let operands = [
+        Operand::Read(&left),
+        Operand::Read(&right),
+        epilogue.bias.as_ref().map_or(Operand::Null, Operand::Read),
+        epilogue.residual.as_ref().map_or(Operand::Null, Operand::Read),
+        Operand::Write(&target),
+        Operand::Size(m),
+        Operand::Size(n),
+        Operand::Size(k),
+        Operand::Size(a_stride),
+        Operand::Size(residual_stride),
+        Operand::Size(c_stride),
+        Operand::Int(code as i64),
+        Operand::Float(alpha),
+        Operand::Float(beta),
+    ];
+    let reason = format!("rhs constant [{}, {}]: packed panels", matrix.k, matrix.n);
+    context.planner.call(Builtin::MatMulPacked, &operands, reason);
+    context.place(output, target);
+    Ok(())
+}
+
+/// A constant in a packed layout.
+pub(super) fn packed_location(
+    context: &mut Context<'_, '_>,
+    constant: ConstantId,
+    packing: Packing,
+) -> Result<Location, Refusal> {
+    let length = match packing.packed_len() {
+        Some(Ok(length)) => length as i64,
+        Some(Err(error)) => return refuse(error.to_string()),
+        None => return Err(context.planner.bug("the constant is not packed").into()),
+    };
+    let bytes = length.saturating_mul(4);
+    let buffer = context.planner.constant_buffer(constant, packing, DType::F32, bytes);
+    let dims = [context.size_of(length)];
+    Ok(Location::dense(&mut context.planner.sizes, buffer, DType::F32, &dims))
+}
+
+/// A batched product by strides into the place where the output is asked for.
+fn strided(
+    context: &mut Context<'_, '_>,
+    a: ValueId,
+    right: &Location,
+    output: ValueId,
+    fits: Fits,
+) -> Result<Location, Refusal> {
+    let mut left = context.location(a)?;
+    let mut right = right.clone();
+    let dims = context.dims(output)?;
+    let target = context.destination(output, &dims, fits)?;
+    let mut product = target.clone();
+    if right.rank() == 1 {
+        right = right.with_unit_axis(1);
+        product = product.with_unit_axis(product.rank());
+    }
+    if left.rank() == 1 {
+        left = left.with_unit_axis(0);
+        product = product.with_unit_axis(product.rank().saturating_sub(1));
+    }
+    let rank = product.rank();
+    if rank < 2 || left.rank() < 2 || right.rank() < 2 {
+        return Err(context.planner.bug("a product of scalars").into());
+    }
+    let (m, n) = (product.dims[rank - 2], product.dims[rank - 1]);
+    let k = left.dims[left.rank() - 1];
+    let batch = product.dims[..rank - 2].to_vec();
+    let sizes = &mut context.planner.sizes;
+    let left = left.broadcast(sizes, &[&batch[..], &[m, k]].concat());
+    let right = right.broadcast(sizes, &[&batch[..], &[k, n]].concat());
+    let (Some(left), Some(right)) = (left, right) else {
+        return Err(context.planner.bug("operands have more axes than the product").into());
+    };
+    let mut merged = batch;
+    let mut strides = [&left, &right, &product].map(|location| location.strides[..rank - 2].to_vec());
+    merge_axes(sizes, &mut merged, &mut strides);
+    let operands = [
+        Operand::Read(&left),
+        Operand::Read(&right),
+        Operand::Write(&product),
+        Operand::Int(merged.len() as i64),
+        Operand::Dims(&merged),
+        Operand::Dims(&strides[0]),
+        Operand::Dims(&strides[1]),
+        Operand::Dims(&strides[2]),
+        Operand::Size(m),
+        Operand::Size(n),
+        Operand::Size(k),
+        Operand::Size(left.strides[rank - 2]),
+        Operand::Size(left.strides[rank - 1]),
+        Operand::Size(right.strides[rank - 2]),
+        Operand::Size(right.strides[rank - 1]),
+        Operand::Size(product.strides[rank - 2]),
+        Operand::Float(1.0),
+    ];
+    context.planner.call(Builtin::MatMulStrided, &operands, "both operands computed: read by their strides");
+    Ok(target)
+}

@@ -1,0 +1,135 @@
+//! Which step a node becomes. One file a family; a rule emits steps, makes a view, or refuses with a reason, and then the
+//! op is evaluated.
+
+mod conv;
+mod elementwise;
+mod gather;
+mod matmul;
+mod norm;
+mod pad;
+mod pool;
+mod recurrent;
+mod reduce;
+mod resize;
+mod shape;
+
+use lathe_ir::{Node, NodeId, Operation, ValueId};
+use lathe_ops::Op;
+use lathe_tensor::DType;
+
+use crate::error::{Refusal, refuse};
+use crate::scope::Context;
+use crate::size::Size;
+
+/// Steps for a node.
+pub(crate) fn node(context: &mut Context<'_, '_>, id: NodeId, node: &Node) -> Result<(), Refusal> {
+    match &node.operation {
+        Operation::Op(op) => select(context, id, node, op),
+        Operation::Region { body } => elementwise::region(context, node, *body),
+        Operation::Dims { elements, .. } => shape::dims(context, node, elements),
+        Operation::If { .. } => Err(context.planner.bug("control flow is planned by the walk").into()),
+    }
+}
+
+fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Result<(), Refusal> {
+    match op {
+        Op::Unary(lathe_ops::elementwise::Unary::Identity) => shape::same(context, node),
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Compare(_)
+        | Op::LeakyRelu(_)
+        | Op::HardSigmoid(_)
+        | Op::Gelu(_)
+        | Op::Clip(_)
+        | Op::Where(_)
+        | Op::Cast(_) => elementwise::single(context, node, op),
+        Op::MatMul(_) => matmul::matmul(context, node),
+        Op::Linear(linear) => matmul::linear(context, node, linear),
+        Op::Conv(conv) => conv::conv(context, node, conv),
+        Op::ConvTranspose(conv) => conv::conv_transpose(context, node, conv),
+        Op::MaxPool(pool) => pool::max(context, node, pool),
+        Op::AveragePool(pool) => pool::average(context, node, pool),
+        Op::BatchNorm(norm) => norm::batch_norm(context, node, norm),
+        Op::LayerNorm(norm) => norm::layer_norm(context, node, norm.axis, norm.epsilon, false),
+        Op::RmsNorm(norm) => norm::layer_norm(context, node, norm.axis, norm.epsilon, true),
+        Op::InstanceNorm(norm) => norm::instance_norm(context, node, norm.epsilon),
+        Op::GroupNorm(norm) => norm::group_norm(context, node, norm),
+        Op::Softmax(softmax) => norm::softmax(context, node, softmax),
+        Op::Reduce(reduce) => reduce::reduce(context, node, reduce),
+        Op::ArgReduce(reduce) => reduce::arg_reduce(context, node, reduce),
+        Op::TopK(top_k) => reduce::top_k(context, node, top_k),
+        Op::CumSum(sum) => reduce::cum_sum(context, node, sum),
+        Op::Shape(_) | Op::Size(_) => shape::sizes(context, node, op),
+        Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => shape::reshape(context, node),
+        Op::Transpose(transpose) => shape::transpose(context, node, transpose),
+        Op::Concat(concat) => shape::concat(context, id, node, concat),
+        Op::Split(split) => shape::split(context, node, split),
+        Op::Slice(_) => shape::slice(context, node),
+        Op::Expand(_) => shape::expand(context, node),
+        Op::Tile(_) => shape::tile(context, node),
+        Op::Pad(pad) => pad::pad(context, node, pad),
+        Op::Range(_) => shape::range(context, node),
+        Op::ConstantOfShape(constant) => shape::constant_of_shape(context, node, constant),
+        Op::Trilu(trilu) => shape::trilu(context, node, trilu),
+        Op::Gather(gather) => gather::gather(context, node, gather),
+        Op::Resize(resize) => resize::resize(context, node, resize),
+        Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
+        _ => refuse("no builtin for this op"),
+    }
+}
+
+/// An axis that may count from the end.
+pub(crate) fn axis_of(axis: i64, rank: usize) -> Option<usize> {
+    let axis = if axis < 0 { axis.checked_add(rank as i64)? } else { axis };
+    usize::try_from(axis).ok().filter(|&axis| axis < rank)
+}
+
+impl Context<'_, '_> {
+    /// Operand `index` of a node, where it is given.
+    pub fn operand(&self, node: &Node, index: usize) -> Option<ValueId> {
+        node.inputs.get(index).copied().flatten()
+    }
+
+    /// Operand `index`, which the op requires.
+    pub fn required(&self, node: &Node, index: usize) -> Result<ValueId, Refusal> {
+        self.operand(node, index).ok_or_else(|| self.planner.bug(format!("operand {index} is missing")).into())
+    }
+
+    /// Output `index`.
+    pub fn output(&self, node: &Node, index: usize) -> Result<ValueId, Refusal> {
+        node.outputs.get(index).copied().ok_or_else(|| self.planner.bug(format!("no output {index}")).into())
+    }
+
+    /// Dtype of a value.
+    pub fn dtype(&self, value: ValueId) -> DType {
+        self.scope.function.ty(value).dtype
+    }
+
+    /// Refuses unless the operands given are all f32.
+    pub fn require_f32(&self, node: &Node) -> Result<(), Refusal> {
+        match node.inputs.iter().flatten().find(|value| self.dtype(**value) != DType::F32) {
+            Some(value) => refuse(format!("no builtin for {} operands", self.dtype(*value))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses where an output beyond the first is used.
+    pub fn require_one_output(&self, node: &Node) -> Result<(), Refusal> {
+        if node.outputs.iter().skip(1).any(|output| self.scope.remaining[output.index()] > 0) {
+            return refuse("the builtin makes the first output only");
+        }
+        Ok(())
+    }
+
+    /// Products of the sizes before, at and after an axis.
+    pub fn around(&mut self, dims: &[Size], axis: usize) -> (Size, Size, Size) {
+        let outer = self.planner.sizes.product(&dims[..axis]);
+        let inner = self.planner.sizes.product(&dims[axis + 1..]);
+        (outer, dims[axis], inner)
+    }
+
+    /// A size as printed in reasons.
+    pub fn shown(&self, size: Size) -> String {
+        self.planner.sizes.as_constant(size).map_or_else(|| "?".to_string(), |value| value.to_string())
+    }
+}

@@ -1,0 +1,148 @@
+//! Constants as the program reads them: as they are, or packed once at compile time.
+
+use std::collections::BTreeMap;
+
+use lathe_artifact::layout::{LayoutError, PackedConv, PackedMatrix, TransposedSteps};
+use lathe_ir::{ConstantId, Module};
+use lathe_tensor::{Buffer, DType, Tensor};
+
+use crate::PlanError;
+
+/// How a constant is stored in the artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// As it is.
+    Dense,
+    /// Panels of one or more `[k, n]` matrices of equal size, one after another.
+    Matrix {
+        /// Rows.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Stored as `[n, k]`.
+        transposed: bool,
+        /// Elements of the constant before the matrix.
+        offset: usize,
+    },
+    /// Weights of a 2-d convolution.
+    Conv {
+        /// Output channels.
+        out_channels: usize,
+        /// Input channels.
+        channels: usize,
+        /// Groups.
+        groups: usize,
+        /// Rows of the kernel.
+        kernel_h: usize,
+        /// Columns of the kernel.
+        kernel_w: usize,
+        /// Steps `(stride_h, stride_w, dilation_h, dilation_w)` of a transposed convolution.
+        transposed: Option<(usize, usize, usize, usize)>,
+    },
+}
+
+impl Packing {
+    fn suffix(self) -> String {
+        match self {
+            Packing::Dense => String::new(),
+            Packing::Matrix { offset: 0, transposed: false, .. } => "#panels".into(),
+            Packing::Matrix { offset: 0, transposed: true, .. } => "#panels.transposed".into(),
+            Packing::Matrix { offset, .. } => format!("#panels.{offset}"),
+            Packing::Conv { transposed: None, .. } => "#conv".into(),
+            Packing::Conv { transposed: Some(_), .. } => "#conv_transpose".into(),
+        }
+    }
+
+    /// The layout of convolution weights, where it is one.
+    pub fn conv_layout(self) -> Option<PackedConv> {
+        match self {
+            Packing::Conv { out_channels, channels, groups, kernel_h, kernel_w, transposed } => Some(PackedConv {
+                out_channels,
+                channels,
+                groups,
+                kernel_h,
+                kernel_w,
+                transposed: transposed.map(|(stride_h, stride_w, dilation_h, dilation_w)| TransposedSteps {
+                    stride_h,
+                    stride_w,
+                    dilation_h,
+                    dilation_w,
+                }),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Elements of the packed form; `None` for [`Packing::Dense`], which keeps the constant's.
+    pub fn packed_len(self) -> Option<Result<usize, LayoutError>> {
+        match self {
+            Packing::Dense => None,
+            Packing::Matrix { k, n, .. } => Some(PackedMatrix { k, n }.packed_len()),
+            Packing::Conv { .. } => self.conv_layout().map(|layout| layout.packed_len()),
+        }
+    }
+}
+
+/// A tensor of the artifact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedWeight {
+    /// Its name, which the plan's slots use.
+    pub name: String,
+    /// Where the data comes from.
+    pub constant: ConstantId,
+    /// How it is stored.
+    pub packing: Packing,
+}
+
+/// The weights that steps asked for, with unique names.
+#[derive(Default)]
+pub(crate) struct Weights {
+    pub list: Vec<PlannedWeight>,
+    names: BTreeMap<String, usize>,
+}
+
+impl Weights {
+    /// The name of a constant in a packing; each pair is asked for once.
+    pub fn name(&mut self, module: &Module, constant: ConstantId, packing: Packing) -> String {
+        let base = match &module.constant(constant).name {
+            Some(name) if !name.is_empty() => format!("{name}{}", packing.suffix()),
+            _ => format!("c{}{}", constant.index(), packing.suffix()),
+        };
+        let mut name = base.clone();
+        while self.names.contains_key(&name) {
+            let count = self.names.entry(base.clone()).or_default();
+            *count += 1;
+            name = format!("{base}~{count}");
+        }
+        self.names.insert(name.clone(), 0);
+        self.list.push(PlannedWeight { name: name.clone(), constant, packing });
+        name
+    }
+}
+
+/// The bytes of a planned weight: the constant itself, or an f32 tensor of rank 1 in its packed layout.
+///
+/// # Errors
+/// [`PlanError::BadConstant`] where the constant is not f32 or too short for the packing.
+pub fn pack(module: &Module, weight: &PlannedWeight) -> Result<Tensor, PlanError> {
+    let tensor = &module.constant(weight.constant).tensor;
+    let bad = |reason: String| PlanError::BadConstant { name: weight.name.clone(), reason };
+    if weight.packing == Packing::Dense {
+        return Ok(tensor.clone());
+    }
+    let elements = tensor.to_slice::<f32>().map_err(|error| bad(error.to_string()))?;
+    let packed = match weight.packing {
+        Packing::Matrix { k, n, transposed, offset } => {
+            let (k_stride, n_stride) = if transposed { (1, k) } else { (n, 1) };
+            let source = elements.get(offset..).unwrap_or(&[]);
+            PackedMatrix { k, n }.packed(source, k_stride, n_stride)
+        }
+        _ => match weight.packing.conv_layout() {
+            Some(layout) => layout.packed(&elements),
+            None => return Ok(tensor.clone()),
+        },
+    };
+    let packed = packed.map_err(|error| bad(error.to_string()))?;
+    let bytes: Vec<u8> = packed.iter().flat_map(|element| element.to_le_bytes()).collect();
+    Tensor::new(DType::F32, vec![packed.len()], Buffer::copy_of(&bytes)).map_err(|error| bad(error.to_string()))
+}
