@@ -24,7 +24,10 @@ impl<'m> Context<'_, 'm> {
     /// Plans an `If`.
     pub fn branch(&mut self, node: &Node, then: FunctionId, otherwise: FunctionId) -> Result<(), Refusal> {
         if self.scope.depth >= DEEPEST {
-            return Err(self.planner.unsupported(format!("branches are nested deeper than {DEEPEST}")).into());
+            return Err(self
+                .planner
+                .unsupported(format!("branches are nested deeper than {DEEPEST}"))
+                .into());
         }
         let Some(Some(condition)) = node.inputs.first().copied() else {
             return Err(self.planner.bug("no condition").into());
@@ -105,12 +108,48 @@ impl<'m> Context<'_, 'm> {
         operands: &[Option<(ValueId, Location)>],
         targets: &[Target],
     ) -> Result<Vec<Step>, Refusal> {
-        let function: &'m lathe_ir::Function = self.planner.module.function(branch);
         let outer = std::mem::take(&mut self.planner.steps);
+        let operands: Vec<_> =
+            operands.iter().map(|operand| operand.as_ref().map(|(_, location)| location)).collect();
+        self.inlined(branch, node, &operands, targets)?;
+        Ok(std::mem::replace(&mut self.planner.steps, outer))
+    }
+
+    /// The nodes of a fused region one by one, where one loop cannot express them.
+    pub fn inline(&mut self, node: &Node, body: FunctionId) -> Result<(), Refusal> {
+        let mut operands = Vec::new();
+        for operand in &node.inputs {
+            operands.push(match operand {
+                Some(value) => Some(self.location(*value)?),
+                None => None,
+            });
+        }
+        let mut targets = Vec::new();
+        for &output in &node.outputs {
+            let dims = self.dims(output)?;
+            let location = self.destination(output, &dims, Fits::Dense)?;
+            targets.push(Target { location, stage: None });
+        }
+        let operands: Vec<_> = operands.iter().map(Option::as_ref).collect();
+        self.inlined(body, node, &operands, &targets)?;
+        for (&output, target) in node.outputs.iter().zip(targets) {
+            self.place(output, target.location);
+        }
+        Ok(())
+    }
+
+    fn inlined(
+        &mut self,
+        body: FunctionId,
+        node: &Node,
+        operands: &[Option<&Location>],
+        targets: &[Target],
+    ) -> Result<(), Refusal> {
+        let function: &'m lathe_ir::Function = self.planner.module.function(body);
         let scope = Scope::new(function, self.scope.depth + 1);
-        let mut inner = Context { planner: self.planner, scope };
+        let mut inner = Context { planner: &mut *self.planner, scope };
         for (&input, operand) in function.inputs().iter().zip(operands) {
-            let Some((_, location)) = operand else { continue };
+            let Some(location) = operand else { continue };
             for (dim, &size) in function.ty(input).dims.iter().zip(&location.dims) {
                 if let Some(symbol) = dim.as_symbol()
                     && !inner.planner.sizes.is_defined(symbol)
@@ -118,7 +157,7 @@ impl<'m> Context<'_, 'm> {
                     inner.planner.sizes.alias(symbol, size);
                 }
             }
-            inner.place(input, location.clone());
+            inner.place(input, (*location).clone());
         }
         for ((_, value), target) in function.outputs().iter().zip(targets) {
             let made_here = matches!(function.value(*value).source, lathe_ir::Source::Node(..));
@@ -131,7 +170,7 @@ impl<'m> Context<'_, 'm> {
         for ((_, value), target) in function.outputs().iter().zip(targets) {
             inner.bind_branch_output(*value, target)?;
         }
-        Ok(std::mem::replace(&mut self.planner.steps, outer))
+        Ok(())
     }
 
     fn bind_branch_output(&mut self, value: ValueId, target: &Target) -> Result<(), Refusal> {
@@ -139,7 +178,13 @@ impl<'m> Context<'_, 'm> {
             let location = self.dense(value)?;
             let op = Op::Unary(Unary::Identity);
             let outputs = [target.location.clone()];
-            self.planner.evaluate(op, &[Some(location)], &outputs, Some(stage), "binds the result of the branch");
+            self.planner.evaluate(
+                op,
+                &[Some(location)],
+                &outputs,
+                Some(stage),
+                "binds the result of the branch",
+            );
             return Ok(());
         }
         let location = self.location(value)?;
@@ -149,14 +194,20 @@ impl<'m> Context<'_, 'm> {
         if location.dtype.element_bytes().is_none() {
             let location = self.dense(value)?;
             let op = Op::Unary(Unary::Identity);
-            self.planner.evaluate(op, &[Some(location)], &[target.location.clone()], None, "result of the branch");
+            self.planner.evaluate(
+                op,
+                &[Some(location)],
+                &[target.location.clone()],
+                None,
+                "result of the branch",
+            );
             return Ok(());
         }
         // The outer sizes are equal to the branch's, if perhaps in other words.
-        let mut from = location;
-        if from.rank() == target.location.rank() {
-            from.dims.clone_from(&target.location.dims);
-        }
+        let from = match location.broadcast(&mut self.planner.sizes, &target.location.dims) {
+            Some(from) => from,
+            None => return Err(self.planner.bug("the result has another rank").into()),
+        };
         self.copy(&from, &target.location, "result of the branch")
     }
 }

@@ -61,7 +61,7 @@ impl Context<'_, '_> {
         Ok(self.planner.temporary(dtype, dims, self.scope.depth))
     }
 
-    fn requested(
+    pub fn requested(
         &mut self,
         value: ValueId,
         dims: &[Size],
@@ -112,12 +112,7 @@ impl Context<'_, '_> {
     }
 
     /// Follows views from a value to the consumer that decides.
-    fn follow(
-        &mut self,
-        value: ValueId,
-        dims: &[Size],
-        depth: usize,
-    ) -> Result<Chain, Refusal> {
+    fn follow(&mut self, value: ValueId, dims: &[Size], depth: usize) -> Result<Chain, Refusal> {
         let function = self.scope.function;
         let (mut links, mut current, mut shape) = (Vec::new(), value, dims.to_vec());
         for _ in 0..LONGEST_CHAIN {
@@ -164,7 +159,12 @@ impl Context<'_, '_> {
     }
 
     /// The piece of a concatenation that a value becomes, where it is its only use.
-    fn piece_of_join(&mut self, value: ValueId, dims: &[Size], depth: usize) -> Result<Option<Location>, Refusal> {
+    fn piece_of_join(
+        &mut self,
+        value: ValueId,
+        dims: &[Size],
+        depth: usize,
+    ) -> Result<Option<Location>, Refusal> {
         let function = self.scope.function;
         let [user] = function.users(value) else { return Ok(None) };
         let Some(node) = function.node(*user) else { return Ok(None) };
@@ -209,7 +209,12 @@ impl Context<'_, '_> {
     }
 
     /// Where a concatenation is made; decided once, by its first piece or by itself.
-    pub fn join_location(&mut self, node: NodeId, output: ValueId, depth: usize) -> Result<Location, Refusal> {
+    pub fn join_location(
+        &mut self,
+        node: NodeId,
+        output: ValueId,
+        depth: usize,
+    ) -> Result<Location, Refusal> {
         debug_assert!(self.scope.function.node(node).is_some());
         if let Some(location) = self.scope.reserved.get(&output)
             && self.scope.joins.contains_key(&output)
@@ -228,7 +233,8 @@ impl Context<'_, '_> {
     pub fn fits(&mut self, location: &Location, fits: Fits) -> bool {
         let sizes = &mut self.planner.sizes;
         let rank = location.rank();
-        let columns = rank == 0 || location.dims[rank - 1] == Size::ONE || location.strides[rank - 1] == Size::ONE;
+        let columns =
+            rank == 0 || location.dims[rank - 1] == Size::ONE || location.strides[rank - 1] == Size::ONE;
         match fits {
             Fits::Any => true,
             Fits::Columns => columns,

@@ -72,7 +72,9 @@ impl Location {
             }
             merged = Some(match merged {
                 None => (self.strides[axis], sizes.mul(self.strides[axis], self.dims[axis])),
-                Some((first, next)) if next == self.strides[axis] => (first, sizes.mul(next, self.dims[axis])),
+                Some((first, next)) if next == self.strides[axis] => {
+                    (first, sizes.mul(next, self.dims[axis]))
+                }
                 Some(_) => return None,
             });
         }
@@ -84,7 +86,8 @@ impl Location {
         if perm.len() != self.rank() {
             return None;
         }
-        let pick = |from: &[Size]| perm.iter().map(|&axis| from.get(axis).copied()).collect::<Option<Vec<_>>>();
+        let pick =
+            |from: &[Size]| perm.iter().map(|&axis| from.get(axis).copied()).collect::<Option<Vec<_>>>();
         Some(Self { dims: pick(&self.dims)?, strides: pick(&self.strides)?, ..self.clone() })
     }
 
@@ -104,7 +107,11 @@ impl Location {
         let mut strides = vec![Size::ZERO; missing];
         for (axis, &extent) in dims.iter().enumerate().skip(missing) {
             let (size, stride) = (self.dims[axis - missing], self.strides[axis - missing]);
-            let stride = if extent == Size::ONE && size == Size::ONE { stride } else { sizes.broadcast_stride(size, stride, extent) };
+            let stride = if extent == Size::ONE && size == Size::ONE {
+                stride
+            } else {
+                sizes.broadcast_stride(size, stride, extent)
+            };
             strides.push(stride);
         }
         Some(Self { dims: dims.to_vec(), strides, ..self.clone() })
@@ -127,11 +134,6 @@ impl Location {
         view.dims.insert(axis, Size::ONE);
         view.strides.insert(axis, stride);
         view
-    }
-
-    /// Whether it shares no element with `other`.
-    pub fn is_apart(&self, other: &Self) -> bool {
-        self.buffer != other.buffer || parts_apart(&self.parts, &other.parts)
     }
 }
 

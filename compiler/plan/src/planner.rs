@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::plan::{
-    Arg, Call, Evaluate, Guard, Slot, SlotId, SlotKind, Step, StepId, StepKind, Symbol, SymbolSource, TensorRef, View,
+    Arg, Call, Evaluate, Guard, Slot, SlotId, SlotKind, Step, StepId, StepKind, Symbol, SymbolSource,
+    TensorRef, View,
 };
 use lathe_ir::{ConstantId, Module};
 use lathe_ops::Op;
@@ -179,7 +180,13 @@ impl<'m> Planner<'m> {
     }
 
     /// The buffer of a constant in a packing.
-    pub fn constant_buffer(&mut self, constant: ConstantId, packing: Packing, dtype: DType, bytes: i64) -> BufferId {
+    pub fn constant_buffer(
+        &mut self,
+        constant: ConstantId,
+        packing: Packing,
+        dtype: DType,
+        bytes: i64,
+    ) -> BufferId {
         if let Some(&buffer) = self.constants.get(&(constant, packing)) {
             return buffer;
         }
@@ -269,7 +276,8 @@ impl<'m> Planner<'m> {
     ) -> StepId {
         let mut accesses: Vec<_> = inputs.iter().flatten().map(Access::read).collect();
         accesses.extend(outputs.iter().map(Access::write));
-        let inputs = inputs.iter().map(|input| input.as_ref().map(|location| self.tensor(location))).collect();
+        let inputs =
+            inputs.iter().map(|input| input.as_ref().map(|location| self.tensor(location))).collect();
         let outputs = outputs.iter().map(|location| self.tensor(location)).collect();
         let evaluate = Evaluate { op, inputs, outputs, begins_stage };
         let step = self.emit(StepKind::Evaluate(Box::new(evaluate)), &accesses, reason.into());
@@ -311,7 +319,8 @@ impl<'m> Planner<'m> {
         );
         shared
             && self.accesses.get(&access.buffer).is_some_and(|uses| {
-                uses.iter().any(|(parts, writes)| (access.writes || *writes) && !parts_apart(parts, &access.parts))
+                uses.iter()
+                    .any(|(parts, writes)| (access.writes || *writes) && !parts_apart(parts, &access.parts))
             })
     }
 
@@ -367,7 +376,9 @@ impl<'m> Planner<'m> {
     pub fn close_slots(&mut self, kept: &BTreeSet<SlotId>) {
         for buffer in &self.buffers {
             let (Some(slot), Some((first, last))) = (buffer.slot, buffer.live) else { continue };
-            if let SlotKind::Arena { first: slot_first, last: slot_last } = &mut self.slots[slot.0 as usize].kind {
+            if let SlotKind::Arena { first: slot_first, last: slot_last } =
+                &mut self.slots[slot.0 as usize].kind
+            {
                 *slot_first = first;
                 *slot_last = if kept.contains(&slot) { self.phase } else { last };
             }

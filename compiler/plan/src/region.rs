@@ -193,18 +193,3 @@ pub(crate) fn scalar_bits(tensor: &Tensor) -> Option<u64> {
     bits.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(u64::from_le_bytes(bits))
 }
-
-/// The number in a tensor of one element.
-pub(crate) fn scalar_of(tensor: &Tensor) -> Option<f64> {
-    let bits = scalar_bits(tensor)?;
-    Some(match tensor.dtype() {
-        DType::F32 => f64::from(f32::from_bits(bits as u32)),
-        DType::F64 => f64::from_bits(bits),
-        DType::Bool => (bits != 0) as u8 as f64,
-        DType::I8 => f64::from(bits as i8),
-        DType::I16 => f64::from(bits as i16),
-        DType::I32 => f64::from(bits as i32),
-        DType::I64 => bits as i64 as f64,
-        _ => bits as f64,
-    })
-}

@@ -1,15 +1,16 @@
 //! The function that is being planned: where its values lie and who still uses them.
 
-use lathe_ir::{Function, NodeId, Source, ValueId};
+use lathe_ir::{ConstantId, Function, NodeId, Source, ValueId};
+use lathe_tensor::Encoding;
 use rustc_hash::FxHashMap;
 
+use crate::PlanError;
 use crate::error::Refusal;
 use crate::location::{BufferId, Location};
-use crate::planner::{Access, BufferKind, Operand, Planner};
+use crate::planner::{BufferKind, Operand, Planner};
 use crate::region::RegionDraft;
 use crate::size::Size;
 use crate::weights::Packing;
-use crate::PlanError;
 
 /// Most elements of a tensor of sizes that is stored from the dims table.
 const MOST_KNOWN: usize = 64;
@@ -32,8 +33,7 @@ pub(crate) struct Scope<'m> {
 
 impl<'m> Scope<'m> {
     pub fn new(function: &'m Function, depth: u32) -> Self {
-        let mut remaining: Vec<_> =
-            (0..function.value_count()).map(|_| 0).collect();
+        let mut remaining: Vec<_> = (0..function.value_count()).map(|_| 0).collect();
         for id in function.node_ids() {
             for value in function.node(id).iter().flat_map(|node| node.inputs.iter().flatten()) {
                 remaining[value.index()] += 1;
@@ -106,40 +106,41 @@ impl Context<'_, '_> {
         known.into_iter().map(|size| self.planner.sizes.as_constant(size)).collect()
     }
 
-    /// The only element of a float or int constant.
-    pub fn scalar(&self, value: ValueId) -> Option<f64> {
-        let Source::Constant(id) = self.scope.function.value(value).source else { return None };
-        crate::region::scalar_of(&self.planner.module.constant(id).tensor)
-    }
-
     /// Where a value lies, by whatever strides. Tensors of sizes are stored on their first use as data.
     pub fn location(&mut self, value: ValueId) -> Result<Location, Refusal> {
         if let Some(location) = &self.scope.places[value.index()] {
             return Ok(location.clone());
         }
         if let Source::Constant(id) = self.scope.function.value(value).source {
-            let constant = self.planner.module.constant(id);
-            if constant.encoding != lathe_tensor::Encoding::Dense {
-                return Err(self.planner.unsupported("an encoded constant cannot be read as it is").into());
-            }
-            let dtype = constant.tensor.dtype();
-            let bytes = constant.tensor.bytes().len() as i64;
-            let dims: Vec<_> =
-                constant.tensor.shape().iter().map(|&size| self.planner.sizes.constant(size as i64)).collect();
-            let buffer = self.planner.constant_buffer(id, Packing::Dense, dtype, bytes);
-            let location = Location::dense(&mut self.planner.sizes, buffer, dtype, &dims);
+            let location = self.constant_location(id)?;
             self.place(value, location.clone());
             return Ok(location);
         }
         let known = match self.known(value) {
             Some(known) => known,
-            None => return Err(self.planner.bug(format!("value %{} was not made yet", value.index())).into()),
+            None => {
+                return Err(self.planner.bug(format!("value %{} was not made yet", value.index())).into());
+            }
         };
         self.store_sizes(value, &known)
     }
 
+    /// Where a constant lies as it is.
+    pub fn constant_location(&mut self, id: ConstantId) -> Result<Location, Refusal> {
+        let constant = self.planner.module.constant(id);
+        if constant.encoding != Encoding::Dense {
+            return Err(self.planner.unsupported("an encoded constant cannot be read as it is").into());
+        }
+        let dtype = constant.tensor.dtype();
+        let bytes = constant.tensor.bytes().len() as i64;
+        let dims: Vec<_> =
+            constant.tensor.shape().iter().map(|&size| self.planner.sizes.constant(size as i64)).collect();
+        let buffer = self.planner.constant_buffer(id, Packing::Dense, dtype, bytes);
+        Ok(Location::dense(&mut self.planner.sizes, buffer, dtype, &dims))
+    }
+
     /// Stores a tensor of sizes from the dims table.
-    fn store_sizes(&mut self, value: ValueId, known: &[Size]) -> Result<Location, Refusal> {
+    pub fn store_sizes(&mut self, value: ValueId, known: &[Size]) -> Result<Location, Refusal> {
         let dtype = self.scope.function.ty(value).dtype;
         let dims = self.dims(value)?;
         let location = self.destination(value, &dims, Fits::Dense)?;
@@ -219,18 +220,6 @@ impl Context<'_, '_> {
     pub fn dies(&self, buffer: BufferId, uses: usize) -> bool {
         let data = &self.planner.buffers[buffer.0 as usize];
         data.kind == BufferKind::Arena && data.depth == self.scope.depth && data.pending <= uses
-    }
-
-    /// Keeps a value's buffer live to here.
-    pub fn keep(&mut self, value: ValueId) {
-        if let Some(location) = &self.scope.places[value.index()] {
-            self.planner.touch(location.buffer);
-        }
-    }
-
-    /// An access for a step that is not a builtin call.
-    pub fn read_access(location: &Location) -> Access {
-        Access::read(location)
     }
 }
 

@@ -135,18 +135,6 @@ impl Sizes {
         self.stages[size.0 as usize]
     }
 
-    /// The run-time symbol, where the size is just one.
-    pub fn as_symbol(&self, size: Size) -> Option<u32> {
-        let polynomial = self.get(size);
-        match polynomial.terms.iter().next() {
-            Some((factors, 1)) if polynomial.constant == 0 && polynomial.terms.len() == 1 => match factors[..] {
-                [Factor::Symbol(index)] => Some(index),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
     pub(crate) fn get(&self, size: Size) -> &Rc<Polynomial> {
         &self.polynomials[size.0 as usize]
     }
@@ -200,7 +188,8 @@ impl Sizes {
             factors.sort_unstable();
             return self.intern(Polynomial { constant: 0, terms: BTreeMap::from([(factors, 1)]) });
         }
-        let mut product = Polynomial { constant: left.constant.saturating_mul(right.constant), ..Default::default() };
+        let mut product =
+            Polynomial { constant: left.constant.saturating_mul(right.constant), ..Default::default() };
         for (factors, &coefficient) in &left.terms {
             add_term(&mut product.terms, factors.clone(), coefficient.saturating_mul(right.constant));
         }
@@ -254,7 +243,13 @@ impl Sizes {
     pub fn min(&mut self, a: Size, b: Size) -> Size {
         match (self.as_constant(a), self.as_constant(b)) {
             _ if a == b => a,
-            (Some(x), Some(y)) => if x <= y { a } else { b },
+            (Some(x), Some(y)) => {
+                if x <= y {
+                    a
+                } else {
+                    b
+                }
+            }
             (Some(x), None) if x <= 0 && self.non_negative(b) => a,
             (None, Some(y)) if y <= 0 && self.non_negative(a) => b,
             _ => self.factor(Factor::Min(a.min(b), a.max(b))),
@@ -265,7 +260,13 @@ impl Sizes {
     pub fn max(&mut self, a: Size, b: Size) -> Size {
         match (self.as_constant(a), self.as_constant(b)) {
             _ if a == b => a,
-            (Some(x), Some(y)) => if x >= y { a } else { b },
+            (Some(x), Some(y)) => {
+                if x >= y {
+                    a
+                } else {
+                    b
+                }
+            }
             (Some(x), None) if x <= 0 && self.non_negative(b) => b,
             (None, Some(y)) if y <= 0 && self.non_negative(a) => a,
             _ => self.factor(Factor::Max(a.min(b), a.max(b))),
@@ -314,7 +315,9 @@ impl Sizes {
 
     fn divisible(&self, size: Size, by: i64) -> bool {
         let polynomial = self.get(size);
-        by > 0 && polynomial.constant % by == 0 && polynomial.terms.values().all(|coefficient| coefficient % by == 0)
+        by > 0
+            && polynomial.constant % by == 0
+            && polynomial.terms.values().all(|coefficient| coefficient % by == 0)
     }
 
     fn factor(&mut self, factor: Factor) -> Size {
@@ -325,7 +328,8 @@ impl Sizes {
         if let Some(&size) = self.ids.get(&polynomial) {
             return size;
         }
-        let stage = polynomial.terms.keys().flatten().map(|factor| self.factor_stage(factor)).max().unwrap_or(0);
+        let stage =
+            polynomial.terms.keys().flatten().map(|factor| self.factor_stage(factor)).max().unwrap_or(0);
         let polynomial = Rc::new(polynomial);
         let size = Size(self.polynomials.len() as u32);
         self.polynomials.push(Rc::clone(&polynomial));

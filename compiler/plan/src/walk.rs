@@ -106,7 +106,8 @@ impl<'m> Context<'_, 'm> {
                 } else {
                     self.planner.temporary(location.dtype, &dims, 0)
                 };
-                self.copy(&location, &target, "the output is row-major").map_err(|refusal| self.failure(refusal))?;
+                self.copy(&location, &target, "the output is row-major")
+                    .map_err(|refusal| self.failure(refusal))?;
                 target
             };
             ports.push(self.port(name.clone(), *value, &location));
@@ -130,11 +131,13 @@ impl<'m> Context<'_, 'm> {
     }
 
     fn guard(&mut self, condition: &GuardCondition, origin: String) -> Result<(), PlanError> {
-        let (GuardCondition::Equal(a, b) | GuardCondition::Broadcastable(a, b) | GuardCondition::AtLeast(a, b)) =
-            condition;
+        let (GuardCondition::Equal(a, b)
+        | GuardCondition::Broadcastable(a, b)
+        | GuardCondition::AtLeast(a, b)) = condition;
         let mut entry = |dim| {
             let size = self.planner.sizes.translate(dim).map_err(|symbol| {
-                self.planner.bug(format!("the guard `{origin}` uses symbol `{}` before its node", symbol.name()))
+                self.planner
+                    .bug(format!("the guard `{origin}` uses symbol `{}` before its node", symbol.name()))
             })?;
             let stage = self.planner.sizes.stage(size);
             Ok::<_, PlanError>((self.planner.table.entry(&self.planner.sizes, size), stage))
@@ -225,7 +228,9 @@ impl<'m> Context<'_, 'm> {
         for &output in &node.outputs {
             let dims = self.dims(output)?;
             let location = match begins {
-                Some(_) => self.planner.temporary(self.scope.function.ty(output).dtype, &dims, self.scope.depth),
+                Some(_) => {
+                    self.planner.temporary(self.scope.function.ty(output).dtype, &dims, self.scope.depth)
+                }
                 None => self.destination(output, &dims, Fits::Dense)?,
             };
             outputs.push(location);
@@ -247,7 +252,8 @@ impl<'m> Context<'_, 'm> {
                 if let Some(symbol) = dim.as_symbol()
                     && !self.planner.sizes.is_defined(symbol)
                 {
-                    let source = SymbolSource::Step { step: NO_STEP, output: output as u32, axis: axis as u32 };
+                    let source =
+                        SymbolSource::Step { step: NO_STEP, output: output as u32, axis: axis as u32 };
                     self.define(symbol, stage, source);
                     found = true;
                 }

@@ -56,19 +56,18 @@ impl Packing {
     /// The layout of convolution weights, where it is one.
     pub fn conv_layout(self) -> Option<PackedConv> {
         match self {
-            Packing::Conv { out_channels, channels, groups, kernel_h, kernel_w, transposed } => Some(PackedConv {
-                out_channels,
-                channels,
-                groups,
-                kernel_h,
-                kernel_w,
-                transposed: transposed.map(|(stride_h, stride_w, dilation_h, dilation_w)| TransposedSteps {
-                    stride_h,
-                    stride_w,
-                    dilation_h,
-                    dilation_w,
-                }),
-            }),
+            Packing::Conv { out_channels, channels, groups, kernel_h, kernel_w, transposed } => {
+                Some(PackedConv {
+                    out_channels,
+                    channels,
+                    groups,
+                    kernel_h,
+                    kernel_w,
+                    transposed: transposed.map(|(stride_h, stride_w, dilation_h, dilation_w)| {
+                        TransposedSteps { stride_h, stride_w, dilation_h, dilation_w }
+                    }),
+                })
+            }
             _ => None,
         }
     }
@@ -144,5 +143,6 @@ pub fn pack(module: &Module, weight: &PlannedWeight) -> Result<Tensor, PlanError
     };
     let packed = packed.map_err(|error| bad(error.to_string()))?;
     let bytes: Vec<u8> = packed.iter().flat_map(|element| element.to_le_bytes()).collect();
-    Tensor::new(DType::F32, vec![packed.len()], Buffer::copy_of(&bytes)).map_err(|error| bad(error.to_string()))
+    Tensor::new(DType::F32, vec![packed.len()], Buffer::copy_of(&bytes))
+        .map_err(|error| bad(error.to_string()))
 }

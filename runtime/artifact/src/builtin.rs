@@ -185,7 +185,7 @@ builtins! {
         x: input, indices: input, y: output, outer: int, axis: int, inner_bytes: int, count: int, index_bytes: int,
     }
     /// Resizes the last two axes of `planes` images. `mode` is a [`ResizeMode`], `coordinate` and `rounding` are codes of
-    /// [`crate::layout::resize`] (not `tf_crop_and_resize`); source position from `scale_*` (output over input). `cubic` is the cubic coefficient.
+    /// [`crate::layout::resize`] (not `tf_crop_and_resize`); source position from `scale_*` (output over input; 0 for the quotient of the sizes). `cubic` is the cubic coefficient.
     Resize "resize" {
         x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
         scale_h: float, scale_w: float, mode: int, coordinate: int, rounding: int, cubic: float,

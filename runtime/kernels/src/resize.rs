@@ -259,7 +259,7 @@ impl Kernel for args::Resize {
         let axis = |input: i64, output: i64, scale: f64| Axis {
             input: size(input),
             output: size(output),
-            scale,
+            scale: if scale == 0.0 { output as f64 / input as f64 } else { scale },
             coordinate,
             rounding,
             cubic: self.cubic as f32,

@@ -47,7 +47,11 @@ pub(super) fn region(context: &mut Context<'_, '_>, node: &Node, body: FunctionI
 
 type Results = Vec<(ValueId, ValueIndex)>;
 
-fn fused(context: &mut Context<'_, '_>, node: &Node, body: FunctionId) -> Result<(RegionDraft, Results), Refusal> {
+fn fused(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    body: FunctionId,
+) -> Result<(RegionDraft, Results), Refusal> {
     if !context.planner.options.native {
         return refuse("native steps are turned off");
     }
@@ -224,7 +228,9 @@ fn dying(
                 .iter()
                 .flatten()
                 .filter(|value| {
-                    context.scope.places[value.index()].as_ref().is_some_and(|place| place.buffer == input.buffer)
+                    context.scope.places[value.index()]
+                        .as_ref()
+                        .is_some_and(|place| place.buffer == input.buffer)
                 })
                 .count();
             input.dtype == dtype
@@ -245,7 +251,9 @@ pub(super) fn lower(
     args: &[Option<ValueIndex>],
     result: DType,
 ) -> Result<ValueIndex, String> {
-    let arg = |index: usize| args.get(index).copied().flatten().ok_or_else(|| format!("operand {index} is missing"));
+    let arg = |index: usize| {
+        args.get(index).copied().flatten().ok_or_else(|| format!("operand {index} is missing"))
+    };
     match op {
         Op::Unary(kind) => unary(draft, *kind, arg(0)?),
         Op::Binary(kind) => super::elementwise::binary(draft, *kind, arg(0)?, arg(1)?),
@@ -328,7 +336,12 @@ fn tile_function(kind: Unary) -> Option<TileFunction> {
     })
 }
 
-pub(super) fn binary(draft: &mut RegionDraft, kind: Binary, a: ValueIndex, b: ValueIndex) -> Result<ValueIndex, String> {
+pub(super) fn binary(
+    draft: &mut RegionDraft,
+    kind: Binary,
+    a: ValueIndex,
+    b: ValueIndex,
+) -> Result<ValueIndex, String> {
     let dtype = draft.dtype(a);
     let logical = matches!(kind, Binary::And | Binary::Or | Binary::Xor);
     if logical != (dtype == DType::Bool) {
@@ -374,7 +387,12 @@ fn power(draft: &mut RegionDraft, a: ValueIndex, b: ValueIndex) -> Result<ValueI
 }
 
 /// Integer remainders: `mod` has the divisor's sign, `fmod` the dividend's.
-fn remainder(draft: &mut RegionDraft, kind: Binary, a: ValueIndex, b: ValueIndex) -> Result<ValueIndex, String> {
+fn remainder(
+    draft: &mut RegionDraft,
+    kind: Binary,
+    a: ValueIndex,
+    b: ValueIndex,
+) -> Result<ValueIndex, String> {
     let dtype = draft.dtype(a);
     if !dtype.is_integer() {
         return Err(format!("loops have no {} of {dtype}", kind.name()));
@@ -396,7 +414,12 @@ fn remainder(draft: &mut RegionDraft, kind: Binary, a: ValueIndex, b: ValueIndex
     Ok(draft.select(fix, fixed, rest))
 }
 
-fn compare(draft: &mut RegionDraft, kind: Compare, a: ValueIndex, b: ValueIndex) -> Result<ValueIndex, String> {
+fn compare(
+    draft: &mut RegionDraft,
+    kind: Compare,
+    a: ValueIndex,
+    b: ValueIndex,
+) -> Result<ValueIndex, String> {
     if draft.dtype(a) == DType::Bool {
         if kind != Compare::Equal {
             return Err("loops do not order bools".into());

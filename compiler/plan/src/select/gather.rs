@@ -51,7 +51,12 @@ pub(super) fn gather(context: &mut Context<'_, '_>, node: &Node, gather: &Gather
 }
 
 /// A scalar index that is a constant is a view; whether it lies within the axis is checked once a shape.
-fn one_slice(context: &mut Context<'_, '_>, node: &Node, axis: usize, dims: &[Size]) -> Result<bool, Refusal> {
+fn one_slice(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    axis: usize,
+    dims: &[Size],
+) -> Result<bool, Refusal> {
     let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
     if context.scope.depth > 0 || !context.dims(indices)?.is_empty() {
         return Ok(false);

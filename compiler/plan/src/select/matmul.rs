@@ -122,7 +122,8 @@ fn epilogue(
 
 /// The constant behind a location, where it is one whole matrix, perhaps transposed.
 fn constant_matrix(context: &mut Context<'_, '_>, location: &Location) -> Option<ConstantMatrix> {
-    let BufferKind::Constant(constant, Packing::Dense) = context.planner.buffers[location.buffer.0 as usize].kind
+    let BufferKind::Constant(constant, Packing::Dense) =
+        context.planner.buffers[location.buffer.0 as usize].kind
     else {
         return None;
     };
@@ -169,8 +170,13 @@ fn packed(
     let dims = context.dims(output)?;
     let target = context.destination(output, &dims, Fits::Rows)?;
     // A vector on the left gives an output without rows.
-    let whole = if left.rank() == 1 { target.with_unit_axis(target.rank().saturating_sub(1)) } else { target.clone() };
-    let (Some((m, a_stride)), Some((_, c_stride))) = (rows(context, &left, k), rows(context, &whole, n)) else {
+    let whole = if left.rank() == 1 {
+        target.with_unit_axis(target.rank().saturating_sub(1))
+    } else {
+        target.clone()
+    };
+    let (Some((m, a_stride)), Some((_, c_stride))) = (rows(context, &left, k), rows(context, &whole, n))
+    else {
         return Err(context.planner.bug("rows do not merge").into());
     };
     let residual_stride = match &epilogue.residual {

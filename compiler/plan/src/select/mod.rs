@@ -92,7 +92,8 @@ impl Context<'_, '_> {
 
     /// Operand `index`, which the op requires.
     pub fn required(&self, node: &Node, index: usize) -> Result<ValueId, Refusal> {
-        self.operand(node, index).ok_or_else(|| self.planner.bug(format!("operand {index} is missing")).into())
+        self.operand(node, index)
+            .ok_or_else(|| self.planner.bug(format!("operand {index} is missing")).into())
     }
 
     /// Output `index`.
@@ -126,10 +127,5 @@ impl Context<'_, '_> {
         let outer = self.planner.sizes.product(&dims[..axis]);
         let inner = self.planner.sizes.product(&dims[axis + 1..]);
         (outer, dims[axis], inner)
-    }
-
-    /// A size as printed in reasons.
-    pub fn shown(&self, size: Size) -> String {
-        self.planner.sizes.as_constant(size).map_or_else(|| "?".to_string(), |value| value.to_string())
     }
 }

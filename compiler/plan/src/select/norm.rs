@@ -14,7 +14,12 @@ use crate::scope::{Context, Fits};
 use crate::size::Size;
 
 /// A scale or bias of exactly `count` elements.
-fn vector(context: &mut Context<'_, '_>, value: ValueId, count: Size, what: &str) -> Result<Location, Refusal> {
+fn vector(
+    context: &mut Context<'_, '_>,
+    value: ValueId,
+    count: Size,
+    what: &str,
+) -> Result<Location, Refusal> {
     let location = context.dense(value)?;
     if context.planner.sizes.product(&location.dims) != count {
         return refuse(format!("the {what} is broadcast"));
@@ -87,7 +92,11 @@ pub(super) fn softmax(context: &mut Context<'_, '_>, node: &Node, softmax: &Soft
 }
 
 /// Inference: `(x - mean) * (scale / sqrt(var + epsilon)) + bias`, by channel.
-pub(super) fn batch_norm(context: &mut Context<'_, '_>, node: &Node, norm: &BatchNorm) -> Result<(), Refusal> {
+pub(super) fn batch_norm(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    norm: &BatchNorm,
+) -> Result<(), Refusal> {
     if norm.training {
         return refuse("training statistics");
     }
@@ -132,7 +141,11 @@ pub(super) fn instance_norm(context: &mut Context<'_, '_>, node: &Node, epsilon:
     grouped(context, node, epsilon, dims[1], Size::ONE)
 }
 
-pub(super) fn group_norm(context: &mut Context<'_, '_>, node: &Node, norm: &GroupNorm) -> Result<(), Refusal> {
+pub(super) fn group_norm(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    norm: &GroupNorm,
+) -> Result<(), Refusal> {
     let x = context.required(node, 0)?;
     let dims = context.dims(x)?;
     let channels = dims.get(1).and_then(|&size| context.planner.sizes.as_constant(size));

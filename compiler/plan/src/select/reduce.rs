@@ -36,7 +36,10 @@ pub(super) fn reduce(context: &mut Context<'_, '_>, node: &Node, reduce: &Reduce
         (None, None) => Vec::new(),
     };
     if axes.is_empty() && reduce.noop_with_empty_axes {
-        return if matches!(kind, Reduction::Sum | Reduction::Mean | Reduction::Max | Reduction::Min | Reduction::Prod) {
+        return if matches!(
+            kind,
+            Reduction::Sum | Reduction::Mean | Reduction::Max | Reduction::Min | Reduction::Prod
+        ) {
             shape::same(context, node)
         } else {
             refuse("no axes")

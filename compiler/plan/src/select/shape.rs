@@ -56,7 +56,11 @@ pub(super) fn reshape(context: &mut Context<'_, '_>, node: &Node) -> Result<(), 
     Ok(())
 }
 
-pub(super) fn transpose(context: &mut Context<'_, '_>, node: &Node, transpose: &Transpose) -> Result<(), Refusal> {
+pub(super) fn transpose(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    transpose: &Transpose,
+) -> Result<(), Refusal> {
     let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
     context.require_addressable(x)?;
     match context.location(x)?.transposed(&transpose.perm) {
@@ -96,7 +100,8 @@ pub(super) fn slice(context: &mut Context<'_, '_>, node: &Node) -> Result<(), Re
     let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
     context.require_addressable(x)?;
     let mut view = context.location(x)?;
-    let (starts, axes, steps) = (context.required(node, 1)?, context.operand(node, 3), context.operand(node, 4));
+    let (starts, axes, steps) =
+        (context.required(node, 1)?, context.operand(node, 3), context.operand(node, 4));
     let Some(starts) = context.known(starts) else { return refuse("the starts depend on data") };
     let axes = match axes {
         Some(axes) => context.constants(axes),
@@ -211,7 +216,8 @@ pub(super) fn sizes(context: &mut Context<'_, '_>, node: &Node, op: &Op) -> Resu
     let elements = match op {
         Op::Shape(shape) => {
             let rank = dims.len() as i64;
-            let clamp = |axis: i64| (if axis < 0 { axis.saturating_add(rank) } else { axis }).clamp(0, rank) as usize;
+            let clamp =
+                |axis: i64| (if axis < 0 { axis.saturating_add(rank) } else { axis }).clamp(0, rank) as usize;
             let (start, end) = (clamp(shape.start), clamp(shape.end.unwrap_or(rank)));
             dims.get(start..end.max(start)).unwrap_or(&[]).to_vec()
         }
@@ -277,12 +283,8 @@ pub(super) fn fill(
     bits: u64,
     reason: &str,
 ) {
-    let operands = [
-        Operand::Write(target),
-        Operand::Int(bytes as i64),
-        Operand::Size(count),
-        Operand::Int(bits as i64),
-    ];
+    let operands =
+        [Operand::Write(target), Operand::Int(bytes as i64), Operand::Size(count), Operand::Int(bits as i64)];
     context.planner.call(Builtin::Fill, &operands, reason);
 }
 

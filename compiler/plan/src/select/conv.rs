@@ -1,0 +1,242 @@
+//! Convolutions over one or two spatial axes with constant weights.
+
+use lathe_artifact::builtin::Builtin;
+use lathe_ir::Node;
+use lathe_ops::conv::{Conv, ConvTranspose, Padding};
+use lathe_ops::elementwise::Activation;
+
+use super::matmul::{activation_code, packed_location};
+use crate::error::{Refusal, refuse};
+use crate::location::Location;
+use crate::planner::{BufferKind, Operand};
+use crate::scope::{Context, Fits};
+use crate::size::Size;
+use crate::weights::Packing;
+
+/// A window over two spatial axes; one axis has height 1.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    pub kernel: [i64; 2],
+    pub strides: [i64; 2],
+    pub dilations: [i64; 2],
+}
+
+/// Attributes of one or two axes as two; `None` where there are more.
+pub(super) fn pair<T: Copy>(axes: &[T], first: T) -> Option<[T; 2]> {
+    match *axes {
+        [width] => Some([first, width]),
+        [height, width] => Some([height, width]),
+        _ => None,
+    }
+}
+
+pub(super) fn window(kernel: &[usize], strides: &[usize], dilations: &[usize]) -> Result<Window, Refusal> {
+    let numbers = |axes: &[usize]| pair(axes, 1).map(|pair| pair.map(|value| value as i64));
+    match (numbers(kernel), numbers(strides), numbers(dilations)) {
+        (Some(kernel), Some(strides), Some(dilations)) => Ok(Window { kernel, strides, dilations }),
+        _ => refuse("the builtin has one or two spatial axes"),
+    }
+}
+
+/// `[batch, channels, height, width]` of an image of one or two spatial axes.
+pub(super) fn image(dims: &[Size]) -> Option<[Size; 4]> {
+    match *dims {
+        [batch, channels, width] => Some([batch, channels, Size::ONE, width]),
+        [batch, channels, height, width] => Some([batch, channels, height, width]),
+        _ => None,
+    }
+}
+
+/// Cells before and after each axis.
+pub(super) fn pads(
+    context: &mut Context<'_, '_>,
+    padding: &Padding,
+    window: &Window,
+    input: [Size; 2],
+    output: [Size; 2],
+) -> Result<([Size; 2], [Size; 2]), Refusal> {
+    if let Padding::Explicit { begins, ends } = padding {
+        let both = (pair(begins, 0), pair(ends, 0));
+        let (Some(begins), Some(ends)) = both else {
+            return refuse("the builtin has one or two spatial axes");
+        };
+        return Ok((begins.map(|pad| context.size_of(pad)), ends.map(|pad| context.size_of(pad))));
+    }
+    let (mut begins, mut ends) = ([Size::ZERO; 2], [Size::ZERO; 2]);
+    for axis in 0..2 {
+        let sizes = &mut context.planner.sizes;
+        // The last window begins at `(output - 1) * stride` and covers `(kernel - 1) * dilation + 1` cells.
+        let last = sizes.add_constant(output[axis], -1);
+        let last = sizes.mul_constant(last, window.strides[axis]);
+        let reach = sizes.add_constant(last, (window.kernel[axis] - 1) * window.dilations[axis] + 1);
+        let total = sizes.sub(reach, input[axis]);
+        let total = sizes.max(total, Size::ZERO);
+        let two = sizes.constant(2);
+        let half = sizes.floor_div(total, two);
+        let rest = sizes.sub(total, half);
+        (begins[axis], ends[axis]) = if *padding == Padding::SameUpper { (half, rest) } else { (rest, half) };
+    }
+    Ok((begins, ends))
+}
+
+pub(super) fn conv(context: &mut Context<'_, '_>, node: &Node, conv: &Conv) -> Result<(), Refusal> {
+    let (constant, shape) = constant_weights(context, node)?;
+    let [out_channels, _, ref kernel @ ..] = shape[..] else { return refuse("weights without channels") };
+    let window = window(kernel, &conv.strides, &conv.dilations)?;
+    let Geometry { source, target, input, output } = geometry(context, node)?;
+    let (begins, _) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
+    let packing = Packing::Conv {
+        out_channels,
+        channels: shape[1].saturating_mul(conv.groups),
+        groups: conv.groups,
+        kernel_h: window.kernel[0] as usize,
+        kernel_w: window.kernel[1] as usize,
+        transposed: None,
+    };
+    let weight = packed_location(context, constant, packing)?;
+    let reason =
+        format!("{out_channels} channels of {}x{}: packed blocks", window.kernel[0], window.kernel[1]);
+    let call = Call { builtin: Builtin::Conv, source, weight, target, input, output, window, begins };
+    emit(context, node, call, conv.groups, &conv.activation, &reason)
+}
+
+pub(super) fn conv_transpose(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    conv: &ConvTranspose,
+) -> Result<(), Refusal> {
+    if conv.output_shape.is_some() || !matches!(conv.padding, Padding::Explicit { .. }) {
+        return refuse("padding that follows from the output's size");
+    }
+    let (constant, shape) = constant_weights(context, node)?;
+    let [channels, _, ref kernel @ ..] = shape[..] else { return refuse("weights without channels") };
+    let window = window(kernel, &conv.strides, &conv.dilations)?;
+    let Geometry { source, target, input, output } = geometry(context, node)?;
+    let (begins, _) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
+    let out_channels = shape[1].saturating_mul(conv.groups);
+    let steps = |axis: usize| (window.strides[axis] as usize, window.dilations[axis] as usize);
+    let packing = Packing::Conv {
+        out_channels,
+        channels,
+        groups: conv.groups,
+        kernel_h: window.kernel[0] as usize,
+        kernel_w: window.kernel[1] as usize,
+        transposed: Some((steps(0).0, steps(1).0, steps(0).1, steps(1).1)),
+    };
+    let weight = packed_location(context, constant, packing)?;
+    let call =
+        Call { builtin: Builtin::ConvTranspose, source, weight, target, input, output, window, begins };
+    emit(context, node, call, conv.groups, &conv.activation, "cells of equal residue: packed classes")
+}
+
+/// A convolution with everything but its epilogue.
+struct Call {
+    builtin: Builtin,
+    source: Location,
+    weight: Location,
+    target: Location,
+    input: [Size; 4],
+    output: [Size; 4],
+    window: Window,
+    begins: [Size; 2],
+}
+
+fn emit(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    call: Call,
+    groups: usize,
+    activation: &Activation,
+    reason: &str,
+) -> Result<(), Refusal> {
+    let bias = match context.operand(node, 2) {
+        Some(value) => Some(context.dense(value)?),
+        None => None,
+    };
+    let residual = match context.operand(node, 3) {
+        Some(value) => Some(context.dense(value)?),
+        None => None,
+    };
+    if residual.as_ref().is_some_and(|residual| residual.dims != call.target.dims) {
+        return refuse("the residual is broadcast");
+    }
+    let (code, alpha, beta) = activation_code(activation);
+    let (input, output, window) = (call.input, call.output, call.window);
+    let operands = [
+        Operand::Read(&call.source),
+        Operand::Read(&call.weight),
+        bias.as_ref().map_or(Operand::Null, Operand::Read),
+        residual.as_ref().map_or(Operand::Null, Operand::Read),
+        Operand::Write(&call.target),
+        Operand::Size(input[0]),
+        Operand::Size(input[1]),
+        Operand::Size(input[2]),
+        Operand::Size(input[3]),
+        Operand::Size(output[1]),
+        Operand::Size(output[2]),
+        Operand::Size(output[3]),
+        Operand::Int(groups as i64),
+        Operand::Int(window.kernel[0]),
+        Operand::Int(window.kernel[1]),
+        Operand::Int(window.strides[0]),
+        Operand::Int(window.strides[1]),
+        Operand::Int(window.dilations[0]),
+        Operand::Int(window.dilations[1]),
+        Operand::Size(call.begins[0]),
+        Operand::Size(call.begins[1]),
+        Operand::Int(code as i64),
+        Operand::Float(alpha),
+        Operand::Float(beta),
+    ];
+    context.planner.call(call.builtin, &operands, reason);
+    let output = context.output(node, 0)?;
+    context.place(output, call.target);
+    Ok(())
+}
+
+/// Source and target images with their sizes.
+pub(super) struct Geometry {
+    pub source: Location,
+    pub target: Location,
+    pub input: [Size; 4],
+    pub output: [Size; 4],
+}
+
+pub(super) fn geometry(context: &mut Context<'_, '_>, node: &Node) -> Result<Geometry, Refusal> {
+    let (x, y) = (context.required(node, 0)?, context.output(node, 0)?);
+    let (before, after) = (context.dims(x)?, context.dims(y)?);
+    let (Some(input), Some(output)) = (image(&before), image(&after)) else {
+        return refuse("the builtin has one or two spatial axes");
+    };
+    let source = context.dense(x)?;
+    let target = context.destination(y, &after, Fits::Dense)?;
+    Ok(Geometry { source, target, input, output })
+}
+
+/// The constant and shape of the weights.
+fn constant_weights(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+) -> Result<(lathe_ir::ConstantId, Vec<usize>), Refusal> {
+    context.require_f32(node)?;
+    let weight = context.required(node, 1)?;
+    let location = context.location(weight)?;
+    let kind = context.planner.buffers[location.buffer.0 as usize].kind.clone();
+    let BufferKind::Constant(constant, Packing::Dense) = kind else {
+        return refuse("the weights are computed");
+    };
+    let dims: Option<Vec<_>> = location
+        .dims
+        .iter()
+        .map(|&size| context.planner.sizes.as_constant(size).and_then(|size| usize::try_from(size).ok()))
+        .collect();
+    match dims {
+        Some(dims) if location.offset == Size::ZERO && location.is_dense(&mut context.planner.sizes) => {
+            if !(3..=4).contains(&dims.len()) {
+                return refuse("the builtin has one or two spatial axes");
+            }
+            Ok((constant, dims))
+        }
+        _ => refuse("the weights are a view"),
+    }
+}
