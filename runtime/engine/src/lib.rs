@@ -27,6 +27,7 @@ pub use cancel::CancelToken;
 pub use error::RuntimeError;
 pub use lathe_artifact::{LoadMode, Trust};
 pub use lathe_kernels::isa::Isa;
+pub use lathe_kernels::measure;
 pub use model::{LoadOptions, Model};
 pub use outputs::{Outputs, RunStats, StepTime};
 pub use ports::port_type;

@@ -5,6 +5,7 @@
 
 pub mod failpoint;
 pub mod isa;
+pub mod measure;
 
 mod elementwise;
 mod gather;

@@ -1,0 +1,10 @@
+//! Canonical passes: one form for what exporters write in many.
+
+pub(crate) mod common_subexpressions;
+pub(crate) mod dead_code;
+pub(crate) mod fold_constants;
+pub(crate) mod fold_shapes;
+pub(crate) mod merge_casts;
+pub(crate) mod merge_reshapes;
+pub(crate) mod merge_transposes;
+pub(crate) mod no_ops;

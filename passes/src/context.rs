@@ -1,0 +1,83 @@
+//! What a rule sees: one function, read-only.
+
+use lathe_ir::{
+    Answer, Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, ValueId, ValueType,
+};
+use lathe_ops::Op;
+use lathe_tensor::{DType, Tensor};
+
+/// A function of a module, for reading.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The module.
+    pub module: &'a Module,
+    /// The function that is rewritten.
+    pub function: FunctionId,
+}
+
+impl<'a> Context<'a> {
+    /// The function.
+    pub fn body(&self) -> &'a Function {
+        self.module.function(self.function)
+    }
+
+    /// The op of the table that makes a value, with its node.
+    pub fn producer(&self, value: ValueId) -> Option<(NodeId, &'a Node, &'a Op)> {
+        let (id, node) = self.body().producer(value)?;
+        match &node.operation {
+            Operation::Op(op) => Some((id, node, op)),
+            _ => None,
+        }
+    }
+
+    /// The type of a value.
+    pub fn ty(&self, value: ValueId) -> &'a ValueType {
+        self.body().ty(value)
+    }
+
+    /// The dense tensor of a constant value.
+    pub fn constant(&self, value: ValueId) -> Option<&'a Tensor> {
+        match self.body().value(value).source {
+            Source::Constant(id) => {
+                let constant = self.module.constant(id);
+                (constant.encoding == lathe_tensor::Encoding::Dense).then_some(&constant.tensor)
+            }
+            _ => None,
+        }
+    }
+
+    /// The elements of a constant f32 value.
+    pub fn constant_f32(&self, value: ValueId) -> Option<Vec<f32>> {
+        self.constant(value)?.to_slice::<f32>().ok().map(|elements| elements.into_owned())
+    }
+
+    /// The one element of a constant of one element, as f64.
+    pub fn scalar(&self, value: ValueId) -> Option<f64> {
+        let tensor = self.constant(value)?;
+        if tensor.len() != 1 {
+            return None;
+        }
+        match tensor.dtype() {
+            DType::F32 => tensor.to_slice::<f32>().ok().map(|elements| f64::from(elements[0])),
+            DType::F64 => tensor.to_slice::<f64>().ok().map(|elements| elements[0]),
+            DType::I32 => tensor.to_slice::<i32>().ok().map(|elements| f64::from(elements[0])),
+            DType::I64 => tensor.to_slice::<i64>().ok().map(|elements| elements[0] as f64),
+            _ => None,
+        }
+    }
+
+    /// Whether exactly one operand uses the value and the function does not return it.
+    pub fn single_use(&self, value: ValueId) -> bool {
+        self.body().users(value).len() == 1 && !self.body().is_output(value)
+    }
+
+    /// Whether two values provably have the same sizes.
+    pub fn same_dims(&self, a: ValueId, b: ValueId) -> bool {
+        dims_equal(&self.ty(a).dims, &self.ty(b).dims)
+    }
+}
+
+/// Whether two lists of sizes are provably equal.
+pub fn dims_equal(a: &[Dim], b: &[Dim]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b) == Answer::Yes)
+}

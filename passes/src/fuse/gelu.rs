@@ -1,0 +1,73 @@
+//! `x / 2 * (1 + erf(x / sqrt(2))) -> gelu(x)` and
+//! `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ^ 3))) -> gelu {tanh=true}(x)`
+//!
+//! In every order that exporters write the product. Refuses where an inner value is used elsewhere.
+//! Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, SQRT_2};
+
+use lathe_ir::{NodeId, Operation};
+use lathe_ops::Op;
+use lathe_ops::elementwise::{Binary, Gelu, Unary};
+
+use crate::pattern::{Pattern, any, binary, first_match, scalar, unary};
+use crate::{Context, Proposal, Rewrite, Rule};
+
+pub(crate) struct GeluFusion;
+
+impl Rule for GeluFusion {
+    fn name(&self) -> &'static str {
+        "fuse_gelu"
+    }
+
+    fn propose(&self, context: Context<'_>, id: NodeId) -> Proposal {
+        let Some(node) = context.body().node(id) else { return Proposal::NoMatch };
+        let (Operation::Op(Op::Binary(Binary::Mul)), [output]) = (&node.operation, &node.outputs[..]) else {
+            return Proposal::NoMatch;
+        };
+        let forms = [(false, erf_forms()), (true, tanh_forms())];
+        let matched =
+            forms.iter().find_map(|(tanh, forms)| Some((*tanh, first_match(context, forms, *output)?)));
+        let Some((tanh, found)) = matched else { return Proposal::NoMatch };
+        if !found.is_closed(context) {
+            return Proposal::because("a value inside is used elsewhere");
+        }
+        let Some(x) = found.get("x") else { return Proposal::NoMatch };
+        let mut rewrite = Rewrite::new(&node.name);
+        let new = rewrite.node(Op::Gelu(Gelu { tanh }), &[Rewrite::value(x)]);
+        rewrite.replace(*output, new)
+    }
+}
+
+fn x() -> Pattern {
+    any("x")
+}
+
+/// The product `x / 2 * gate` in every order.
+fn halved(gate: &dyn Fn() -> Pattern) -> Vec<Pattern> {
+    vec![
+        (x() * gate()) * 0.5,
+        (x() * 0.5) * gate(),
+        x() * (gate() * 0.5),
+        (x() / 2.0) * gate(),
+        (x() * gate()) / 2.0,
+    ]
+}
+
+fn erf_forms() -> Vec<Pattern> {
+    let divided = || unary(Unary::Erf, x() / SQRT_2) + 1.0;
+    let multiplied = || unary(Unary::Erf, x() * FRAC_1_SQRT_2) + 1.0;
+    [halved(&divided), halved(&multiplied)].concat()
+}
+
+fn tanh_forms() -> Vec<Pattern> {
+    let cubes: [fn() -> Pattern; 3] =
+        [|| binary(Binary::Pow, x(), scalar(3.0)), || (x() * x()) * x(), || x() * (x() * x())];
+    cubes
+        .iter()
+        .flat_map(|cube| {
+            let gate = move || unary(Unary::Tanh, (x() + cube() * 0.044715) * FRAC_2_PI.sqrt()) + 1.0;
+            halved(&gate)
+        })
+        .collect()
+}

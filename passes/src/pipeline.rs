@@ -1,0 +1,43 @@
+//! The phases: literal lists. The order within a list is the order in which passes run.
+
+use crate::driver::Pass;
+use crate::{canonical, fuse};
+
+/// Turns exporters' habits into one form: constants and shapes folded, no-ops gone, affine maps inside weights.
+pub const CANONICAL: &[Pass] = &[
+    Pass::Rule(&canonical::fold_constants::FoldConstants),
+    Pass::Rule(&canonical::fold_shapes::FoldShapes),
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Rule(&canonical::merge_casts::MergeCasts),
+    Pass::Rule(&canonical::merge_transposes::MergeTransposes),
+    Pass::Rule(&canonical::merge_reshapes::MergeReshapes),
+    Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
+    Pass::Function(&canonical::dead_code::DeadCode),
+];
+
+/// Recognises high-level ops in their decompositions.
+pub const FUSE: &[Pass] = &[
+    Pass::Rule(&fuse::layer_norm::LayerNormFusion),
+    Pass::Rule(&fuse::softmax::SoftmaxFusion),
+    Pass::Rule(&fuse::gelu::GeluFusion),
+    Pass::Rule(&fuse::silu::SiluFusion),
+    Pass::Rule(&fuse::hard_swish::HardSwishFusion),
+    Pass::Rule(&fuse::linear::LinearFusion),
+    Pass::Rule(&fuse::batch_norm::BatchNormFolding),
+    Pass::Rule(&fuse::affine::AffineFolding),
+    Pass::Rule(&fuse::affine_forward::AffineForwarding),
+    // After the affine maps are gone the activation is the layer's next neighbour.
+    Pass::Rule(&fuse::activation::ActivationFusion),
+    Pass::Rule(&fuse::residual::ResidualFusion),
+    // A second round: what stood between two layers may have moved into the weights.
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Function(&canonical::dead_code::DeadCode),
+];
+
+/// The last step before planning: what is left of elementwise chains becomes regions.
+pub const LOWER: &[Pass] = &[Pass::Function(&fuse::regions::RegionFusion)];
+
+/// The pipeline of `compile`.
+pub fn standard() -> Vec<Pass> {
+    [CANONICAL, FUSE, LOWER].concat()
+}

@@ -1,0 +1,129 @@
+//! What a plan takes for given sizes of its inputs: memory of the arena, floating-point operations, bytes of weights.
+
+use crate::arena::{self, Buffer};
+use crate::builtin::Builtin;
+use crate::plan::{Arg, Call, DimExpr, DimId, Plan, SlotKind, Step, StepKind, SymbolSource};
+
+/// What a plan takes for given sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Bytes of the arena.
+    pub arena_peak_bytes: u64,
+    /// Bytes that no placement of the buffers goes below.
+    pub arena_lower_bound_bytes: u64,
+    /// Floating-point operations of matrix products and convolutions, two a multiply-add.
+    pub flops: u64,
+    /// Bytes of the weights that a run reads.
+    pub weight_bytes: u64,
+}
+
+impl Plan {
+    /// What the plan takes when axis `axis` of input `input` has size `size(input, axis)`. Sizes that depend on data count as 0.
+    pub fn estimate(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Estimate {
+        let dims = self.known_dims(size);
+        let value = |id: DimId| dims.get(id.0 as usize).copied().flatten();
+        let bytes = |id: DimId| value(id).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        let mut buffers = Vec::new();
+        let mut estimate = Estimate::default();
+        for slot in &self.slots {
+            match slot.kind {
+                SlotKind::Arena { first, last } => buffers.push(Buffer { bytes: bytes(slot.bytes), first, last }),
+                SlotKind::Weight(_) => estimate.weight_bytes = estimate.weight_bytes.saturating_add(bytes(slot.bytes)),
+                _ => {}
+            }
+        }
+        estimate.arena_peak_bytes = arena::assign(&buffers).peak;
+        estimate.arena_lower_bound_bytes = arena::lower_bound(&buffers);
+        estimate.flops = flops(&self.steps, &value);
+        estimate
+    }
+
+    /// The entries of the dims table that follow from the inputs.
+    fn known_dims(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<Option<i64>> {
+        let mut dims: Vec<Option<i64>> = Vec::with_capacity(self.dims.len());
+        for expression in &self.dims {
+            let get = |id: &DimId| dims.get(id.0 as usize).copied().flatten();
+            let both = |a: &DimId, b: &DimId| Some((get(a)?, get(b)?));
+            let value = match expression {
+                DimExpr::Const(value) => Some(*value),
+                DimExpr::Symbol(symbol) => match self.symbols.get(*symbol as usize).map(|symbol| symbol.source) {
+                    Some(SymbolSource::Input { input, axis }) => size(input as usize, axis as usize),
+                    _ => None,
+                },
+                DimExpr::Add(a, b) => both(a, b).and_then(|(a, b)| a.checked_add(b)),
+                DimExpr::Mul(a, b) => both(a, b).and_then(|(a, b)| a.checked_mul(b)),
+                DimExpr::FloorDiv(a, b) => both(a, b).and_then(|(a, b)| floor_div(a, b)),
+                DimExpr::Mod(a, b) => both(a, b).and_then(|(a, b)| a.checked_sub(b.checked_mul(floor_div(a, b)?)?)),
+                DimExpr::Min(a, b) => both(a, b).map(|(a, b)| a.min(b)),
+                DimExpr::Max(a, b) => both(a, b).map(|(a, b)| a.max(b)),
+                DimExpr::Broadcast(a, b) => both(a, b).map(|(a, b)| if a == 1 { b } else { a }),
+                DimExpr::BroadcastStride { size, stride } => {
+                    both(size, stride).map(|(size, stride)| if size == 1 { 0 } else { stride })
+                }
+                DimExpr::Copy(a) => get(a),
+            };
+            dims.push(value);
+        }
+        dims
+    }
+}
+
+fn floor_div(a: i64, b: i64) -> Option<i64> {
+    if b == 0 {
+        return Some(0);
+    }
+    let quotient = a.checked_div(b)?;
+    let below = a % b != 0 && (a < 0) != (b < 0);
+    Some(if below { quotient - 1 } else { quotient })
+}
+
+/// Of both branches of an `if` the larger counts.
+fn flops(steps: &[Step], value: &dyn Fn(DimId) -> Option<i64>) -> u64 {
+    steps
+        .iter()
+        .map(|step| match &step.kind {
+            StepKind::Call(call) => call_flops(call, value).unwrap_or(0),
+            StepKind::If { then_steps, else_steps, .. } => flops(then_steps, value).max(flops(else_steps, value)),
+            _ => 0,
+        })
+        .fold(0, u64::saturating_add)
+}
+
+fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> {
+    let int = |name: &str| -> Option<u64> {
+        let index = call.builtin.fields().iter().position(|(field, _)| *field == name)?;
+        match call.args.get(index)? {
+            Arg::Int(value) => u64::try_from(*value).ok(),
+            Arg::Dim(id) => u64::try_from(value(*id)?).ok(),
+            _ => None,
+        }
+    };
+    let product = |names: &[&str]| names.iter().try_fold(2u64, |product, name| product.checked_mul(int(name)?));
+    match call.builtin {
+        Builtin::MatMulPacked => product(&["m", "n", "k"]),
+        Builtin::MatMulStrided => {
+            let rank = int("batch_rank")?;
+            let index = call.builtin.fields().iter().position(|(field, _)| *field == "batch")?;
+            let batch = match call.args.get(index)? {
+                Arg::Dims(first) => (0..u32::try_from(rank).ok()?).try_fold(1u64, |product, axis| {
+                    product.checked_mul(u64::try_from(value(DimId(first.0.checked_add(axis)?))?).ok()?)
+                })?,
+                _ => 1,
+            };
+            product(&["m", "n", "k"])?.checked_mul(batch)
+        }
+        Builtin::Conv => {
+            let channels = int("channels")?.checked_div(int("groups")?)?;
+            product(&["batch", "out_channels", "out_height", "out_width", "kernel_h", "kernel_w"])?.checked_mul(channels)
+        }
+        Builtin::ConvTranspose => {
+            let channels = int("out_channels")?.checked_div(int("groups")?)?;
+            product(&["batch", "channels", "height", "width", "kernel_h", "kernel_w"])?.checked_mul(channels)
+        }
+        Builtin::Lstm => {
+            let inner = int("input")?.checked_add(int("hidden")?)?.checked_mul(4)?;
+            product(&["seq", "batch", "hidden"])?.checked_mul(inner)
+        }
+        _ => None,
+    }
+}
