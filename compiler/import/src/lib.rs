@@ -1,1 +1,59 @@
-//! Importers: a model file becomes a module.
+//! Importers: a model file becomes a [`lathe_ir::Module`].
+//!
+//! [`import`] chooses by the file; [`import_onnx`] reads ONNX (opsets 1 to 28 of `ai.onnx`). Whatever an exporter wrote,
+//! the result has one meaning: opset differences are gone, constants share the mapped file, sizes are symbolic.
+#![forbid(unsafe_code)]
+
+mod error;
+mod onnx;
+
+pub use error::{ImportError, UnsupportedOperator};
+
+use std::path::Path;
+
+use lathe_ir::Module;
+
+use crate::error::Fault;
+
+/// What the caller may choose.
+#[derive(Clone, Debug)]
+pub struct ImportOptions {
+    /// Bytes that messages, constants that are not mapped and folded sizes may take together.
+    pub max_memory: u64,
+    /// Sizes of named dims; all others stay symbolic. Names as in the file, or `input.axis`.
+    pub dims: Vec<(String, i64)>,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self { max_memory: 6 << 30, dims: Vec::new() }
+    }
+}
+
+/// Imports a model file, by its extension.
+///
+/// # Errors
+/// As [`import_onnx`]; [`ImportError::Unsupported`] for formats that this version does not read.
+pub fn import(path: &Path, options: &ImportOptions) -> Result<Module, ImportError> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let kind = match extension.to_ascii_lowercase().as_str() {
+        _ if path.is_dir() => "a model directory",
+        "safetensors" => "a safetensors file",
+        "gguf" => "a GGUF file",
+        _ => return import_onnx(path, options),
+    };
+    let reason = format!("{kind} is not read in this version; give an `.onnx` file");
+    Err(Fault::unsupported(reason).in_file(path))
+}
+
+/// Imports an ONNX model. `main` is its graph; the bodies of `If` are functions.
+///
+/// Initialisers become constants over the mapped file, or over external data beside it: regular files beneath
+/// the model's directory, or beneath the directory that the model file really lies in.
+///
+/// # Errors
+/// [`ImportError::UnsupportedOperators`] lists every unsupported operator before any other work is done;
+/// the other errors name the file, the node or tensor, and the reason.
+pub fn import_onnx(path: &Path, options: &ImportOptions) -> Result<Module, ImportError> {
+    onnx::import(path, options)
+}

@@ -48,6 +48,11 @@ impl Module {
         FunctionId(self.functions.len() as u32 - 1)
     }
 
+    /// Removes the functions made after the first `count`, for builders that undo. Nothing may refer to them.
+    pub fn truncate_functions(&mut self, count: usize) {
+        self.functions.truncate(count);
+    }
+
     /// The function with this id, which this module made.
     pub fn function(&self, id: FunctionId) -> &Function {
         &self.functions[id.index()]

@@ -60,13 +60,22 @@ fn removed(dims: &[Dim], axes: &[usize], keep: bool) -> Vec<Dim> {
     left
 }
 
-/// Which axes are reduced is known at run time only.
+/// Which axes are reduced is known at run time only; how many must be known now where they are removed.
 fn unknown_axes(cx: &mut Context<'_>, attributes: &Reduce) -> Outputs {
-    if !attributes.keep_dims {
-        return Err(cx.rank_depends_on_data(1));
-    }
     let x = cx.ty(0)?;
-    let dims = cx.fresh_dims(x.rank());
+    let removed = match cx.element_count(1) {
+        // No axes: nothing is reduced, or everything is.
+        Ok(0) if attributes.noop_with_empty_axes => return Ok(vec![Output::new(x.dtype, x.dims.clone())]),
+        Ok(0) => x.rank(),
+        Ok(count) => count,
+        Err(_) if attributes.keep_dims => 0,
+        Err(error) => return Err(error),
+    };
+    let rank = match attributes.keep_dims {
+        true => x.rank(),
+        false => x.rank().checked_sub(removed).ok_or_else(|| cx.bad(format!("{removed} axes to remove")))?,
+    };
+    let dims = cx.fresh_dims(rank);
     Ok(vec![Output::new(x.dtype, dims)])
 }
 

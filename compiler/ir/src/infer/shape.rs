@@ -94,21 +94,37 @@ fn reshaped(
     Ok(dims)
 }
 
-/// Axes from the attribute or from operand 1; `None` where neither is there.
-fn axes(cx: &Context<'_>, attribute: Option<&[i64]>) -> Result<Option<Vec<i64>>, IrError> {
+/// Axes that an op removes or inserts.
+enum Axes {
+    None,
+    Known(Vec<i64>),
+    /// Known at run time only, but for their number.
+    Count(usize),
+}
+
+/// Axes from the attribute or from operand 1.
+fn axes(cx: &Context<'_>, attribute: Option<&[i64]>) -> Result<Axes, IrError> {
     if cx.optional(1).is_none() {
-        return Ok(attribute.map(<[i64]>::to_vec));
+        return Ok(attribute.map_or(Axes::None, |axes| Axes::Known(axes.to_vec())));
     }
     cx.index_operand(1)?;
-    cx.integers(1).map(Some).ok_or_else(|| cx.unsupported("the axes must be constant"))
+    Ok(match cx.integers(1) {
+        Some(axes) => Axes::Known(axes),
+        None => Axes::Count(cx.element_count(1)?),
+    })
 }
 
 pub(super) fn squeeze(cx: &mut Context<'_>, attribute: Option<&[i64]>) -> Outputs {
     let x = cx.ty(0)?;
     let one = Dim::constant(1);
     let axes = match axes(cx, attribute)? {
-        Some(axes) => cx.axes(&axes, x.rank())?,
-        None => {
+        Axes::Known(axes) => cx.axes(&axes, x.rank())?,
+        Axes::Count(count) => {
+            let rank = x.rank().checked_sub(count).ok_or_else(|| cx.bad(format!("{count} axes to remove")))?;
+            let dims = cx.fresh_dims(rank);
+            return Ok(vec![Output::new(x.dtype, dims)]);
+        }
+        Axes::None => {
             let mut axes = Vec::new();
             for (axis, dim) in x.dims.iter().enumerate() {
                 match dim.equals(&one) {
@@ -137,8 +153,14 @@ pub(super) fn squeeze(cx: &mut Context<'_>, attribute: Option<&[i64]>) -> Output
 
 pub(super) fn unsqueeze(cx: &mut Context<'_>, attribute: Option<&[i64]>) -> Outputs {
     let x = cx.ty(0)?;
-    let axes = axes(cx, attribute)?.ok_or_else(|| cx.bad("the axes are missing"))?;
-    let axes = cx.axes(&axes, x.rank().saturating_add(axes.len()))?;
+    let axes = match axes(cx, attribute)? {
+        Axes::Known(axes) => cx.axes(&axes, x.rank().saturating_add(axes.len()))?,
+        Axes::Count(count) => {
+            let dims = cx.fresh_dims(x.rank().saturating_add(count));
+            return Ok(vec![Output::new(x.dtype, dims)]);
+        }
+        Axes::None => return Err(cx.bad("the axes are missing")),
+    };
     let mut dims = x.dims.clone();
     for axis in axes {
         dims.insert(axis, Dim::constant(1));

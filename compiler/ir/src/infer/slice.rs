@@ -16,7 +16,10 @@ pub(super) fn slice(cx: &mut Context<'_>) -> Outputs {
         cx.index_operand(index)?;
     }
     let axes = match cx.optional(3) {
-        Some(_) => cx.integers(3).ok_or_else(|| cx.unsupported("the axes must be constant"))?,
+        Some(_) => match cx.integers(3) {
+            Some(axes) => axes,
+            None => return unknown_axes(cx, 1),
+        },
         None => (0..cx.element_count(1)? as i64).collect(),
     };
     let count = axes.len();
@@ -56,6 +59,18 @@ pub(super) fn slice(cx: &mut Context<'_>) -> Outputs {
         _ => None,
     };
     Ok(vec![Output::new(x.dtype, dims).with(known)])
+}
+
+/// Which axes change is known at run time only; operand 1 has `entries` elements for each of them.
+fn unknown_axes(cx: &mut Context<'_>, entries: usize) -> Outputs {
+    let x = cx.ty(0)?;
+    let axes = cx.element_count(3)?;
+    let given = cx.element_count(1)?;
+    if given != entries * axes || axes > x.rank() {
+        return Err(cx.bad(format!("{given} entries for {axes} axes")));
+    }
+    let dims = cx.fresh_dims(x.rank());
+    Ok(vec![Output::new(x.dtype, dims)])
 }
 
 /// The elements that a constant slice takes.
@@ -216,7 +231,10 @@ pub(super) fn pad(cx: &mut Context<'_>) -> Outputs {
     let axes = match cx.optional(3) {
         Some(_) => {
             cx.index_operand(3)?;
-            cx.integers(3).ok_or_else(|| cx.unsupported("the axes must be constant"))?
+            match cx.integers(3) {
+                Some(axes) => axes,
+                None => return unknown_axes(cx, 2),
+            }
         }
         None => (0..x.rank() as i64).collect(),
     };

@@ -1,0 +1,293 @@
+//! Graphs: names to values, constants, inputs, nodes in order, outputs.
+
+use lathe_ir::{Function, FunctionId, Module, ValueId};
+use lathe_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use lathe_tensor::Tensor;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::error::{Fault, quote};
+use crate::onnx::attributes::{Attributes, Environment};
+use crate::onnx::functions::{Library, MAX_DEPTH, Opsets, describe, domain, opsets};
+use crate::onnx::node::Node;
+use crate::onnx::order::order;
+use crate::onnx::table;
+use crate::onnx::tensor::Tensors;
+use crate::onnx::types::Symbols;
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Binding {
+    /// A value of the function.
+    Value(ValueId),
+    /// A constant that nothing has used yet.
+    Unused(Tensor),
+    /// An input of a model function that the caller left out.
+    Absent,
+}
+
+/// A body that is being imported: of the graph, of a branch, of a called function.
+pub(crate) struct Frame<'m> {
+    /// Where its nodes go.
+    pub function: FunctionId,
+    /// What its names stand for.
+    pub names: FxHashMap<&'m str, Binding>,
+    /// Versions of the operators.
+    pub opsets: std::rc::Rc<Opsets<'m>>,
+    /// The attributes that the model function was called with.
+    pub environment: Option<std::rc::Rc<Environment<'m>>>,
+    /// Put before the names of nodes: the calls that lead here.
+    pub path: String,
+}
+
+/// The state of one import.
+pub(crate) struct Importer<'m> {
+    model: &'m ModelProto,
+    library: Library<'m>,
+    pub tensors: Tensors,
+    pub module: Module,
+    depth: usize,
+    branches: usize,
+}
+
+impl<'m> Importer<'m> {
+    pub(crate) fn new(model: &'m ModelProto, library: Library<'m>, tensors: Tensors) -> Self {
+        Self { model, library, tensors, module: Module::new(), depth: 0, branches: 0 }
+    }
+
+    /// Imports the model's graph as `main`.
+    pub(crate) fn run(mut self, dims: &[(String, i64)]) -> Result<Module, Fault> {
+        let Some(graph) = &self.model.graph else { return Err(Fault::bad("it has no graph")) };
+        let function = self.module.add_function(Function::new("main"));
+        let mut frame = Frame {
+            function,
+            names: FxHashMap::default(),
+            opsets: std::rc::Rc::new(opsets(&self.model.opset_import)?),
+            environment: None,
+            path: String::new(),
+        };
+        self.initializers(&mut frame, graph)?;
+        self.inputs(&mut frame, &graph.input, dims)?;
+        self.nodes(&mut frame, &graph.node)?;
+        let outputs = self.outputs(&mut frame, graph)?;
+        let mut seen = FxHashSet::default();
+        for (output, value) in graph.output.iter().zip(outputs) {
+            if !seen.insert(output.name()) {
+                return Err(Fault::bad(format!("output {} is listed twice", quote(output.name()))));
+            }
+            self.module.function_mut(function).add_output(output.name(), value);
+        }
+        Ok(self.module)
+    }
+
+    fn inputs(
+        &mut self,
+        frame: &mut Frame<'m>,
+        inputs: &'m [ValueInfoProto],
+        dims: &[(String, i64)],
+    ) -> Result<(), Fault> {
+        let mut symbols = Symbols::new(dims, inputs);
+        let mut seen = FxHashSet::default();
+        for input in inputs {
+            let name = input.name();
+            let place = || format!("input {}", quote(name));
+            if name.is_empty() || !seen.insert(name) {
+                let problem = if name.is_empty() { "it has no name" } else { "it is listed twice" };
+                return Err(Fault::bad(problem).at(place));
+            }
+            // An input with an initialiser is a constant: files before IR version 4 list all initialisers as inputs.
+            if frame.names.contains_key(name) {
+                continue;
+            }
+            let ty = symbols.input_type(input).map_err(|fault| fault.at(place))?;
+            let value = self.module.function_mut(frame.function).add_input(name, ty);
+            frame.names.insert(name, Binding::Value(value));
+        }
+        Ok(())
+    }
+
+    /// Reads and checks every initialiser; each becomes a constant when first used.
+    pub(crate) fn initializers(&mut self, frame: &mut Frame<'m>, graph: &'m GraphProto) -> Result<(), Fault> {
+        for proto in &graph.initializer {
+            let tensor = self.tensors.dense(proto)?;
+            define(frame, proto.name(), tensor)?;
+        }
+        for proto in &graph.sparse_initializer {
+            let tensor = self.tensors.sparse(proto)?;
+            define(frame, proto.values.as_ref().map(|values| values.name()).unwrap_or_default(), tensor)?;
+        }
+        Ok(())
+    }
+
+    /// The value that a name stands for; `None` for an input that the caller of a model function left out.
+    pub(crate) fn value(&mut self, frame: &mut Frame<'m>, name: &'m str) -> Result<Option<ValueId>, Fault> {
+        match frame.names.get(name) {
+            None => Err(Fault::bad(format!("{} is not defined", quote(name)))),
+            Some(Binding::Absent) => Ok(None),
+            Some(Binding::Value(value)) => Ok(Some(*value)),
+            Some(Binding::Unused(tensor)) => {
+                let tensor = tensor.clone();
+                let value = self.constant(frame.function, tensor, Some(name.to_string()));
+                frame.names.insert(name, Binding::Value(value));
+                Ok(Some(value))
+            }
+        }
+    }
+
+    /// A new constant as a value of a function.
+    pub(crate) fn constant(&mut self, function: FunctionId, tensor: Tensor, name: Option<String>) -> ValueId {
+        let constant = self.module.add_constant(tensor, name.clone());
+        self.module.constant_value(function, constant, name)
+    }
+
+    /// The values of a body's outputs.
+    pub(crate) fn outputs(
+        &mut self,
+        frame: &mut Frame<'m>,
+        graph: &'m GraphProto,
+    ) -> Result<Vec<ValueId>, Fault> {
+        let mut values = Vec::with_capacity(graph.output.len());
+        for output in &graph.output {
+            let place = || format!("output {}", quote(output.name()));
+            let value = self.value(frame, output.name()).map_err(|fault| fault.at(place))?;
+            values.push(value.ok_or_else(|| Fault::bad("it is an input that was left out").at(place))?);
+        }
+        Ok(values)
+    }
+
+    /// Imports nodes, each after what it uses.
+    pub(crate) fn nodes(&mut self, frame: &mut Frame<'m>, nodes: &'m [NodeProto]) -> Result<(), Fault> {
+        if self.depth >= MAX_DEPTH {
+            return Err(Fault::resource(format!("bodies stand in one another over {MAX_DEPTH} deep")));
+        }
+        self.depth += 1;
+        for index in order(nodes, |name| frame.names.contains_key(name))? {
+            let node = &nodes[index];
+            let outputs = self.node(frame, node).map_err(|fault| fault.at(|| place(&frame.path, node)))?;
+            self.bind(frame, node, outputs);
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn bind(&mut self, frame: &mut Frame<'m>, node: &'m NodeProto, outputs: Vec<Option<ValueId>>) {
+        for (name, value) in node.output.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
+            let Some(value) = value else {
+                frame.names.insert(name, Binding::Absent);
+                continue;
+            };
+            let known = self.module.function_mut(frame.function).value_mut(value);
+            known.name.get_or_insert_with(|| format!("{}{name}", frame.path));
+            frame.names.insert(name, Binding::Value(value));
+        }
+    }
+
+    fn node(&mut self, frame: &mut Frame<'m>, node: &'m NodeProto) -> Result<Vec<Option<ValueId>>, Fault> {
+        let attributes = Attributes::resolve(node, frame.environment.as_deref())?;
+        // Omitted operands at the end count for nothing.
+        let given = node.input.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        let mut inputs = Vec::with_capacity(given);
+        for name in &node.input[..given] {
+            inputs.push(if name.is_empty() { None } else { self.value(frame, name)? });
+        }
+        if let Some(function) = self.library.called(node) {
+            return self.call(frame, node, function, &attributes, inputs);
+        }
+        let operator = table::find(domain(node.domain()), node.op_type())
+            .ok_or_else(|| Fault::unsupported(format!("operator {}", quote(node.op_type()))))?;
+        let opset = frame.opsets.get(domain(node.domain())).copied().unwrap_or_default();
+        let name = match (node.name(), node.output.first()) {
+            ("", Some(output)) => format!("{}{output}", frame.path),
+            (name, _) => format!("{}{name}", frame.path),
+        };
+        let wanted = node.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        operator.check_counts(node, inputs.len(), wanted)?;
+        let mut context = Node { importer: self, frame, node, opset, attributes, inputs, wanted, name };
+        let outputs = (operator.handler)(&mut context)?;
+        context.attributes.finish()?;
+        if outputs.len() < wanted {
+            return Err(Fault::bad(format!(
+                "output {} is not one of this operator (in this opset)",
+                wanted - 1
+            )));
+        }
+        Ok(outputs.into_iter().map(Some).collect())
+    }
+
+    /// Inlines a function of the model.
+    fn call(
+        &mut self,
+        frame: &Frame<'m>,
+        node: &'m NodeProto,
+        function: &'m FunctionProto,
+        attributes: &Attributes<'m>,
+        inputs: Vec<Option<ValueId>>,
+    ) -> Result<Vec<Option<ValueId>>, Fault> {
+        let limits = [
+            ("inputs", node.input.len(), function.input.len()),
+            ("outputs", node.output.len(), function.output.len()),
+        ];
+        for (what, given, declared) in limits {
+            if given > declared {
+                let reason = format!("it has {given} {what}, its function declares {declared}");
+                return Err(Fault::bad(reason));
+            }
+        }
+        let mut body = Frame {
+            function: frame.function,
+            names: FxHashMap::default(),
+            opsets: std::rc::Rc::new(opsets(&function.opset_import)?),
+            environment: Some(std::rc::Rc::new(environment(function, attributes)?)),
+            path: format!(
+                "{}{}/",
+                frame.path,
+                if node.name().is_empty() { function.name() } else { node.name() }
+            ),
+        };
+        let bound = inputs.into_iter().chain(std::iter::repeat(None));
+        for (name, value) in function.input.iter().zip(bound) {
+            let binding = value.map_or(Binding::Absent, Binding::Value);
+            if body.names.insert(name, binding).is_some() {
+                return Err(Fault::bad(format!("its function lists the input {} twice", quote(name))));
+            }
+        }
+        self.nodes(&mut body, &function.node)?;
+        function.output.iter().map(|name| self.value(&mut body, name)).collect()
+    }
+
+    /// A function for a branch; its name is new.
+    pub(crate) fn add_branch(&mut self, kind: &str) -> FunctionId {
+        self.branches += 1;
+        self.module.add_function(Function::new(format!("{kind}_{}", self.branches - 1)))
+    }
+}
+
+fn define<'m>(frame: &mut Frame<'m>, name: &'m str, tensor: Tensor) -> Result<(), Fault> {
+    let problem = match frame.names.insert(name, Binding::Unused(tensor)) {
+        _ if name.is_empty() => "it has no name",
+        Some(_) => "it is defined twice",
+        None => return Ok(()),
+    };
+    Err(Fault::bad(problem).at(|| format!("tensor {}", quote(name))))
+}
+
+fn place(path: &str, node: &NodeProto) -> String {
+    let (inside, operator) = (describe(node), node.op_type().escape_debug());
+    match path {
+        "" => format!("{inside} ({operator})"),
+        path => format!("{inside} ({operator}) in {}", quote(path)),
+    }
+}
+
+/// The attributes of a call by the function's names, with its defaults; others are refused.
+fn environment<'m>(function: &'m FunctionProto, given: &Attributes<'m>) -> Result<Environment<'m>, Fault> {
+    let defaults = function.attribute_proto.iter().map(|attribute| (attribute.name(), attribute));
+    let mut environment: Environment<'m> = defaults.collect();
+    for (name, value) in given.iter() {
+        let known = environment.contains_key(name) || function.attribute.iter().any(|known| known == name);
+        if !known {
+            return Err(Fault::bad(format!("unknown attribute {} of its function", quote(name))));
+        }
+        environment.insert(name, value);
+    }
+    Ok(environment)
+}

@@ -1,0 +1,185 @@
+//! The operators that are read: a row each, with the opset that brought its present meaning and its handler.
+
+use std::sync::LazyLock;
+
+use lathe_proto::onnx::NodeProto;
+use rustc_hash::FxHashMap;
+
+use crate::error::Fault;
+use crate::onnx::node::{Node, Outputs};
+use crate::onnx::{
+    attention, constant, control, conv, elementwise, gather, matmul, norm, pool, position, quant, random,
+    recurrent, reduce, resize, shape,
+};
+
+/// As many as there are.
+const MANY: usize = usize::MAX;
+
+/// An operator of a domain.
+pub(crate) struct Row {
+    pub domain: &'static str,
+    pub operator: &'static str,
+    /// The first opset whose meaning the handler knows.
+    pub since: i64,
+    /// Fewest and most operands over all opsets.
+    pub inputs: (usize, usize),
+    /// Fewest and most results over all opsets.
+    pub outputs: (usize, usize),
+    pub handler: fn(&mut Node<'_, '_>) -> Outputs,
+}
+
+impl Row {
+    /// Refuses counts that no opset allows; handlers refuse the rest.
+    pub(crate) fn check_counts(&self, node: &NodeProto, inputs: usize, outputs: usize) -> Result<(), Fault> {
+        let counts = [("inputs", inputs, self.inputs), ("outputs", outputs, self.outputs)];
+        for (what, count, (fewest, most)) in counts {
+            if count < fewest || count > most {
+                let range = match most {
+                    MANY => format!("at least {fewest}"),
+                    most if most == fewest => format!("{most}"),
+                    most => format!("{fewest} to {most}"),
+                };
+                let operator = self.operator;
+                return Err(Fault::bad(format!("{operator} takes {range} {what}, it has {count}")));
+            }
+        }
+        let listed = node.output.len();
+        if listed > self.outputs.1 {
+            return Err(Fault::bad(format!(
+                "it lists {listed} outputs, {} has {}",
+                self.operator, self.outputs.1
+            )));
+        }
+        Ok(())
+    }
+}
+
+const fn row(
+    operator: &'static str,
+    since: i64,
+    inputs: (usize, usize),
+    outputs: (usize, usize),
+    handler: fn(&mut Node<'_, '_>) -> Outputs,
+) -> Row {
+    Row { domain: "", operator, since, inputs, outputs, handler }
+}
+
+const fn unary(operator: &'static str, since: i64) -> Row {
+    row(operator, since, (1, 1), (1, 1), elementwise::unary)
+}
+
+const fn binary(operator: &'static str, since: i64) -> Row {
+    row(operator, since, (2, 2), (1, 1), elementwise::binary)
+}
+
+const fn reduction(operator: &'static str) -> Row {
+    row(operator, 1, (1, 2), (1, 1), reduce::reduce)
+}
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    unary("Abs", 1), unary("Ceil", 1), unary("Cos", 7), unary("Erf", 9), unary("Exp", 1), unary("Floor", 1),
+    unary("HardSwish", 14), unary("Identity", 1), unary("IsNaN", 9), unary("Log", 1), unary("Neg", 1),
+    unary("Not", 1), unary("Reciprocal", 1), unary("Relu", 1), unary("Round", 11), unary("Sigmoid", 1),
+    unary("Sign", 9), unary("Sin", 7), unary("Softplus", 1), unary("Sqrt", 1), unary("Tanh", 1),
+    binary("Add", 1), binary("And", 1), binary("Div", 1), binary("Equal", 1), binary("Greater", 1),
+    binary("GreaterOrEqual", 12), binary("Less", 1), binary("LessOrEqual", 12), binary("Mod", 10), binary("Mul", 1),
+    binary("Or", 1), binary("Pow", 1), binary("Sub", 1), binary("Xor", 1),
+    row("Cast", 6, (1, 1), (1, 1), elementwise::cast),
+    row("CastLike", 15, (2, 2), (1, 1), elementwise::cast_like),
+    row("Clip", 1, (1, 3), (1, 1), elementwise::clip),
+    row("Dropout", 1, (1, 3), (1, 2), random::dropout),
+    row("Elu", 1, (1, 1), (1, 1), elementwise::elu),
+    row("Gelu", 20, (1, 1), (1, 1), elementwise::gelu),
+    row("HardSigmoid", 1, (1, 1), (1, 1), elementwise::hard_sigmoid),
+    row("IsInf", 10, (1, 1), (1, 1), elementwise::is_inf),
+    row("LeakyRelu", 1, (1, 1), (1, 1), elementwise::leaky_relu),
+    row("Max", 1, (1, MANY), (1, 1), elementwise::variadic),
+    row("Mean", 6, (1, MANY), (1, 1), elementwise::variadic),
+    row("Min", 1, (1, MANY), (1, 1), elementwise::variadic),
+    row("Mish", 18, (1, 1), (1, 1), elementwise::mish),
+    row("PRelu", 7, (2, 2), (1, 1), elementwise::prelu),
+    row("Selu", 6, (1, 1), (1, 1), elementwise::elu),
+    row("Softsign", 1, (1, 1), (1, 1), elementwise::softsign),
+    row("Sum", 6, (1, MANY), (1, 1), elementwise::variadic),
+    row("Swish", 24, (1, 1), (1, 1), elementwise::swish),
+    row("Where", 9, (3, 3), (1, 1), elementwise::choose),
+    row("Constant", 1, (0, 0), (1, 1), constant::constant),
+    row("ConstantOfShape", 9, (1, 1), (1, 1), constant::constant_of_shape),
+    row("If", 1, (1, 1), (1, MANY), control::conditional),
+    row("Concat", 1, (1, MANY), (1, 1), shape::concat),
+    row("DepthToSpace", 1, (1, 1), (1, 1), shape::depth_to_space),
+    row("Expand", 8, (2, 2), (1, 1), shape::expand),
+    row("Flatten", 1, (1, 1), (1, 1), shape::flatten),
+    row("Pad", 2, (1, 4), (1, 1), shape::pad),
+    row("Range", 11, (3, 3), (1, 1), shape::range),
+    row("Reshape", 5, (2, 2), (1, 1), shape::reshape),
+    row("Shape", 1, (1, 1), (1, 1), shape::shape),
+    row("Size", 1, (1, 1), (1, 1), shape::size),
+    row("Slice", 1, (1, 5), (1, 1), shape::slice),
+    row("SpaceToDepth", 1, (1, 1), (1, 1), shape::space_to_depth),
+    row("Split", 2, (1, 2), (1, MANY), shape::split),
+    row("Squeeze", 1, (1, 2), (1, 1), shape::squeeze),
+    row("Tile", 6, (2, 2), (1, 1), shape::tile),
+    row("Transpose", 1, (1, 1), (1, 1), shape::transpose),
+    row("Trilu", 14, (1, 2), (1, 1), shape::trilu),
+    row("Unsqueeze", 1, (1, 2), (1, 1), shape::unsqueeze),
+    row("Resize", 10, (1, 4), (1, 1), resize::resize),
+    row("Upsample", 7, (1, 2), (1, 1), resize::upsample),
+    row("Gather", 1, (2, 2), (1, 1), gather::gather),
+    row("GatherElements", 11, (2, 2), (1, 1), gather::gather_elements),
+    row("GatherND", 11, (2, 2), (1, 1), gather::gather_nd),
+    row("NonZero", 9, (1, 1), (1, 1), gather::non_zero),
+    row("Scatter", 9, (3, 3), (1, 1), gather::scatter_elements),
+    row("ScatterElements", 11, (3, 3), (1, 1), gather::scatter_elements),
+    row("ScatterND", 11, (3, 3), (1, 1), gather::scatter_nd),
+    row("Gemm", 1, (2, 3), (1, 1), matmul::gemm),
+    row("MatMul", 1, (2, 2), (1, 1), matmul::matmul),
+    row("Conv", 1, (2, 3), (1, 1), conv::conv),
+    row("ConvTranspose", 1, (2, 3), (1, 1), conv::conv_transpose),
+    row("AveragePool", 1, (1, 1), (1, 1), pool::average_pool),
+    row("GlobalAveragePool", 1, (1, 1), (1, 1), pool::global),
+    row("GlobalMaxPool", 1, (1, 1), (1, 1), pool::global),
+    row("MaxPool", 1, (1, 1), (1, 2), pool::max_pool),
+    row("BatchNormalization", 1, (5, 5), (1, 5), norm::batch_norm),
+    row("GroupNormalization", 18, (3, 3), (1, 1), norm::group_norm),
+    row("InstanceNormalization", 1, (3, 3), (1, 1), norm::instance_norm),
+    row("LayerNormalization", 17, (2, 3), (1, 3), norm::layer_norm),
+    row("LogSoftmax", 1, (1, 1), (1, 1), norm::softmax),
+    row("RMSNormalization", 23, (2, 2), (1, 1), norm::rms_norm),
+    row("Softmax", 1, (1, 1), (1, 1), norm::softmax),
+    reduction("ReduceL1"), reduction("ReduceL2"), reduction("ReduceLogSum"), reduction("ReduceLogSumExp"),
+    reduction("ReduceMax"), reduction("ReduceMean"), reduction("ReduceMin"), reduction("ReduceProd"),
+    reduction("ReduceSum"), reduction("ReduceSumSquare"),
+    row("ArgMax", 1, (1, 1), (1, 1), reduce::arg_reduce),
+    row("ArgMin", 1, (1, 1), (1, 1), reduce::arg_reduce),
+    row("CumSum", 11, (2, 2), (1, 1), reduce::cum_sum),
+    row("TopK", 1, (1, 2), (1, 2), reduce::top_k),
+    row("DequantizeLinear", 10, (2, 3), (1, 1), quant::dequantize),
+    row("DynamicQuantizeLinear", 11, (1, 1), (1, 3), quant::dynamic_quantize),
+    row("MatMulInteger", 10, (2, 4), (1, 1), quant::matmul_integer),
+    row("QuantizeLinear", 10, (2, 3), (1, 1), quant::quantize),
+    row("Attention", 23, (3, 7), (1, 4), attention::attention),
+    row("RotaryEmbedding", 23, (3, 4), (1, 1), position::rotary_embedding),
+    row("LSTM", 7, (3, 8), (0, 3), recurrent::lstm),
+];
+
+static INDEX: LazyLock<FxHashMap<(&'static str, &'static str), &'static Row>> =
+    LazyLock::new(|| ROWS.iter().map(|row| ((row.domain, row.operator), row)).collect());
+
+/// The row of an operator; ai.onnx is the empty domain.
+pub(crate) fn find(domain: &str, operator: &str) -> Option<&'static Row> {
+    INDEX.get(&(domain, operator)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_distinct_and_found() {
+        assert_eq!(INDEX.len(), ROWS.len());
+        assert_eq!(find("", "Conv").map(|row| row.inputs), Some((2, 3)));
+        assert!(find("com.example", "Conv").is_none());
+    }
+}
