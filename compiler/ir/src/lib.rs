@@ -12,11 +12,13 @@ mod edit;
 #[cfg(test)]
 mod edit_tests;
 mod error;
+mod evaluate;
 mod function;
 mod graph;
 mod infer;
 mod module;
 mod operation;
+mod text;
 mod types;
 mod verify;
 
@@ -25,8 +27,10 @@ pub use builder::Builder;
 pub use dim::{Answer, Atom, Dim, DimParseError, Symbol, Term};
 pub use edit::{Applied, Edit, EditValue};
 pub use error::IrError;
+pub use evaluate::{EvaluateError, EvaluateOptions, evaluate};
 pub use function::{Function, Guard, GuardCondition, Node, Source, Value};
 pub use module::{Constant, Module};
 pub use operation::Operation;
+pub use text::{ParseError, constant_hash, parse, parse_with};
 pub use types::{ConstantId, FunctionId, NodeId, ValueId, ValueType};
 pub use verify::{VerifyError, verify};

@@ -90,7 +90,7 @@ pub(crate) fn infer(
 }
 
 /// Axes that a value may have.
-const MAX_RANK: usize = 64;
+pub(crate) const MAX_RANK: usize = 64;
 
 fn check_arity(cx: &Context<'_>, op: &Op) -> Result<(), IrError> {
     let arity = op.arity();
