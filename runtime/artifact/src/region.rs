@@ -37,7 +37,7 @@ pub struct RegionOperand {
 pub type ValueIndex = u32;
 
 /// One body instruction with its result type.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RegionOp {
     /// Type of the result: bool, an integer of 8 to 64 bits, f32 or f64.
     pub dtype: DType,
@@ -47,7 +47,7 @@ pub struct RegionOp {
 
 /// What a body instruction computes. Operands have the dtypes that the kind implies: binary arithmetic takes two of the
 /// result's dtype, comparisons two of one dtype.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RegionOpKind {
     /// The element of input `n` at this index.

@@ -1,0 +1,271 @@
+//! The program: `entry(worker) -> status` calls chunk functions of at most [`CHUNK`] steps.
+//!
+//! A chunk returns 0 to go on. It returns another status when its worker has to leave the program; it has passed its last
+//! barrier then, so callers return the status and do nothing else (the rule is in [`lathe_artifact::abi`]):
+//! - a barrier returned nonzero: the chunk returns that status;
+//! - a step returned nonzero: the chunk calls `fail` and one barrier, and returns the status of that.
+//!
+//! The blocks of an `If` are chunk functions too, called from two branches. Equal regions share one function, which receives
+//! its addresses, sizes and strides in an argument struct like a builtin.
+
+use std::collections::HashMap;
+
+use cranelift_codegen::ir::types::{I8, I32, I64};
+use cranelift_codegen::ir::{Block, InstBuilder, SigRef, StackSlotData, StackSlotKind, Value};
+use lathe_artifact::abi::{Service, Status};
+use lathe_artifact::builtin::Builtin;
+use lathe_artifact::plan::{Arg, Step, StepId, StepKind, View};
+
+use crate::build::{Builder, DATA, Drafts, FunctionId, TABLE, field};
+use crate::constants::Constants;
+use crate::region::{self, Form};
+use crate::target::Effort;
+
+/// Steps that one function holds.
+const CHUNK: usize = 64;
+
+/// Writes the functions of a program.
+pub(crate) struct Program<'a> {
+    constants: &'a Constants,
+    drafts: &'a mut Drafts,
+    regions: HashMap<Form, FunctionId>,
+    chunks: usize,
+}
+
+/// A step whose callees are written.
+struct Prepared<'a> {
+    id: StepId,
+    action: Action<'a>,
+}
+
+enum Action<'a> {
+    Barrier,
+    Builtin { builtin: Builtin, args: &'a [Arg] },
+    Region { function: FunctionId, args: Vec<Arg> },
+    Evaluate { resolve: bool },
+    If { condition: View, then_chunks: Vec<FunctionId>, else_chunks: Vec<FunctionId> },
+}
+
+impl Action<'_> {
+    fn args(&self) -> &[Arg] {
+        match self {
+            Action::Builtin { args, .. } => args,
+            Action::Region { args, .. } => args,
+            Action::Barrier | Action::Evaluate { .. } | Action::If { .. } => &[],
+        }
+    }
+}
+
+/// Writes the program of `steps` and returns its entry.
+pub(crate) fn entry(steps: &[Step], constants: &Constants, drafts: &mut Drafts) -> FunctionId {
+    let chunks = Program { constants, drafts, regions: HashMap::new(), chunks: 0 }.block(steps);
+    drafts.add("entry".to_string(), &[I64], Effort::Glue, |builder, params| {
+        let signature = builder.import_signature(&[I64]);
+        builder.call_all(&chunks, signature, params);
+        let run = builder.field(params[0], field::RUN);
+        let table = builder.field(run, field::TABLE);
+        let status = builder.call_table(table, Service::Barrier.index(), signature, params);
+        builder.return_status(status);
+    })
+}
+
+impl<'a> Program<'a> {
+    /// Writes a block of steps as chunks to be called in order.
+    fn block(&mut self, steps: &'a [Step]) -> Vec<FunctionId> {
+        steps.chunks(CHUNK).map(|steps| self.chunk(steps)).collect()
+    }
+
+    fn chunk(&mut self, steps: &'a [Step]) -> FunctionId {
+        let steps: Vec<Prepared<'_>> = steps.iter().map(|step| self.prepare(step)).collect();
+        let name = format!("chunk_{}", self.chunks);
+        self.chunks += 1;
+        self.drafts.add(name, &[I64], Effort::Glue, |builder, params| {
+            let mut chunk = Chunk::new(builder, params[0], &steps);
+            for step in &steps {
+                chunk.step(step);
+            }
+            chunk.finish();
+        })
+    }
+
+    fn prepare(&mut self, step: &'a Step) -> Prepared<'a> {
+        let action = match &step.kind {
+            StepKind::Barrier => Action::Barrier,
+            StepKind::Call(call) => Action::Builtin { builtin: call.builtin, args: &call.args },
+            StepKind::Evaluate(evaluate) => Action::Evaluate { resolve: evaluate.begins_stage.is_some() },
+            StepKind::Region(region) => {
+                let (form, args) = region::form(region, self.constants);
+                let function = match self.regions.get(&form) {
+                    Some(&function) => function,
+                    None => {
+                        let name = format!("region_{}", self.regions.len());
+                        let function = region::write(&form, name, self.drafts);
+                        self.regions.insert(form, function);
+                        function
+                    }
+                };
+                Action::Region { function, args }
+            }
+            StepKind::If { condition, then_steps, else_steps } => Action::If {
+                condition: *condition,
+                then_chunks: self.block(then_steps),
+                else_chunks: self.block(else_steps),
+            },
+        };
+        Prepared { id: step.id, action }
+    }
+}
+
+/// A chunk function that is being written.
+struct Chunk<'b, 'f> {
+    builder: &'b mut Builder<'f>,
+    worker: Value,
+    table: Value,
+    slots: Value,
+    dims: Value,
+    /// Memory of the argument structs.
+    args: Option<Value>,
+    /// `(worker) -> status`.
+    of_worker: SigRef,
+    /// `(worker, args or step) -> status`.
+    of_two: SigRef,
+    /// Leaves the program with the status that it is given.
+    leave: Block,
+    /// Reports a step and a status, then leaves through a barrier.
+    fail: Block,
+}
+
+impl<'b, 'f> Chunk<'b, 'f> {
+    fn new(builder: &'b mut Builder<'f>, worker: Value, steps: &[Prepared<'_>]) -> Self {
+        let run = builder.field(worker, field::RUN);
+        let table = builder.field(run, field::TABLE);
+        let slots = builder.field(run, field::SLOTS);
+        let dims = builder.field(run, field::DIMS);
+        let bytes = steps.iter().map(|step| step.action.args().len() * 8).max().unwrap_or(0) as u32;
+        let args = (bytes > 0).then(|| {
+            let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
+            let slot = builder.inner.create_sized_stack_slot(slot);
+            builder.inner.ins().stack_addr(I64, slot, 0)
+        });
+        let of_worker = builder.import_signature(&[I64]);
+        let of_two = builder.import_signature(&[I64, I64]);
+        let leave = builder.inner.create_block();
+        builder.inner.append_block_param(leave, I32);
+        let fail = builder.inner.create_block();
+        builder.inner.append_block_param(fail, I64);
+        builder.inner.append_block_param(fail, I32);
+        Self { builder, worker, table, slots, dims, args, of_worker, of_two, leave, fail }
+    }
+
+    fn service(&mut self, service: Service, step: StepId) -> Value {
+        let step = self.builder.i64(i64::from(step.0));
+        self.builder.call_table(self.table, service.index(), self.of_two, &[self.worker, step])
+    }
+
+    fn barrier(&mut self) -> Value {
+        self.builder.call_table(self.table, Service::Barrier.index(), self.of_worker, &[self.worker])
+    }
+
+    fn fail_if(&mut self, status: Value, step: StepId) {
+        let step = self.builder.i64(i64::from(step.0));
+        self.builder.leave_if(status, self.fail, &[step, status]);
+    }
+
+    fn step(&mut self, step: &Prepared<'_>) {
+        let args = self.args(step.action.args());
+        match &step.action {
+            Action::Barrier => {
+                let status = self.barrier();
+                self.builder.leave_if(status, self.leave, &[status]);
+            }
+            Action::Builtin { builtin, .. } => {
+                let status =
+                    self.builder.call_table(self.table, *builtin as usize, self.of_two, &[self.worker, args]);
+                self.fail_if(status, step.id);
+            }
+            Action::Region { function, .. } => {
+                let callee = self.builder.import_function(*function, self.of_two);
+                let status = self.builder.call(callee, &[self.worker, args]);
+                self.fail_if(status, step.id);
+            }
+            Action::Evaluate { resolve } => {
+                let (leader, next) = (self.builder.inner.create_block(), self.builder.inner.create_block());
+                let index = self.builder.field(self.worker, field::INDEX);
+                self.builder.branch(index, (next, &[]), (leader, &[]));
+                self.builder.inner.switch_to_block(leader);
+                let status = self.service(Service::Evaluate, step.id);
+                self.fail_if(status, step.id);
+                if *resolve {
+                    let status = self.service(Service::Resolve, step.id);
+                    self.fail_if(status, step.id);
+                }
+                self.builder.jump(next, &[]);
+                self.builder.inner.switch_to_block(next);
+            }
+            Action::If { condition, then_chunks, else_chunks } => {
+                self.branches(condition, then_chunks, else_chunks)
+            }
+        }
+    }
+
+    fn branches(&mut self, condition: &View, then_chunks: &[FunctionId], else_chunks: &[FunctionId]) {
+        let [then, other, next] = [(); 3].map(|()| self.builder.inner.create_block());
+        let address = self.view(condition);
+        let bool = self.builder.inner.ins().load(I8, DATA, address, 0);
+        self.builder.branch(bool, (then, &[]), (other, &[]));
+        for (block, chunks) in [(then, then_chunks), (other, else_chunks)] {
+            self.builder.inner.switch_to_block(block);
+            self.builder.call_all(chunks, self.of_worker, &[self.worker]);
+            self.builder.jump(next, &[]);
+        }
+        self.builder.inner.switch_to_block(next);
+    }
+
+    /// Fills the argument struct and returns its address; null without arguments.
+    fn args(&mut self, args: &[Arg]) -> Value {
+        let Some(base) = self.args.filter(|_| !args.is_empty()) else { return self.builder.i64(0) };
+        for (offset, arg) in (0..).step_by(8).zip(args) {
+            let value = match arg {
+                Arg::View(view) => self.view(view),
+                Arg::Null => self.builder.i64(0),
+                Arg::Dims(dim) => self.builder.plus(self.dims, i64::from(dim.0) * 8),
+                Arg::Dim(dim) => self.builder.field(self.dims, (dim.0 * 8) as i32),
+                Arg::Int(value) => self.builder.i64(*value),
+                Arg::Float(value) => self.builder.i64(value.to_bits() as i64),
+            };
+            self.builder.inner.ins().store(TABLE, value, base, offset);
+        }
+        base
+    }
+
+    fn view(&mut self, view: &View) -> Value {
+        let slot = self.builder.field(self.slots, (view.slot.0 * 8) as i32);
+        match view.offset {
+            Some(offset) => {
+                let offset = self.builder.field(self.dims, (offset.0 * 8) as i32);
+                self.builder.inner.ins().iadd(slot, offset)
+            }
+            None => slot,
+        }
+    }
+
+    fn finish(mut self) {
+        let ok = self.builder.int(I32, Status::Ok as i64);
+        self.builder.return_status(ok);
+
+        self.builder.inner.switch_to_block(self.fail);
+        let params = self.builder.inner.block_params(self.fail).to_vec();
+        let of_three = self.builder.import_signature(&[I64, I64, I32]);
+        let fail_args = [self.worker, params[0], params[1]];
+        self.builder.call_table(self.table, Service::Fail.index(), of_three, &fail_args);
+        let status = self.barrier();
+        // A barrier after a failure is never 0; were it, going on would still be wrong.
+        let internal = self.builder.int(I32, Status::Internal as i64);
+        let status = self.builder.inner.ins().select(status, status, internal);
+        self.builder.jump(self.leave, &[status]);
+
+        self.builder.inner.switch_to_block(self.leave);
+        let status = self.builder.inner.block_params(self.leave)[0];
+        self.builder.return_status(status);
+    }
+}
