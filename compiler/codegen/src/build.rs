@@ -36,6 +36,7 @@ pub(crate) mod field {
     pub const SLOTS: i32 = offset_of!(Run, slots) as i32;
     pub const DIMS: i32 = offset_of!(Run, dims) as i32;
     pub const CANCEL: i32 = offset_of!(Run, cancel) as i32;
+    pub const TRACE: i32 = offset_of!(Run, trace) as i32;
 }
 
 /// A C function of `params` that returns a status.

@@ -120,6 +120,7 @@ impl<'a> Program<'a> {
 struct Chunk<'b, 'f> {
     builder: &'b mut Builder<'f>,
     worker: Value,
+    run: Value,
     table: Value,
     slots: Value,
     dims: Value,
@@ -154,7 +155,7 @@ impl<'b, 'f> Chunk<'b, 'f> {
         let fail = builder.inner.create_block();
         builder.inner.append_block_param(fail, I64);
         builder.inner.append_block_param(fail, I32);
-        Self { builder, worker, table, slots, dims, args, of_worker, of_two, leave, fail }
+        Self { builder, worker, run, table, slots, dims, args, of_worker, of_two, leave, fail }
     }
 
     fn service(&mut self, service: Service, step: StepId) -> Value {
@@ -171,7 +172,20 @@ impl<'b, 'f> Chunk<'b, 'f> {
         self.builder.leave_if(status, self.fail, &[step, status]);
     }
 
+    /// Announces a step while profiling.
+    fn trace(&mut self, step: StepId) {
+        let (announce, next) = (self.builder.inner.create_block(), self.builder.inner.create_block());
+        let trace = self.builder.field(self.run, field::TRACE);
+        self.builder.branch(trace, (announce, &[]), (next, &[]));
+        self.builder.inner.set_cold_block(announce);
+        self.builder.inner.switch_to_block(announce);
+        self.service(Service::Trace, step);
+        self.builder.jump(next, &[]);
+        self.builder.inner.switch_to_block(next);
+    }
+
     fn step(&mut self, step: &Prepared<'_>) {
+        self.trace(step.id);
         let args = self.args(step.action.args());
         match &step.action {
             Action::Barrier => {

@@ -29,8 +29,7 @@ impl Values<'_> {
             RegionOpKind::Const(bits) => lanes.constant(op.dtype, bits),
             RegionOpKind::Unary(kind, a) => lanes.unary(kind, dtype(a), self.get(a)),
             RegionOpKind::Binary(kind, a, b) => {
-                let number = (is_number(self.form.op(a)), is_number(self.form.op(b)));
-                lanes.binary(kind, dtype(a), self.get(a), self.get(b), number)
+                lanes.binary(kind, dtype(a), self.get(a), self.get(b), is_number(self.form.op(b)))
             }
             RegionOpKind::Select(condition, a, b) => {
                 lanes.select(self.get(condition), self.get(a), self.get(b))

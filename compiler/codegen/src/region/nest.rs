@@ -156,7 +156,8 @@ impl<'a, 'b, 'f> Nest<'a, 'b, 'f> {
         }
         let mut all = None;
         for (index, operand) in self.form.operands.iter().enumerate() {
-            if operand.inner() != Stride::Dynamic {
+            let unused = self.passes.loaded.get(index) == Some(&false);
+            if operand.inner() != Stride::Dynamic || unused {
                 continue;
             }
             let Some(stride) = self.accesses[index].strides.last().copied().flatten() else { continue };

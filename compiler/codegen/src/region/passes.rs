@@ -44,6 +44,8 @@ pub(super) struct Passes {
     pub list: Vec<Pass>,
     /// Whether a value is the same for all elements: made of constants and dims alone.
     pub uniform: Vec<bool>,
+    /// Whether an input is read at all.
+    pub loaded: Vec<bool>,
     /// Where a kept value lies in scratch memory, in bytes.
     pub scratch: Vec<Option<usize>>,
     /// Elements of a block.
@@ -106,9 +108,15 @@ impl Passes {
             };
             step.keep = (0..count).filter(kept_here).map(|index| index as ValueIndex).collect();
         }
+        let mut loaded = vec![false; form.inputs()];
+        for &(value, _) in list.iter().flat_map(|pass| &pass.values) {
+            if let RegionOpKind::Load(input) = form.op(value).kind {
+                loaded[input as usize] = true;
+            }
+        }
         let vector = vectorises(form, &list);
         let (scratch, block) = place(form, &kept, last > 0);
-        Self { list, uniform, scratch, block, vector }
+        Self { list, uniform, loaded, scratch, block, vector }
     }
 }
 

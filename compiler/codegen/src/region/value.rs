@@ -226,9 +226,9 @@ impl Lanes<'_, '_> {
         self.constant(dtype, 0)
     }
 
-    /// A binary instruction on two values of `dtype`; integer division is [`Lanes::divide`]. `number` tells of each operand
-    /// whether it is known not to be NaN.
-    pub fn binary(&mut self, op: BinaryOp, dtype: DType, a: Value, b: Value, number: (bool, bool)) -> Value {
+    /// A binary instruction on two values of `dtype`; integer division is [`Lanes::divide`]. `number` tells whether
+    /// `b` is known not to be NaN.
+    pub fn binary(&mut self, op: BinaryOp, dtype: DType, a: Value, b: Value, number: bool) -> Value {
         match dtype {
             DType::Bool => self.binary_bool(op, a, b),
             DType::F32 | DType::F64 => self.binary_float(op, a, b, number),
@@ -236,7 +236,7 @@ impl Lanes<'_, '_> {
         }
     }
 
-    fn binary_float(&mut self, op: BinaryOp, a: Value, b: Value, number: (bool, bool)) -> Value {
+    fn binary_float(&mut self, op: BinaryOp, a: Value, b: Value, number: bool) -> Value {
         match op {
             BinaryOp::Add => self.builder.inner.ins().fadd(a, b),
             BinaryOp::Sub => self.builder.inner.ins().fsub(a, b),
@@ -245,17 +245,16 @@ impl Lanes<'_, '_> {
             BinaryOp::Equal => self.compare(FloatCC::Equal, a, b),
             BinaryOp::Less => self.compare(FloatCC::LessThan, a, b),
             BinaryOp::LessOrEqual => self.compare(FloatCC::LessThanOrEqual, a, b),
-            // One instruction gives the second operand where either is NaN; the other case needs a second.
+            // One instruction gives the first operand where either is NaN or both are equal; NaN in the second needs more.
             BinaryOp::Min | BinaryOp::Max => {
-                let (a, b, first_is_number) = if number.1 { (b, a, true) } else { (a, b, number.0) };
-                let (low, high) = if op == BinaryOp::Min { (a, b) } else { (b, a) };
-                let first = self.compare(FloatCC::LessThan, low, high);
-                let result = self.select(first, a, b);
-                if first_is_number {
+                let (low, high) = if op == BinaryOp::Min { (b, a) } else { (a, b) };
+                let second = self.compare(FloatCC::LessThan, low, high);
+                let result = self.select(second, b, a);
+                if number {
                     return result;
                 }
-                let nan = self.compare(FloatCC::Unordered, a, a);
-                self.select(nan, a, result)
+                let nan = self.compare(FloatCC::Unordered, b, b);
+                self.select(nan, b, result)
             }
             BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => a,
         }
