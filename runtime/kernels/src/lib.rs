@@ -25,6 +25,8 @@ mod softmax;
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod tests;
 
 /// Rows whose kernels are not there yet.
 macro_rules! pending {

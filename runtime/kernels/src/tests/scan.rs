@@ -1,0 +1,137 @@
+//! Running sums, extremes, the largest few.
+
+use lathe_artifact::abi::Status;
+use lathe_artifact::builtin::args;
+use proptest::prelude::*;
+
+use super::{axis, few};
+use crate::harness::{address, call_alone, check, compare, floats, integers, isas, numbers, run};
+
+/// Numbers with many equals, and NaN where asked.
+fn coarse(seed: u64, len: usize, nan: bool) -> Vec<f32> {
+    numbers(seed, len)
+        .into_iter()
+        .map(|v| if nan && v > 3.8 { f32::NAN } else { (v * 2.0).round() + 0.0 })
+        .collect()
+}
+
+fn columns([outer, n, inner]: [usize; 3]) -> Vec<Vec<usize>> {
+    (0..outer * inner).map(|u| (0..n).map(|j| (u / inner * n + j) * inner + u % inner).collect()).collect()
+}
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn sums_run_either_way(
+        outer in 0_usize..4, n in axis(), inner in 1_usize..40, exclusive: bool, reverse: bool, seed: u64,
+    ) {
+        let x = coarse(seed, outer * n * inner, false);
+        let mut want = vec![0.0; x.len()];
+        for mut column in columns([outer, n, inner]) {
+            if reverse {
+                column.reverse();
+            }
+            let mut sum = 0.0;
+            for at in column {
+                want[at] = if exclusive { sum } else { sum + f64::from(x[at]) };
+                sum += f64::from(x[at]);
+            }
+        }
+        check(&want, 0.0, |y| args::CumSum {
+            x: address(&x),
+            y,
+            outer: outer as i64,
+            n: n as i64,
+            inner: inner as i64,
+            exclusive: exclusive.into(),
+            reverse: reverse.into(),
+        });
+    }
+
+    #[test]
+    fn the_extreme_is_the_first_or_last_of_its_equals(
+        outer in 0_usize..4, n in 1_usize..70, inner in prop_oneof![Just(1_usize), 1_usize..20],
+        min: bool, last: bool, nan: bool, seed: u64,
+    ) {
+        let x = coarse(seed, outer * n * inner, nan);
+        let mut want = Vec::new();
+        for column in columns([outer, n, inner]) {
+            let mut best = 0;
+            for (j, &at) in column.iter().enumerate().skip(1) {
+                let (v, b) = (x[at], x[column[best]]);
+                let better = (v.is_nan() && !b.is_nan()) || if min { v < b } else { v > b };
+                let equal = v == b || (v.is_nan() && b.is_nan());
+                if better || (last && equal) {
+                    best = j;
+                }
+            }
+            want.push(best as i64);
+        }
+        let args = |y: &[*mut u8]| args::ArgReduce {
+            x: address(&x),
+            y: y[0],
+            outer: outer as i64,
+            n: n as i64,
+            inner: inner as i64,
+            min: min.into(),
+            last: last.into(),
+        };
+        for (isa, outputs) in run(&[want.len() * 8], 8, args) {
+            prop_assert_eq!(integers(&outputs[0]), want.clone(), "{}", isa.name());
+        }
+    }
+
+    #[test]
+    fn the_largest_come_in_order(
+        outer in 0_usize..4, n in axis(), inner in prop_oneof![Just(1_usize), 1_usize..6], part in 0.0_f64..1.0, largest: bool, nan: bool, seed: u64,
+    ) {
+        let k = (n as f64 * part).ceil() as usize;
+        let x = coarse(seed, outer * n * inner, nan);
+        let mut values = vec![0.0; outer * k * inner];
+        let mut indices = vec![0; outer * k * inner];
+        for (u, column) in columns([outer, n, inner]).into_iter().enumerate() {
+            let mut order: Vec<usize> = (0..n).collect();
+            // NaN counts as the largest number.
+            let key = |j: &usize| if x[column[*j]].is_nan() { f32::INFINITY } else { x[column[*j]] };
+            order.sort_by(|a, b| if largest { key(b).total_cmp(&key(a)) } else { key(a).total_cmp(&key(b)) });
+            for (rank, j) in order.into_iter().take(k).enumerate() {
+                let at = (u / inner * k + rank) * inner + u % inner;
+                values[at] = f64::from(x[column[j]]);
+                indices[at] = j as i64;
+            }
+        }
+        let args = |outputs: &[*mut u8]| args::TopK {
+            x: address(&x),
+            values: outputs[0],
+            indices: outputs[1],
+            outer: outer as i64,
+            n: n as i64,
+            inner: inner as i64,
+            k: k as i64,
+            largest: largest.into(),
+        };
+        for (isa, outputs) in run(&[values.len() * 4, values.len() * 8], 8, args) {
+            compare(isa, &floats(&outputs[0]), &values, 0.0);
+            prop_assert_eq!(integers(&outputs[1]), indices.clone(), "{}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn nothing_has_no_extreme() {
+    let mut y = [0_i64; 2];
+    let args = args::ArgReduce {
+        x: std::ptr::null(),
+        y: y.as_mut_ptr().cast(),
+        outer: 2,
+        n: 0,
+        inner: 1,
+        min: 0,
+        last: 0,
+    };
+    for isa in isas() {
+        // SAFETY: the axis is empty.
+        assert_eq!(unsafe { call_alone(isa, &args) }, Status::BadShape);
+    }
+}
