@@ -348,3 +348,7 @@ fn profile(program: &Program, state: &RunState<'_>) -> Vec<StepTime> {
     });
     times.collect()
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -72,7 +72,8 @@ impl Team {
             ),
         };
         let has_cores = workers <= available_cores();
-        let inner = Inner { workers, has_cores, pool, scratch, queue: Mutex::default(), turn: Condvar::new() };
+        let inner =
+            Inner { workers, has_cores, pool, scratch, queue: Mutex::default(), turn: Condvar::new() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
