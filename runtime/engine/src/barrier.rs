@@ -5,11 +5,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a worker that has a core of its own spins before it gives way.
-const SPIN: Duration = Duration::from_micros(50);
+const SPIN: Duration = Duration::from_micros(20);
 /// Looks at the barrier between two looks at the clock.
 const LOOKS: u32 = 64;
 /// Times that a worker gives its core away before it parks.
-const YIELDS: u32 = 16;
+const YIELDS: u32 = 64;
 
 #[repr(align(128))]
 #[derive(Debug)]
