@@ -13,11 +13,15 @@ mod edit;
 mod edit_tests;
 mod error;
 mod evaluate;
+#[cfg(test)]
+mod evaluate_tests;
 mod function;
 mod graph;
 mod infer;
 mod module;
 mod operation;
+#[cfg(test)]
+mod random;
 mod text;
 mod types;
 mod verify;

@@ -166,6 +166,7 @@ pub(super) fn conv_transpose(cx: &mut Context<'_>, attributes: &ConvTranspose) -
     }
     for (axis, size) in spatial.iter().enumerate() {
         let stride = cx.count(attributes.strides[axis])?;
+        cx.at_least(size, &Dim::constant(1), "a transposed convolution needs an element to spread")?;
         dims.push(match (&attributes.output_shape, &attributes.padding) {
             (Some(sizes), _) => match sizes.get(axis) {
                 Some(&size) => Dim::constant(cx.count(size)?),

@@ -56,12 +56,15 @@ pub(super) fn binary(cx: &mut Context<'_>, kind: Binary) -> Outputs {
         Binary::Pow => cx.ty(0)?.dtype,
         _ => cx.same_dtype(0, 1)?,
     };
-    if dtype == DType::String || cx.ty(1)?.dtype == DType::String {
-        return Err(cx.bad("strings have no arithmetic"));
-    }
+    let (what, accept): (_, fn(DType) -> bool) = match kind {
+        Binary::And | Binary::Or | Binary::Xor => ("bool", |dtype| dtype == DType::Bool),
+        _ => ("a number", |dtype| !matches!(dtype, DType::Bool | DType::String)),
+    };
+    cx.dtype_of(0, what, accept)?;
+    cx.dtype_of(1, what, accept)?;
     let dims = broadcast(cx, 0, 1)?;
     let known = known::broadcast(cx, [0, 1], &dims)
-        .and_then(|[a, b]| a.iter().zip(&b).map(|(a, b)| binary_element(kind, dtype, a, b)).collect());
+        .and_then(|[a, b]| a.iter().zip(&b).map(|(a, b)| binary_element(kind, a, b)).collect());
     Ok(vec![Output::new(dtype, dims).with(known)])
 }
 
@@ -70,12 +73,12 @@ fn broadcast(cx: &mut Context<'_>, a: usize, b: usize) -> Result<Vec<Dim>, IrErr
     cx.broadcast_dims(&a.dims, &b.dims)
 }
 
-fn binary_element(kind: Binary, dtype: DType, a: &Dim, b: &Dim) -> Option<Dim> {
+fn binary_element(kind: Binary, a: &Dim, b: &Dim) -> Option<Dim> {
     let positive = |dim: &Dim| dim.at_least(0) == Answer::Yes;
     match kind {
-        Binary::Add if dtype != DType::Bool => Some(a.add(b)),
-        Binary::Sub if dtype != DType::Bool => Some(a.sub(b)),
-        Binary::Mul if dtype != DType::Bool => Some(a.mul(b)),
+        Binary::Add => Some(a.add(b)),
+        Binary::Sub => Some(a.sub(b)),
+        Binary::Mul => Some(a.mul(b)),
         Binary::Min => Some(a.min(b)),
         Binary::Max => Some(a.max(b)),
         Binary::Div => truncating_quotient(a, b),
@@ -86,9 +89,9 @@ fn binary_element(kind: Binary, dtype: DType, a: &Dim, b: &Dim) -> Option<Dim> {
             Some(exponent @ 0..=4) => Some(Dim::product((0..exponent).map(|_| a))),
             _ => None,
         },
-        Binary::And if dtype == DType::Bool => Some(a.mul(b)),
-        Binary::Or if dtype == DType::Bool => Some(a.add(b).sub(&a.mul(b))),
-        Binary::Xor if dtype == DType::Bool => Some(a.add(b).sub(&a.mul(b).scale(2))),
+        Binary::And => Some(a.mul(b)),
+        Binary::Or => Some(a.add(b).sub(&a.mul(b))),
+        Binary::Xor => Some(a.add(b).sub(&a.mul(b).scale(2))),
         _ => None,
     }
 }

@@ -120,7 +120,8 @@ pub(super) fn squeeze(cx: &mut Context<'_>, attribute: Option<&[i64]>) -> Output
     let axes = match axes(cx, attribute)? {
         Axes::Known(axes) => cx.axes(&axes, x.rank())?,
         Axes::Count(count) => {
-            let rank = x.rank().checked_sub(count).ok_or_else(|| cx.bad(format!("{count} axes to remove")))?;
+            let rank =
+                x.rank().checked_sub(count).ok_or_else(|| cx.bad(format!("{count} axes to remove")))?;
             let dims = cx.fresh_dims(rank);
             return Ok(vec![Output::new(x.dtype, dims)]);
         }
