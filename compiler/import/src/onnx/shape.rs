@@ -1,11 +1,12 @@
 //! Shapes and data movement.
 
-use lathe_ir::Dim;
+use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
 use lathe_ops::shape::{
-    Concat, Expand, Pad, PadMode, Range, Reshape, ShapeOf, Size, Slice, Split, Squeeze, Tile, Transpose,
-    Trilu, Unsqueeze,
+    Concat, ConstantOfShape, Expand, Pad, PadMode, Range, Reshape, ShapeOf, Size, Slice, Split, Squeeze,
+    Tile, Transpose, Trilu, Unsqueeze,
 };
+use lathe_tensor::DType;
 
 use crate::error::Fault;
 use crate::onnx::node::{List, Node, Outputs, axis, positive};
@@ -138,20 +139,42 @@ pub(crate) fn slice(node: &mut Node<'_, '_>) -> Outputs {
         let steps = node.optional(4).map(|steps| node.as_i64(steps)).transpose()?;
         (starts, ends, axes, steps)
     };
-    let count = || match node.dims(starts) {
-        [count] => count.as_constant().filter(|count| *count <= 64),
-        _ => None,
-    };
-    let count = count().ok_or_else(|| Fault::unsupported("a number of sliced axes that is not known"))?;
     let axes = match axes {
         Some(axes) => axes,
-        None => node.ints(&(0..count).collect::<Vec<_>>())?,
+        None => counting(node, starts)?,
     };
     let steps = match steps {
         Some(steps) => steps,
-        None => node.ints(&vec![1; count as usize])?,
+        None => ones(node, starts)?,
     };
     Ok(vec![node.add(Op::Slice(Slice {}), &[x, starts, ends, axes, steps])?])
+}
+
+/// Number of elements of a list, where it is known and sensible.
+fn length(node: &Node<'_, '_>, list: ValueId) -> Option<i64> {
+    match node.dims(list) {
+        [count] => count.as_constant().filter(|count| (0..=64).contains(count)),
+        _ => None,
+    }
+}
+
+/// `0, 1, 2, ...`, as many as `list` has elements.
+fn counting(node: &mut Node<'_, '_>, list: ValueId) -> Result<ValueId, Fault> {
+    if let Some(count) = length(node, list) {
+        return node.ints(&(0..count).collect::<Vec<_>>());
+    }
+    let count = node.add(Op::Size(Size {}), &[list])?;
+    let (zero, one) = (node.number(DType::I64, 0.0)?, node.number(DType::I64, 1.0)?);
+    node.add(Op::Range(Range {}), &[zero, count, one])
+}
+
+/// As many ones as `list` has elements.
+fn ones(node: &mut Node<'_, '_>, list: ValueId) -> Result<ValueId, Fault> {
+    if let Some(count) = length(node, list) {
+        return node.ints(&vec![1; count as usize]);
+    }
+    let shape = node.add(Op::Shape(ShapeOf { start: 0, end: None }), &[list])?;
+    node.add(Op::ConstantOfShape(ConstantOfShape { dtype: DType::I64, bits: 1 }), &[shape])
 }
 
 /// Expand-8 and 13.
@@ -257,7 +280,7 @@ pub(crate) fn space_to_depth(node: &mut Node<'_, '_>) -> Outputs {
     Ok(vec![node.reshape(cells, vec![batch, depth, rows, columns])?])
 }
 
-fn four(node: &Node<'_, '_>, x: lathe_ir::ValueId) -> Result<[Dim; 4], Fault> {
+fn four(node: &Node<'_, '_>, x: ValueId) -> Result<[Dim; 4], Fault> {
     let dims = node.dims(x).to_vec();
     dims.try_into().map_err(|dims: Vec<Dim>| Fault::bad(format!("its input has {} axes, not 4", dims.len())))
 }

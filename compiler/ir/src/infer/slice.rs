@@ -62,13 +62,10 @@ pub(super) fn slice(cx: &mut Context<'_>) -> Outputs {
 }
 
 /// Which axes change is known at run time only; operand 1 has `entries` elements for each of them.
-fn unknown_axes(cx: &mut Context<'_>, entries: usize) -> Outputs {
+fn unknown_axes(cx: &mut Context<'_>, entries: i64) -> Outputs {
     let x = cx.ty(0)?;
-    let axes = cx.element_count(3)?;
-    let given = cx.element_count(1)?;
-    if given != entries * axes || axes > x.rank() {
-        return Err(cx.bad(format!("{given} entries for {axes} axes")));
-    }
+    let (given, axes) = (Dim::product(&cx.ty(1)?.dims), Dim::product(&cx.ty(3)?.dims));
+    cx.equal(&given, &axes.scale(entries), "entries for each axis")?;
     let dims = cx.fresh_dims(x.rank());
     Ok(vec![Output::new(x.dtype, dims)])
 }
@@ -125,7 +122,12 @@ fn sliced(
             start.scale(-1).min(dim)
         } else {
             // A start beyond the end needs no clamp: the length is negative then.
-            let from = if start_negative { dim.add(start).max(&zero) } else { start.clone() };
+            let from = match start_negative {
+                // "From the beginning", as the smallest i64: no size reaches so far.
+                true if start.as_constant().is_some_and(|start| start < i64::MIN / 2) => zero.clone(),
+                true => dim.add(start).max(&zero),
+                false => start.clone(),
+            };
             let to = match (to_end, end_negative) {
                 (true, _) => dim.clone(),
                 (_, true) => dim.add(end),
@@ -243,10 +245,8 @@ pub(super) fn pad(cx: &mut Context<'_>) -> Outputs {
         places.push(cx.axis(axis, x.rank())?);
     }
     cx.axes(&axes, x.rank())?;
-    let count = cx.element_count(1)?;
-    if count != 2 * places.len() {
-        return Err(cx.bad(format!("{count} pads for {} axes", places.len())));
-    }
+    let count = Dim::constant(2 * places.len() as i64);
+    cx.equal(&Dim::product(&cx.ty(1)?.dims), &count, "two pads for each axis")?;
     let mut dims = x.dims.clone();
     let pads = cx.elements(1);
     for (index, &axis) in places.iter().enumerate() {
