@@ -8,6 +8,7 @@ mod error;
 mod onnx;
 
 pub use error::{ImportError, UnsupportedOperator};
+pub use onnx::{read_tensor, tensor_bytes};
 
 use std::path::Path;
 

@@ -11,6 +11,7 @@ mod control;
 mod conv;
 mod elementwise;
 mod external;
+mod file;
 mod functions;
 mod gather;
 mod graph;
@@ -31,6 +32,8 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 mod types;
+
+pub use file::{read_tensor, tensor_bytes};
 
 use std::path::Path;
 use std::sync::Arc;

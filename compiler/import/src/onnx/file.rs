@@ -1,0 +1,80 @@
+//! Lone tensors in files: the `.pb` of the backend test data.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lathe_proto::decode_tensor;
+use lathe_proto::onnx::{TensorProto, tensor_proto::DataType};
+use lathe_tensor::{DType, MappedFile, Tensor};
+use prost::Message;
+
+use crate::ImportError;
+use crate::onnx::external::ExternalFiles;
+use crate::onnx::tensor::{Budget, Tensors};
+use crate::onnx::{FileBytes, decode_fault, types};
+
+/// Reads a file that holds a serialised `TensorProto`: its name (often empty) and the tensor.
+///
+/// # Errors
+/// [`ImportError`] where the file cannot be read, is no such message, or its data does not fit its dtype and dims.
+pub fn read_tensor(path: &Path, max_memory: u64) -> Result<(String, Tensor), ImportError> {
+    let file = Arc::new(MappedFile::open(path)?);
+    let bytes = Bytes::from_owner(FileBytes(file.clone()));
+    let proto = decode_tensor(bytes).map_err(|error| decode_fault(error).in_file(path))?;
+    let mut tensors = Tensors::new(file, ExternalFiles::beside(path), Budget::new(max_memory));
+    let tensor = tensors.dense(&proto).map_err(|fault| fault.in_file(path))?;
+    Ok((proto.name().to_string(), tensor))
+}
+
+/// The bytes of a serialised `TensorProto`, as [`read_tensor`] reads them.
+pub fn tensor_bytes(name: &str, tensor: &Tensor) -> Vec<u8> {
+    let mut proto = TensorProto {
+        name: Some(name.to_string()),
+        dims: tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect(),
+        data_type: Some(data_type(tensor.dtype()) as i32),
+        ..Default::default()
+    };
+    match tensor.strings() {
+        Ok(strings) => {
+            proto.string_data = strings.iter().map(|string| Bytes::copy_from_slice(string)).collect();
+        }
+        Err(_) => proto.raw_data = Some(Bytes::copy_from_slice(tensor.bytes())),
+    }
+    proto.encode_to_vec()
+}
+
+/// The ONNX number of a dtype: the inverse of [`types::dtype`].
+fn data_type(dtype: DType) -> DataType {
+    let numbers = 1..=28;
+    let found = numbers.filter_map(|number| DataType::try_from(number).ok());
+    let mut found =
+        found.filter(|data_type| types::dtype(*data_type as i32).is_ok_and(|other| other == dtype));
+    found.next().unwrap_or(DataType::Undefined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_are_written_and_read_back() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("x.pb");
+        for dtype in DType::ALL {
+            let tensor = Tensor::zeros(*dtype, &[2, 3]).expect("a tensor");
+            std::fs::write(&path, tensor_bytes("x", &tensor)).expect("write");
+            let (name, back) = read_tensor(&path, 1 << 20).expect("read");
+            assert_eq!((name.as_str(), back.dtype(), back.shape()), ("x", *dtype, &[2, 3][..]));
+            assert_eq!(back.bytes(), tensor.bytes());
+        }
+    }
+
+    #[test]
+    fn broken_files_are_refused_by_name() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("broken.pb");
+        std::fs::write(&path, b"\xff\xff\xff").expect("write");
+        assert!(read_tensor(&path, 1 << 20).expect_err("broken").to_string().contains("broken.pb"));
+    }
+}
