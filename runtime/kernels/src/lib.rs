@@ -7,6 +7,7 @@ pub mod failpoint;
 pub mod isa;
 pub mod measure;
 
+mod conv;
 mod elementwise;
 mod gather;
 mod kernel;
@@ -27,17 +28,3 @@ mod softmax;
 mod harness;
 #[cfg(test)]
 mod tests;
-
-/// Rows whose kernels are not there yet.
-macro_rules! pending {
-    ($($name:ident)*) => { $(
-        impl kernel::Kernel for lathe_artifact::builtin::args::$name {
-            #[inline(always)]
-            unsafe fn run<S: simd::Simd>(&self, _simd: S, _worker: &lathe_artifact::abi::Worker) -> lathe_artifact::abi::Status {
-                lathe_artifact::abi::Status::Internal
-            }
-        }
-    )* };
-}
-
-pending! { Conv ConvTranspose }

@@ -7,7 +7,7 @@ use crate::simd::{LANES, Simd, WithSimd};
 ///
 /// # Safety
 /// Both sides are valid for these elements and do not overlap.
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn transpose<S: Simd>(
     simd: S,
     rows: usize,
@@ -61,7 +61,7 @@ impl WithSimd for Transpose {
 ///
 /// # Safety
 /// `from` is readable by its strides, `to` writable for `rows * LEFT_STRIDE` elements, and they do not overlap.
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn left<S: Simd>(
     simd: S,
     rows: usize,
@@ -92,7 +92,7 @@ pub(crate) unsafe fn left<S: Simd>(
 ///
 /// # Safety
 /// `from` is readable by its strides, `to` writable for `depth * 32` elements, and they do not overlap.
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn right<S: Simd>(
     simd: S,
     depth: usize,
@@ -104,17 +104,7 @@ pub(crate) unsafe fn right<S: Simd>(
     // SAFETY: the indices lie below `depth` and `columns`; rows of the panel hold 32 elements.
     unsafe {
         if column == 1 {
-            for i in 0..depth {
-                let (from, to) = (from.offset(i as isize * row), to.add(i * PANEL));
-                if columns == PANEL {
-                    simd.store(to, simd.load(from));
-                    simd.store(to.add(LANES), simd.load(from.add(LANES)));
-                } else {
-                    let first = columns.min(LANES);
-                    simd.store(to, simd.load_first(from, first));
-                    simd.store(to.add(LANES), simd.load_first(from.wrapping_add(LANES), columns - first));
-                }
-            }
+            simd.vectorize(Rows { depth, columns, from, row, to });
             return;
         }
         if columns < PANEL {
@@ -127,6 +117,38 @@ pub(crate) unsafe fn right<S: Simd>(
         for i in 0..depth {
             for j in 0..columns {
                 *to.add(i * PANEL + j) = *from.offset(i as isize * row + j as isize * column);
+            }
+        }
+    }
+}
+
+/// [`right`] with contiguous rows. Made only there, under its conditions.
+struct Rows {
+    depth: usize,
+    columns: usize,
+    from: *const f32,
+    row: isize,
+    to: *mut f32,
+}
+
+impl WithSimd for Rows {
+    type Output = ();
+
+    #[inline(always)]
+    fn with<S: Simd>(self, simd: S) {
+        let first = self.columns.min(LANES);
+        for i in 0..self.depth {
+            // SAFETY: whoever made this vouches for `depth` rows of `columns` and for the panel.
+            unsafe {
+                let (from, to) = (self.from.offset(i as isize * self.row), self.to.add(i * PANEL));
+                if self.columns == PANEL {
+                    simd.store(to, simd.load(from));
+                    simd.store(to.add(LANES), simd.load(from.add(LANES)));
+                } else {
+                    simd.store(to, simd.load_first(from, first));
+                    let second = simd.load_first(from.wrapping_add(LANES), self.columns - first);
+                    simd.store(to.add(LANES), second);
+                }
             }
         }
     }

@@ -69,7 +69,7 @@ impl Epilogue {
     ///
     /// # Safety
     /// `from` is readable and `to` writable for the rectangle; bias and residual cover it.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) unsafe fn apply<S: Simd>(
         &self,
         simd: S,

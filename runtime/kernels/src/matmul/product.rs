@@ -65,7 +65,7 @@ impl Target {
     ///
     /// # Safety
     /// As [`Tile::multiply`]; the rectangle lies in the result.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) unsafe fn tile<S: Simd>(
         self,
         simd: S,
@@ -138,7 +138,7 @@ impl Product {
     ///
     /// # Safety
     /// The operands are readable and `c` is writable there; `scratch` is the worker's scratch memory.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) unsafe fn compute<S: Simd>(
         &self,
         simd: S,

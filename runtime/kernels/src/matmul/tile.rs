@@ -66,7 +66,7 @@ impl Tile {
     ///
     /// # Safety
     /// `a` and `b` are readable and `c` writable for the tile by their strides: `c` for whole panels.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) unsafe fn multiply<S: Simd>(self, simd: S, rows: usize, panels: usize) {
         debug_assert!((1..=ROWS).contains(&rows) && (1..=PANELS).contains(&panels));
         // SAFETY: the parts below cover the tile that the caller vouches for.
@@ -97,12 +97,12 @@ impl Tile {
         for panel in 0..panels {
             // SAFETY: the panel lies in the tile.
             let tile = unsafe { self.part(0, A_ROW, panel, 0) };
-            if S::REGISTERS >= 32 {
+            if const { S::REGISTERS >= 32 } {
                 // SAFETY: as the caller promises.
                 unsafe { tile.rows_of_32::<S, A_ROW, A_STEP>(simd, rows) };
                 continue;
             }
-            let most = if S::REGISTERS >= 8 { 6 } else { 2 };
+            let most = if const { S::REGISTERS >= 8 } { 6 } else { 2 };
             let parts = rows.div_ceil(most);
             for half in 0..2 {
                 for part in 0..parts {
@@ -140,13 +140,13 @@ impl Tile {
     /// As [`multiply`](Self::multiply), with the panels of [`panels_for`].
     #[inline(always)]
     unsafe fn wide<S: Simd, const A_ROW: usize, const A_STEP: usize>(self, simd: S, rows: usize) {
-        if S::REGISTERS >= 32 {
+        if const { S::REGISTERS >= 32 } {
             match rows {
                 1 => simd.vectorize(Part::<1, 8, A_ROW, A_STEP>(self)),
                 2 => simd.vectorize(Part::<2, 4, A_ROW, A_STEP>(self)),
                 _ => simd.vectorize(Part::<3, 4, A_ROW, A_STEP>(self)),
             }
-        } else {
+        } else if const { S::REGISTERS >= 8 } {
             simd.vectorize(Part::<1, 4, A_ROW, A_STEP>(self));
         }
     }
@@ -180,8 +180,14 @@ impl Tile {
     #[inline(always)]
     unsafe fn rows_of_16<S: Simd, const A_ROW: usize, const A_STEP: usize>(self, simd: S, rows: usize) {
         match rows {
-            1 => simd.vectorize(Part::<1, 1, A_ROW, A_STEP>(self)),
-            2 => simd.vectorize(Part::<2, 1, A_ROW, A_STEP>(self)),
+            1 => return simd.vectorize(Part::<1, 1, A_ROW, A_STEP>(self)),
+            2 => return simd.vectorize(Part::<2, 1, A_ROW, A_STEP>(self)),
+            _ => {}
+        }
+        if const { S::REGISTERS < 8 } {
+            return;
+        }
+        match rows {
             3 => simd.vectorize(Part::<3, 1, A_ROW, A_STEP>(self)),
             4 => simd.vectorize(Part::<4, 1, A_ROW, A_STEP>(self)),
             5 => simd.vectorize(Part::<5, 1, A_ROW, A_STEP>(self)),

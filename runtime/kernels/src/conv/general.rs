@@ -1,0 +1,400 @@
+//! Convolution as a matrix product of the weights with panels of patches, which are copied as they are needed.
+
+use std::ops::Range;
+
+use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
+
+use super::window::{Window, copy_panel};
+use crate::matmul::epilogue::{Epilogue, Rectangle};
+use crate::matmul::product::{BUFFER, Stage, Target, share};
+use crate::matmul::tile::{Left, PANEL, PANELS, ROWS, Tile, panels_for};
+use crate::simd::{Simd, WithSimd};
+
+/// Most of the sums' length that is copied at a time.
+const DEPTH: usize = 2048;
+/// Up to this many positions lanes run along the output channels.
+const FEW_POSITIONS: usize = 16;
+const RIGHT: usize = PANELS * DEPTH * PANEL;
+const _: () = assert!((RIGHT + 2 * BUFFER) * 4 <= SCRATCH_BYTES);
+
+/// A convolution whose weights are in blocks of 12 output channels, or one class of a transposed one.
+#[derive(Clone, Copy)]
+pub(crate) struct General {
+    /// `[batch, groups * channels, input]`.
+    pub(crate) x: *const f32,
+    /// Images.
+    pub(crate) batch: usize,
+    /// Channel groups.
+    pub(crate) groups: usize,
+    /// Input channels of a group.
+    pub(crate) channels: usize,
+    /// Output channels of a group.
+    pub(crate) outs: usize,
+    /// What each output position reads.
+    pub(crate) window: Window,
+    /// `[groups][outs / 12][channels * cells][12]`.
+    pub(crate) weight: *const f32,
+    /// `[batch, groups * outs, y_plane]`.
+    pub(crate) y: *mut f32,
+    /// Elements of an output plane.
+    pub(crate) y_plane: usize,
+    /// What is done to the sums; its addresses are those of the whole output.
+    pub(crate) epilogue: Epilogue,
+    /// Where positions go in the output plane, where not side by side.
+    pub(crate) scatter: Option<Scatter>,
+}
+
+/// Position `(i, j)` goes to `first + i * row + j * column` of the output plane.
+#[derive(Clone, Copy)]
+pub(crate) struct Scatter {
+    /// The first position.
+    pub(crate) first: usize,
+    /// Elements from row to row.
+    pub(crate) row: usize,
+    /// Elements from column to column.
+    pub(crate) column: usize,
+}
+
+/// One image and group, with a worker's scratch memory.
+#[derive(Clone, Copy)]
+struct Image<'a> {
+    conv: &'a General,
+    x: *const f32,
+    weight: *const f32,
+    target: Target,
+    panels: *mut f32,
+}
+
+impl General {
+    /// Length of the sums.
+    #[inline(always)]
+    fn k(&self) -> usize {
+        self.channels * self.window.cells()
+    }
+
+    /// Blocks of output channels of a group.
+    #[inline(always)]
+    fn blocks(&self) -> usize {
+        self.outs.div_ceil(ROWS)
+    }
+
+    /// Computes the worker's share.
+    ///
+    /// # Safety
+    /// The fields describe readable and writable memory; the worker's scratch memory is its own.
+    #[inline(never)]
+    pub(crate) unsafe fn compute<S: Simd>(&self, simd: S, worker: &Worker) {
+        let positions = self.window.positions();
+        let few = positions <= FEW_POSITIONS && self.k() * PANEL <= RIGHT && self.scatter.is_none();
+        let together = if self.outs < ROWS { panels_for::<S>(self.outs) } else { 1 };
+        let columns = if few { 1 } else { positions.div_ceil(PANEL * together) };
+        // Units of work: a block of channels of some panels of an image and group.
+        let units = columns * self.blocks();
+        let mine = share(self.batch * self.groups * units, worker);
+        let mut unit = mine.start;
+        while unit < mine.end {
+            let (image, within) = (unit / units, unit % units);
+            let (column, block) = (within / self.blocks(), within % self.blocks());
+            let end = (block + mine.end - unit).min(self.blocks());
+            // SAFETY: the unit lies in the work, so its image, group, panels and blocks are there.
+            unsafe {
+                let image = self.image(image, worker);
+                if few {
+                    image.few_positions(simd, block..end);
+                } else {
+                    image.columns(simd, column * together, together, block..end);
+                }
+            }
+            unit += end - block;
+        }
+    }
+
+    /// # Safety
+    /// `index` is below `batch * groups`.
+    #[inline(always)]
+    unsafe fn image(&self, index: usize, worker: &Worker) -> Image<'_> {
+        let group = index % self.groups;
+        let plane = self.window.h.input * self.window.w.input;
+        let y = index * self.outs * self.y_plane;
+        let scratch = worker.scratch.cast::<f32>();
+        // SAFETY: the image and group are there, so their parts of all operands are; scratch memory holds both areas.
+        unsafe {
+            let epilogue = Epilogue {
+                row_bias: offset(self.epilogue.row_bias, group * self.outs),
+                residual: offset(self.epilogue.residual, y),
+                ..self.epilogue
+            };
+            Image {
+                conv: self,
+                x: self.x.add(index * self.channels * plane),
+                weight: self.weight.add(group * self.blocks() * self.k() * ROWS),
+                target: Target {
+                    c: self.y.add(y),
+                    c_row: self.y_plane,
+                    epilogue,
+                    buffer: scratch.add(RIGHT),
+                },
+                panels: scratch,
+            }
+        }
+    }
+}
+
+/// `from + count` unless it is null.
+///
+/// # Safety
+/// A `from` that is not null reaches that far.
+#[inline(always)]
+unsafe fn offset(from: *const f32, count: usize) -> *const f32 {
+    // SAFETY: the caller's promise.
+    if from.is_null() { from } else { unsafe { from.add(count) } }
+}
+
+impl Image<'_> {
+    /// The parts of `k` that are copied one after the other.
+    #[inline(always)]
+    fn depths(&self) -> impl Iterator<Item = (Range<usize>, Stage)> + use<> {
+        let k = self.conv.k();
+        let parts = k.div_ceil(DEPTH).max(1);
+        (0..parts).map(move |part| {
+            let stage = Stage { first: part == 0, last: part + 1 == parts };
+            (k * part / parts..k * (part + 1) / parts, stage)
+        })
+    }
+
+    /// `together` panels from `panel` on, for some blocks of output channels.
+    ///
+    /// # Safety
+    /// The first panel and the blocks are there.
+    #[inline(always)]
+    unsafe fn columns<S: Simd>(&self, simd: S, panel: usize, together: usize, blocks: Range<usize>) {
+        let positions = self.conv.window.positions();
+        let column = panel * PANEL;
+        let columns = (together * PANEL).min(positions - column);
+        if let Some(scatter) = self.conv.scatter {
+            // SAFETY: as the caller promises.
+            unsafe { self.scattered(simd, scatter, (column, columns), blocks) };
+            return;
+        }
+        for (depth, stage) in self.depths() {
+            // SAFETY: the columns lie in the window and the blocks in the weights.
+            unsafe {
+                self.copy(simd, (column, columns), &depth);
+                for block in blocks.clone() {
+                    let rows = ROWS.min(self.conv.outs - block * ROWS);
+                    let at = Rectangle { row: block * ROWS, column, rows, columns };
+                    let tile = self.tile(block, &depth);
+                    self.target.tile(simd, tile, at, columns.div_ceil(PANEL), stage);
+                }
+            }
+        }
+    }
+
+    /// Copies the patches of some columns.
+    ///
+    /// # Safety
+    /// The columns lie in the window and fill at most [`PANELS`] panels; `depth` is at most [`DEPTH`] long.
+    #[inline(always)]
+    unsafe fn copy<S: Simd>(&self, simd: S, (column, columns): (usize, usize), depth: &Range<usize>) {
+        let window = &self.conv.window;
+        let plane = window.h.input * window.w.input;
+        for panel in 0..columns.div_ceil(PANEL) {
+            let count = PANEL.min(columns - panel * PANEL);
+            let first = column + panel * PANEL;
+            // SAFETY: as the caller promises.
+            unsafe {
+                let to = self.panels.add(panel * DEPTH * PANEL);
+                copy_panel(simd, window, (self.x, plane), (first, count), depth.clone(), to);
+            }
+        }
+    }
+
+    /// The tile of a block of output channels; where it goes is chosen later.
+    ///
+    /// # Safety
+    /// The block and depth lie in the weights.
+    #[inline(always)]
+    unsafe fn tile(&self, block: usize, depth: &Range<usize>) -> Tile {
+        Tile {
+            k: depth.len(),
+            // SAFETY: the caller's promise.
+            a: unsafe { self.weight.add((block * self.conv.k() + depth.start) * ROWS) },
+            left: Left::Columns,
+            b: self.panels,
+            b_row: PANEL,
+            b_panel: DEPTH * PANEL,
+            c: self.target.buffer,
+            c_row: PANEL,
+            c_panel: ROWS * PANEL,
+            accumulate: false,
+        }
+    }
+
+    /// Columns that do not lie side by side in the output.
+    ///
+    /// # Safety
+    /// The columns and blocks are there.
+    #[inline(always)]
+    unsafe fn scattered<S: Simd>(
+        &self,
+        simd: S,
+        scatter: Scatter,
+        (column, columns): (usize, usize),
+        blocks: Range<usize>,
+    ) {
+        let panels = columns.div_ceil(PANEL);
+        for block in blocks.clone() {
+            let rows = ROWS.min(self.conv.outs - block * ROWS);
+            for (depth, stage) in self.depths() {
+                // SAFETY: the columns lie in the window and the block in the weights; the buffer holds a tile.
+                unsafe {
+                    if block == blocks.start || !(stage.first && stage.last) {
+                        self.copy(simd, (column, columns), &depth);
+                    }
+                    let tile = Tile { accumulate: !stage.first, ..self.tile(block, &depth) };
+                    tile.multiply(simd, rows, panels);
+                }
+            }
+            for panel in 0..panels {
+                let count = PANEL.min(columns - panel * PANEL);
+                let first = column + panel * PANEL;
+                // SAFETY: the rows and columns lie in the output.
+                unsafe { self.put(simd, scatter, block, panel, (first, count)) };
+            }
+        }
+    }
+
+    /// Finishes one panel of the buffer and puts its columns in their places.
+    ///
+    /// # Safety
+    /// The block and columns are there.
+    #[inline(always)]
+    unsafe fn put<S: Simd>(
+        &self,
+        simd: S,
+        scatter: Scatter,
+        block: usize,
+        panel: usize,
+        (first, count): (usize, usize),
+    ) {
+        let Target { c, c_row, epilogue, buffer } = self.target;
+        let rows = ROWS.min(self.conv.outs - block * ROWS);
+        let width = self.conv.window.w.output;
+        let place = |column: usize| {
+            scatter.first + (first + column) / width * scatter.row + (first + column) % width * scatter.column
+        };
+        // SAFETY: places lie in the output plane; the buffers behind the panels hold a tile each.
+        unsafe {
+            let (sums, residual) = (buffer.add(panel * ROWS * PANEL), buffer.add(BUFFER));
+            if !epilogue.residual.is_null() {
+                for row in 0..rows {
+                    let from = epilogue.residual.add((block * ROWS + row) * c_row);
+                    for column in 0..count {
+                        *residual.add(row * PANEL + column) = *from.add(place(column));
+                    }
+                }
+            }
+            let local = Epilogue {
+                row_bias: offset(epilogue.row_bias, block * ROWS),
+                residual: if epilogue.residual.is_null() { epilogue.residual } else { residual },
+                residual_row: PANEL,
+                ..epilogue
+            };
+            if !local.is_none() {
+                let at = Rectangle { row: 0, column: 0, rows, columns: count };
+                local.apply(simd, at, sums, PANEL, sums, PANEL);
+            }
+            let mut column = 0;
+            while column < count {
+                // Columns of one row of positions.
+                let run = (width - (first + column) % width).min(count - column);
+                let at = c.add(block * ROWS * c_row + place(column));
+                for row in 0..rows {
+                    let (from, to) = (sums.add(row * PANEL + column), at.add(row * c_row));
+                    for index in 0..run {
+                        *to.add(index * scatter.column) = *from.add(index);
+                    }
+                }
+                column += run;
+            }
+        }
+    }
+
+    /// All positions, where they are too few to fill vectors: lanes run along the output channels.
+    ///
+    /// # Safety
+    /// The blocks are there; there are at most [`FEW_POSITIONS`].
+    #[inline(always)]
+    unsafe fn few_positions<S: Simd>(&self, simd: S, blocks: Range<usize>) {
+        let (k, positions) = (self.conv.k(), self.conv.window.positions());
+        let window = &self.conv.window;
+        let plane = window.h.input * window.w.input;
+        let Target { c, c_row, epilogue, buffer } = self.target;
+        // SAFETY: there is room for `k` rows of patches, as `compute` checked, and for the tiles of 4 blocks.
+        unsafe {
+            copy_panel(simd, window, (self.x, plane), (0, positions), 0..k, self.panels);
+            let mut block = blocks.start;
+            while block < blocks.end {
+                let count = if blocks.end - block >= 4 { 4 } else { 1 };
+                let weight = self.weight.add(block * k * ROWS);
+                let few = Few { k, weight, patches: self.panels, positions, to: buffer };
+                if count == 4 {
+                    simd.vectorize(Blocks::<4>(few));
+                } else {
+                    simd.vectorize(Blocks::<1>(few));
+                }
+                for index in 0..count {
+                    let row = (block + index) * ROWS;
+                    let rows = ROWS.min(self.conv.outs - row);
+                    let at = Rectangle { row, column: 0, rows, columns: positions };
+                    let from = buffer.add(index * ROWS * PANEL);
+                    epilogue.apply(simd, at, from, PANEL, c.add(row * c_row), c_row);
+                }
+                block += count;
+            }
+        }
+    }
+}
+
+/// Blocks of output channels at few positions.
+struct Few {
+    k: usize,
+    /// `[blocks][k][12]`.
+    weight: *const f32,
+    /// `[k][32]`.
+    patches: *const f32,
+    positions: usize,
+    /// `[blocks][12][32]`.
+    to: *mut f32,
+}
+
+/// The sums of `B` blocks side by side. Made only by [`Image::few_positions`], under its conditions.
+struct Blocks<const B: usize>(Few);
+
+impl<const B: usize> WithSimd for Blocks<B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with<S: Simd>(self, simd: S) {
+        let Few { k, weight, patches, positions, to } = self.0;
+        for position in 0..positions {
+            let mut sums = [simd.splat(0.0); B];
+            for index in 0..k {
+                // SAFETY: whoever made this vouches for `B` blocks of `k` rows of 12 and for `k` rows of patches.
+                unsafe {
+                    let x = simd.splat(*patches.add(index * PANEL + position));
+                    for (block, sum) in sums.iter_mut().enumerate() {
+                        let weights = simd.load_first(weight.add((block * k + index) * ROWS), ROWS);
+                        *sum = simd.fma(weights, x, *sum);
+                    }
+                }
+            }
+            for (block, sum) in sums.into_iter().enumerate() {
+                for (row, value) in simd.to_array(sum).into_iter().take(ROWS).enumerate() {
+                    // SAFETY: a tile of 12 rows of 32 for each block.
+                    unsafe { *to.add((block * ROWS + row) * PANEL + position) = value };
+                }
+            }
+        }
+    }
+}
