@@ -13,6 +13,8 @@ mod fuse;
 pub mod pattern;
 pub mod pipeline;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 
 pub use context::Context;
 pub use driver::{FunctionPass, Options, Pass, PassReport, Report, Rule, optimise};

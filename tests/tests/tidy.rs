@@ -12,8 +12,10 @@ fn root() -> PathBuf {
 
 /// Source files below the workspace's rooms.
 fn sources(extension: &str) -> Vec<PathBuf> {
-    let mut waiting: Vec<PathBuf> =
-        ["compiler", "passes", "proto", "runtime", "tests", "fixtures"].iter().map(|room| root().join(room)).collect();
+    let mut waiting: Vec<PathBuf> = ["compiler", "passes", "proto", "runtime", "tests", "fixtures"]
+        .iter()
+        .map(|room| root().join(room))
+        .collect();
     let mut files = Vec::new();
     while let Some(folder) = waiting.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -40,7 +42,8 @@ fn in_room(path: &Path, room: &str) -> bool {
 
 #[test]
 fn files_are_short() {
-    let long: Vec<_> = sources("rs").into_iter().filter(|path| read(path).lines().count() > MAX_LINES).collect();
+    let long: Vec<_> =
+        sources("rs").into_iter().filter(|path| read(path).lines().count() > MAX_LINES).collect();
     assert!(long.is_empty(), "over {MAX_LINES} lines, split them by meaning: {long:#?}");
 }
 
@@ -53,15 +56,28 @@ fn unsafe_code_stays_in_its_rooms() {
         .filter(|path| {
             read(path).lines().any(|line| {
                 let code = line.split("//").next().unwrap_or_default();
-                ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|word| code.contains(word))
+                ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                    .iter()
+                    .any(|word| code.contains(word))
             })
         })
         // Execution tests hand generated code to the processor through the engine's own entry.
         .filter(|path| !in_room(path, "tests/tests"))
         .collect();
     assert!(outside.is_empty(), "unsafe outside {rooms:?}: {outside:#?}");
-    let crates = ["proto", "passes", "compiler/ops", "compiler/ir", "compiler/import", "compiler/plan", "compiler/codegen",
-        "compiler/driver", "runtime/artifact", "runtime/generate", "runtime/cli"];
+    let crates = [
+        "proto",
+        "passes",
+        "compiler/ops",
+        "compiler/ir",
+        "compiler/import",
+        "compiler/plan",
+        "compiler/codegen",
+        "compiler/driver",
+        "runtime/artifact",
+        "runtime/generate",
+        "runtime/cli",
+    ];
     for room in crates {
         let lib = read(&root().join(room).join("src/lib.rs"));
         assert!(lib.contains("#![forbid(unsafe_code)]"), "{room}/src/lib.rs does not forbid unsafe code");
@@ -119,7 +135,9 @@ fn tree(package: &str) -> String {
 #[test]
 fn compiler_and_runtime_meet_only_in_the_contract() {
     let runtime = tree("lathe-runtime");
-    for name in ["cranelift", "petgraph", "prost", "lathe-ir", "lathe-passes", "lathe-plan", "lathe-codegen", "tract"] {
+    for name in
+        ["cranelift", "petgraph", "prost", "lathe-ir", "lathe-passes", "lathe-plan", "lathe-codegen", "tract"]
+    {
         assert!(!runtime.contains(name), "lathe-runtime depends on {name}");
     }
     let compiler = tree("lathe-compiler");
@@ -143,8 +161,16 @@ fn compiler_and_runtime_meet_only_in_the_contract() {
 fn dependencies_are_declared_once() {
     for path in sources("toml") {
         let text = read(&path);
-        let dependencies = text.split("dependencies]").skip(1).flat_map(str::lines).take_while(|line| !line.starts_with('['));
+        let dependencies = text
+            .split("dependencies]")
+            .skip(1)
+            .flat_map(str::lines)
+            .take_while(|line| !line.starts_with('['));
         let versioned: Vec<_> = dependencies.filter(|line| line.contains("version =")).collect();
-        assert!(versioned.is_empty(), "{}: declare in [workspace.dependencies]: {versioned:?}", path.display());
+        assert!(
+            versioned.is_empty(),
+            "{}: declare in [workspace.dependencies]: {versioned:?}",
+            path.display()
+        );
     }
 }

@@ -1,1 +1,21 @@
-//! The compiler driver: pipeline, compile cache, verification.
+//! The compiler driver: the pipeline from a model file to an artifact, the compile cache and the comparison of stages.
+//!
+//! [`compile`] reads like the picture in `ARCHITECTURE.md`: import, optimise, plan, pack, generate.
+#![forbid(unsafe_code)]
+
+pub mod cache;
+mod emit;
+mod error;
+mod inputs;
+mod options;
+mod pipeline;
+pub mod verify;
+
+pub use emit::{Stage, emit};
+pub use error::CompileError;
+pub use inputs::{TypedInputs, small_dims};
+pub use lathe_codegen::{Level, Target};
+pub use lathe_import::{read_tensor, tensor_bytes};
+pub use options::CompileOptions;
+pub use pipeline::{BUILD_ID, compile, compile_ir_text, import, optimise};
+pub use verify::as_f64;

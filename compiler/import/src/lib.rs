@@ -8,7 +8,7 @@ mod error;
 mod onnx;
 
 pub use error::{ImportError, UnsupportedOperator};
-pub use onnx::{read_tensor, tensor_bytes};
+pub use onnx::{external_files, read_tensor, tensor_bytes};
 
 use std::path::Path;
 

@@ -35,6 +35,6 @@ pub use evaluate::{EvaluateError, EvaluateOptions, evaluate};
 pub use function::{Function, Guard, GuardCondition, Node, Source, Value};
 pub use module::{Constant, Module};
 pub use operation::Operation;
-pub use text::{ParseError, constant_hash, parse, parse_with};
+pub use text::{Lookup, ParseError, constant_hash, parse, parse_with};
 pub use types::{ConstantId, FunctionId, NodeId, ValueId, ValueType};
 pub use verify::{VerifyError, verify};

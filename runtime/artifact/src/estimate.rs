@@ -27,8 +27,12 @@ impl Plan {
         let mut estimate = Estimate::default();
         for slot in &self.slots {
             match slot.kind {
-                SlotKind::Arena { first, last } => buffers.push(Buffer { bytes: bytes(slot.bytes), first, last }),
-                SlotKind::Weight(_) => estimate.weight_bytes = estimate.weight_bytes.saturating_add(bytes(slot.bytes)),
+                SlotKind::Arena { first, last } => {
+                    buffers.push(Buffer { bytes: bytes(slot.bytes), first, last })
+                }
+                SlotKind::Weight(_) => {
+                    estimate.weight_bytes = estimate.weight_bytes.saturating_add(bytes(slot.bytes))
+                }
                 _ => {}
             }
         }
@@ -46,14 +50,18 @@ impl Plan {
             let both = |a: &DimId, b: &DimId| Some((get(a)?, get(b)?));
             let value = match expression {
                 DimExpr::Const(value) => Some(*value),
-                DimExpr::Symbol(symbol) => match self.symbols.get(*symbol as usize).map(|symbol| symbol.source) {
-                    Some(SymbolSource::Input { input, axis }) => size(input as usize, axis as usize),
-                    _ => None,
-                },
+                DimExpr::Symbol(symbol) => {
+                    match self.symbols.get(*symbol as usize).map(|symbol| symbol.source) {
+                        Some(SymbolSource::Input { input, axis }) => size(input as usize, axis as usize),
+                        _ => None,
+                    }
+                }
                 DimExpr::Add(a, b) => both(a, b).and_then(|(a, b)| a.checked_add(b)),
                 DimExpr::Mul(a, b) => both(a, b).and_then(|(a, b)| a.checked_mul(b)),
                 DimExpr::FloorDiv(a, b) => both(a, b).and_then(|(a, b)| floor_div(a, b)),
-                DimExpr::Mod(a, b) => both(a, b).and_then(|(a, b)| a.checked_sub(b.checked_mul(floor_div(a, b)?)?)),
+                DimExpr::Mod(a, b) => {
+                    both(a, b).and_then(|(a, b)| a.checked_sub(b.checked_mul(floor_div(a, b)?)?))
+                }
                 DimExpr::Min(a, b) => both(a, b).map(|(a, b)| a.min(b)),
                 DimExpr::Max(a, b) => both(a, b).map(|(a, b)| a.max(b)),
                 DimExpr::Broadcast(a, b) => both(a, b).map(|(a, b)| if a == 1 { b } else { a }),
@@ -83,7 +91,9 @@ fn flops(steps: &[Step], value: &dyn Fn(DimId) -> Option<i64>) -> u64 {
         .iter()
         .map(|step| match &step.kind {
             StepKind::Call(call) => call_flops(call, value).unwrap_or(0),
-            StepKind::If { then_steps, else_steps, .. } => flops(then_steps, value).max(flops(else_steps, value)),
+            StepKind::If { then_steps, else_steps, .. } => {
+                flops(then_steps, value).max(flops(else_steps, value))
+            }
             _ => 0,
         })
         .fold(0, u64::saturating_add)
@@ -98,7 +108,8 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
             _ => None,
         }
     };
-    let product = |names: &[&str]| names.iter().try_fold(2u64, |product, name| product.checked_mul(int(name)?));
+    let product =
+        |names: &[&str]| names.iter().try_fold(2u64, |product, name| product.checked_mul(int(name)?));
     match call.builtin {
         Builtin::MatMulPacked => product(&["m", "n", "k"]),
         Builtin::MatMulStrided => {
@@ -114,7 +125,8 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
         }
         Builtin::Conv => {
             let channels = int("channels")?.checked_div(int("groups")?)?;
-            product(&["batch", "out_channels", "out_height", "out_width", "kernel_h", "kernel_w"])?.checked_mul(channels)
+            product(&["batch", "out_channels", "out_height", "out_width", "kernel_h", "kernel_w"])?
+                .checked_mul(channels)
         }
         Builtin::ConvTranspose => {
             let channels = int("out_channels")?.checked_div(int("groups")?)?;

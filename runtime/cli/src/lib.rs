@@ -1,1 +1,31 @@
-//! Lathe: compile transformer models into native CPU programs and run them.
+//! Lathe compiles transformer models into native CPU programs and runs them.
+//!
+//! ```no_run
+//! let model = lathe::load("model.onnx", &lathe::LoadOptions::default())?;
+//! let mut session = lathe::Session::new(&model)?;
+//! let ids = lathe::Tensor::from_slice(&[101i64, 7592, 102], &[1, 3])?;
+//! let outputs = session.run(&[("input_ids", &ids)])?;
+//! println!("{:?}", outputs.tensors()[0].shape());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`load`] takes an `.onnx` file, compiles it once (see [`Cache`]) and gives a [`Model`]; an artifact made by `compile` loads
+//! without the compiler. An app that ships artifacts only links `lathe-runtime` alone.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+mod error;
+mod load;
+
+pub use error::Error;
+pub use lathe_artifact::{Artifact, Trust};
+pub use lathe_compiler::cache::Cache;
+pub use lathe_compiler::{CompileOptions, compile};
+pub use lathe_runtime::{
+    CancelToken, Isa, Model, Outputs, RunOptions, RunStats, RuntimeError, Session, Team, TensorView,
+    TensorViewMut,
+};
+pub use lathe_tensor::{DType, Tensor, TensorError};
+pub use load::{LoadOptions, Origin, load, load_with_origin};

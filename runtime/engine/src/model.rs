@@ -105,6 +105,11 @@ impl Model {
         self.inner.programs.first().map_or(&[], |program| &program.plan.outputs)
     }
 
+    /// What a run of `main` takes when axis `axis` of input `input` has size `size(input, axis)`.
+    pub fn estimate(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> lathe_artifact::Estimate {
+        self.inner.programs.first().map(|program| program.plan.estimate(size)).unwrap_or_default()
+    }
+
     /// The kernels in use.
     pub fn isa(&self) -> Isa {
         self.inner.isa

@@ -19,7 +19,7 @@ const STREAM_BYTES: usize = 256 << 20;
 pub fn peak_gflops(isa: Isa, threads: usize) -> f64 {
     let rounds = 20_000u32;
     let flops = f64::from(rounds) * (CHAINS * LANES * 2) as f64;
-    best_of_threads(threads, |_| drop(black_box(dispatch(isa, MultiplyAdds { rounds })))) * flops / 1e9
+    best_of_threads(threads, |_| _ = black_box(dispatch(isa, MultiplyAdds { rounds }))) * flops / 1e9
 }
 
 /// Bytes a second that `threads` threads read from memory, in GB/s.
@@ -29,7 +29,7 @@ pub fn read_bandwidth(isa: Isa, threads: usize) -> f64 {
     let share = data.len() / threads;
     let read = |index: usize| {
         let part = data.get(index * share..(index + 1) * share).unwrap_or_default();
-        drop(black_box(dispatch(isa, Sum { data: part })));
+        _ = black_box(dispatch(isa, Sum { data: part }));
     };
     let per_thread = (share * size_of::<f32>()) as f64;
     (0..3).map(|_| once(threads, &read) * per_thread / 1e9).fold(0.0, f64::max)

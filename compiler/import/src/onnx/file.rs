@@ -1,11 +1,12 @@
 //! Lone tensors in files: the `.pb` of the backend test data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lathe_proto::decode_tensor;
-use lathe_proto::onnx::{TensorProto, tensor_proto::DataType};
+use lathe_proto::onnx::TensorProto;
+use lathe_proto::onnx::tensor_proto::{DataLocation, DataType};
+use lathe_proto::{decode_model, decode_tensor};
 use lathe_tensor::{DType, MappedFile, Tensor};
 use prost::Message;
 
@@ -25,6 +26,29 @@ pub fn read_tensor(path: &Path, max_memory: u64) -> Result<(String, Tensor), Imp
     let mut tensors = Tensors::new(file, ExternalFiles::beside(path), Budget::new(max_memory));
     let tensor = tensors.dense(&proto).map_err(|fault| fault.in_file(path))?;
     Ok((proto.name().to_string(), tensor))
+}
+
+/// The external data files that a model's initialisers name, as paths beside the model; sorted.
+///
+/// # Errors
+/// Where the model cannot be read.
+pub fn external_files(path: &Path, max_memory: u64) -> Result<Vec<PathBuf>, ImportError> {
+    let file = Arc::new(MappedFile::open(path)?);
+    let model = decode_model(Bytes::from_owner(FileBytes(file)), max_memory);
+    let model = model.map_err(|error| decode_fault(error).in_file(path))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut files: Vec<PathBuf> = model
+        .graph
+        .iter()
+        .flat_map(|graph| &graph.initializer)
+        .filter(|tensor| tensor.data_location() == DataLocation::External)
+        .flat_map(|tensor| &tensor.external_data)
+        .filter(|entry| entry.key() == "location")
+        .map(|entry| folder.join(entry.value()))
+        .collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
 }
 
 /// The bytes of a serialised `TensorProto`, as [`read_tensor`] reads them.

@@ -33,7 +33,7 @@ mod tensor;
 mod tests;
 mod types;
 
-pub use file::{read_tensor, tensor_bytes};
+pub use file::{external_files, read_tensor, tensor_bytes};
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! From statements to a module.
 
 use lathe_ops::Op;
-use lathe_tensor::{Encoding, Tensor};
+use lathe_tensor::Encoding;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-use super::constant;
 use super::cursor::{Parsed, error_at};
 use super::parse::{Constant, Graph, Literal, Node, Operand, Reference};
+use super::{Lookup, constant};
 use crate::verify::MAX_CALL_DEPTH;
 use crate::{
     Answer, ConstantId, Dim, Function, FunctionId, GuardCondition, Module, Operation, Symbol, ValueId,
@@ -17,11 +17,7 @@ use crate::{
 /// Bytes that `splat` constants of one text may take together.
 const MAX_SPLAT_BYTES: usize = 256 << 20;
 
-pub(super) fn module(
-    text: &str,
-    graphs: Vec<Graph>,
-    lookup: &dyn Fn(u64) -> Option<Tensor>,
-) -> Parsed<Module> {
+pub(super) fn module(text: &str, graphs: Vec<Graph>, lookup: Lookup<'_>) -> Parsed<Module> {
     let mut module = Module::new();
     let mut ids = FxHashMap::default();
     for graph in &graphs {
@@ -94,7 +90,7 @@ struct Builder<'a> {
     graphs: &'a [Graph],
     ids: FxHashMap<String, FunctionId>,
     states: Vec<State>,
-    lookup: &'a dyn Fn(u64) -> Option<Tensor>,
+    lookup: Lookup<'a>,
     /// Constants given by the same hash are one constant.
     shared: FxHashMap<(u64, String), ConstantId>,
     splat_bytes: usize,
@@ -187,7 +183,7 @@ impl<'a> Builder<'a> {
                 if let Some(id) = self.shared.get(&key) {
                     return Ok(self.add_constant(function, *id, constant));
                 }
-                let tensor = (self.lookup)(*hash)
+                let tensor = (self.lookup)(*hash, dtype, &shape)
                     .ok_or_else(|| error(format!("no tensor with hash {hash:016x} is given")))?;
                 if encoding == Encoding::Dense && (tensor.dtype() != dtype || tensor.shape() != shape) {
                     let (dtype, shape) = (tensor.dtype(), tensor.shape());

@@ -29,7 +29,7 @@ mod print;
 #[cfg(test)]
 mod tests;
 
-use lathe_tensor::Tensor;
+use lathe_tensor::{DType, Tensor};
 
 pub use constant::constant_hash;
 
@@ -52,11 +52,14 @@ pub struct ParseError {
 /// # Errors
 /// Text that is not of the form above, names of nothing, types that do not agree with inference.
 pub fn parse(text: &str) -> Result<Module, ParseError> {
-    parse_with(text, &|_| None)
+    parse_with(text, &|_, _, _| None)
 }
 
+/// Gives the tensor for a hash, of this dtype and shape where the constant is dense.
+pub type Lookup<'a> = &'a dyn Fn(u64, DType, &[usize]) -> Option<Tensor>;
+
 /// The same, where constants given by hash are looked up.
-pub fn parse_with(text: &str, constants: &dyn Fn(u64) -> Option<Tensor>) -> Result<Module, ParseError> {
+pub fn parse_with(text: &str, constants: Lookup<'_>) -> Result<Module, ParseError> {
     let graphs = parse::graphs(text)?;
     build::module(text, graphs, constants)
 }

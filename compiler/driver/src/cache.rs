@@ -1,0 +1,177 @@
+//! The compile cache: `run model.onnx` compiles once.
+//!
+//! An entry is a sealed artifact in the cache folder, named by the hash of the model file, the options, the build and the targets. What
+//! else the model read (external data) is listed in the entry with sizes and times, and compared before it is used. A cache that
+//! fails is one warning, never an error.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use etcetera::BaseStrategy;
+use lathe_artifact::{Artifact, LoadMode, SealKeys, SealStatus, Trust};
+use serde_json::{Value, json};
+
+use crate::{BUILD_ID, CompileError, CompileOptions, compile};
+
+/// The cache takes at most this many bytes; the entries that were not used for longest go first.
+const MAX_BYTES: u64 = 8 << 30;
+
+/// A folder of compiled models.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// A compiled model and where it came from.
+pub struct Compiled {
+    /// The artifact.
+    pub artifact: Artifact,
+    /// The file in the cache that holds it.
+    pub file: Option<PathBuf>,
+    /// Whether it was there already.
+    pub hit: bool,
+}
+
+impl Cache {
+    /// `LATHE_CACHE_DIR`, or the user's cache folder; `None` where there is no such folder.
+    pub fn of_user() -> Option<Self> {
+        let folder = match std::env::var_os("LATHE_CACHE_DIR") {
+            Some(folder) if !folder.is_empty() => PathBuf::from(folder),
+            _ => etcetera::choose_base_strategy().ok()?.cache_dir().join("lathe"),
+        };
+        Some(Self { folder })
+    }
+
+    /// A cache in this folder.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The compiled model: from the cache, or compiled and put there.
+    ///
+    /// # Errors
+    /// Where the model does not compile. Trouble with the cache itself is logged.
+    pub fn compile(&self, path: &Path, options: &CompileOptions) -> Result<Compiled, CompileError> {
+        let entry = match self.entry(path, options) {
+            Ok(entry) => entry,
+            Err(error) => {
+                tracing::warn!("the compile cache in {} cannot be used: {error}", self.folder.display());
+                return Ok(Compiled { artifact: compile(path, options)?, file: None, hit: false });
+            }
+        };
+        if let Some(artifact) = load(&entry) {
+            return Ok(Compiled { artifact, file: Some(entry), hit: true });
+        }
+        // One process compiles, the others wait for its entry.
+        let lock = File::create(entry.with_extension("lock"));
+        let locked = lock.as_ref().is_ok_and(|lock| lock.lock().is_ok());
+        if locked && let Some(artifact) = load(&entry) {
+            return Ok(Compiled { artifact, file: Some(entry), hit: true });
+        }
+        let mut artifact = compile(path, options)?;
+        artifact.report["sources"] = sources(path);
+        let written = SealKeys::of_user().and_then(|keys| artifact.write(&entry, &keys));
+        let file = match written {
+            Ok(()) => Some(entry.clone()),
+            Err(error) => {
+                tracing::warn!("the compiled model is not cached: {error}");
+                None
+            }
+        };
+        // The lock file goes while the lock is held; a waiter then locks a file that no longer has a name, which is harmless.
+        let _ = fs::remove_file(entry.with_extension("lock"));
+        self.shrink(&entry);
+        Ok(Compiled { artifact, file, hit: false })
+    }
+
+    fn entry(&self, path: &Path, options: &CompileOptions) -> std::io::Result<PathBuf> {
+        fs::create_dir_all(&self.folder)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(File::open(path)?)?;
+        hasher.update(fs::canonicalize(path)?.as_os_str().as_encoded_bytes());
+        hasher.update(options.fingerprint().as_bytes());
+        hasher.update(BUILD_ID.as_bytes());
+        let native = lathe_codegen::Target::native().map(|target| format!("{target:?}")).unwrap_or_default();
+        hasher.update(native.as_bytes());
+        Ok(self.folder.join(format!("{}.lathe", hasher.finalize().to_hex())))
+    }
+
+    /// Removes the entries that were not used for longest until the rest fits.
+    fn shrink(&self, keep: &Path) {
+        let mut entries: Vec<(SystemTime, u64, PathBuf)> = fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "lathe"))
+            .filter_map(|entry| {
+                let metadata = entry.metadata().ok()?;
+                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+            })
+            .collect();
+        entries.sort();
+        let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, path) in entries {
+            if total <= MAX_BYTES {
+                break;
+            }
+            if path != keep && fs::remove_file(&path).is_ok() {
+                total -= bytes;
+            }
+        }
+    }
+}
+
+/// The artifact of an entry, if it is whole, of this user and still fits the files that it was made from.
+fn load(entry: &Path) -> Option<Artifact> {
+    if !entry.exists() {
+        return None;
+    }
+    match lathe_artifact::open(entry, &Trust::UserKey, LoadMode::Map) {
+        Ok(opened)
+            if opened.seal == SealStatus::Trusted
+                && opened.artifact.build_id == lathe_artifact::build_id() =>
+        {
+            if !sources_unchanged(&opened.artifact.report["sources"]) {
+                return None;
+            }
+            if let Ok(file) = File::options().append(true).open(entry) {
+                // Recently used: the time is what `shrink` sorts by.
+                let _ = file.set_modified(SystemTime::now());
+            }
+            Some(opened.artifact)
+        }
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!("{}: the cache entry is made again: {error}", entry.display());
+            None
+        }
+    }
+}
+
+/// External files of a model with what tells whether they changed.
+fn sources(path: &Path) -> Value {
+    let files = lathe_import::external_files(path, u64::MAX).unwrap_or_default();
+    files.iter().map(|file| json!({"path": file.to_string_lossy(), "stamp": stamp(file)})).collect()
+}
+
+fn sources_unchanged(sources: &Value) -> bool {
+    sources.as_array().is_some_and(|sources| {
+        sources.iter().all(|source| match (source["path"].as_str(), source["stamp"].as_str()) {
+            (Some(path), Some(expected)) => stamp(Path::new(path)) == expected,
+            _ => false,
+        })
+    })
+}
+
+/// Size and time of the last change.
+fn stamp(path: &Path) -> String {
+    let Ok(metadata) = fs::metadata(path) else { return "missing".to_string() };
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    format!("{} {}", metadata.len(), modified.map_or(0, |time| time.as_nanos()))
+}

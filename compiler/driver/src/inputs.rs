@@ -1,0 +1,126 @@
+//! Typed random inputs: ids below the vocabulary, masks of 0 and 1, floats in `-1..1`.
+
+use lathe_ir::{Function, FunctionId, Module, Operation, Source, Symbol, ValueId};
+use lathe_ops::Op;
+use lathe_tensor::{DType, Tensor, TensorError};
+
+/// The sizes that symbolic dims are tried with: 1 (broadcasting), 2, 3 and 7 (no multiple of a vector).
+const SMALL: [i64; 4] = [1, 2, 3, 7];
+
+/// A size for each symbol of a function's inputs; `round` varies them.
+pub fn small_dims(module: &Module, function: FunctionId, round: usize) -> Vec<(Symbol, i64)> {
+    let body = module.function(function);
+    let mut symbols: Vec<Symbol> = body
+        .inputs()
+        .iter()
+        .flat_map(|id| body.ty(*id).dims.iter().flat_map(|dim| dim.symbols()).cloned())
+        .collect();
+    symbols.sort();
+    symbols.dedup();
+    symbols
+        .into_iter()
+        .enumerate()
+        .map(|(index, symbol)| (symbol, SMALL[(index + round + 1) % SMALL.len()]))
+        .collect()
+}
+
+/// Makes inputs for a function.
+pub struct TypedInputs<'a> {
+    body: &'a Function,
+    state: u64,
+}
+
+impl<'a> TypedInputs<'a> {
+    /// Inputs for this function; the same seed gives the same inputs.
+    pub fn new(module: &'a Module, function: FunctionId, seed: u64) -> Self {
+        Self { body: module.function(function), state: seed }
+    }
+
+    /// One tensor an input of the function, its symbolic dims sized by `dims`.
+    ///
+    /// # Errors
+    /// Where a size is missing, negative or too large.
+    pub fn make(&mut self, dims: &[(Symbol, i64)]) -> Result<Vec<Tensor>, TensorError> {
+        let size = |symbol: &Symbol| dims.iter().find(|(name, _)| name == symbol).map(|(_, size)| *size);
+        self.body
+            .inputs()
+            .iter()
+            .map(|id| {
+                let ty = self.body.ty(*id);
+                let shape: Vec<usize> = ty
+                    .dims
+                    .iter()
+                    .map(|dim| dim.evaluate(&size).and_then(|size| usize::try_from(size).ok()))
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| TensorError::TooLarge(Vec::new()))?;
+                self.tensor(ty.dtype, &shape, id_bound(self.body, *id))
+            })
+            .collect()
+    }
+
+    fn tensor(&mut self, dtype: DType, shape: &[usize], bound: u64) -> Result<Tensor, TensorError> {
+        let mut tensor = Tensor::zeros(dtype, shape)?;
+        macro_rules! fill {
+            ($ty:ty, $value:expr) => {
+                for element in tensor.as_mut_slice::<$ty>()? {
+                    let random = self.next();
+                    *element = $value(random);
+                }
+            };
+        }
+        let signed = |random: u64| (random >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        match dtype {
+            DType::F32 => fill!(f32, signed),
+            DType::F64 => fill!(f64, |random| f64::from(signed(random))),
+            DType::I64 => fill!(i64, |random| (random % bound) as i64),
+            DType::I32 => fill!(i32, |random| (random % bound) as i32),
+            DType::Bool | DType::U8 => fill!(u8, |random| (random % 2) as u8),
+            DType::I8 => fill!(i8, |random| (random % 2) as i8),
+            _ => {}
+        }
+        Ok(tensor)
+    }
+
+    /// SplitMix64.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// Integers below this are valid for an input: the size of the axis that it indexes, or 2 (masks, flags, types).
+fn id_bound(body: &Function, input: ValueId) -> u64 {
+    let mut waiting = vec![input];
+    let mut bound = None;
+    let mut steps = 0;
+    while let (Some(value), true) = (waiting.pop(), steps < 64) {
+        steps += 1;
+        for user in body.users(value) {
+            let Some(node) = body.node(*user) else { continue };
+            match &node.operation {
+                Operation::Op(Op::Gather(gather)) if node.inputs.get(1) == Some(&Some(value)) => {
+                    let table = node.inputs.first().copied().flatten();
+                    let Some(table) =
+                        table.filter(|table| matches!(body.value(*table).source, Source::Constant(_)))
+                    else {
+                        continue;
+                    };
+                    let dims = &body.ty(table).dims;
+                    let axis = if gather.axis < 0 { gather.axis + dims.len() as i64 } else { gather.axis };
+                    let size = usize::try_from(axis).ok().and_then(|axis| dims.get(axis)?.as_constant());
+                    bound = bound.into_iter().chain(size).min();
+                }
+                Operation::Op(
+                    Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Cast(_) | Op::Slice(_),
+                ) => {
+                    waiting.extend(&node.outputs);
+                }
+                _ => {}
+            }
+        }
+    }
+    bound.and_then(|bound| u64::try_from(bound).ok()).unwrap_or(2).max(1)
+}

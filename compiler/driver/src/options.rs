@@ -1,0 +1,41 @@
+//! How to compile.
+
+use lathe_codegen::Target;
+
+/// How to compile a model. The default compiles for this machine with every pass.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// Sizes for named symbolic dims of the inputs: `("batch", 1)`.
+    pub dims: Vec<(String, i64)>,
+    /// Passes to leave out.
+    pub disable: Vec<String>,
+    /// Stop after this many rewrites.
+    pub stop_after: Option<usize>,
+    /// Bytes that compiling may take, mapped files apart.
+    pub max_memory: u64,
+    /// What to generate code for; this machine where empty.
+    pub targets: Vec<Target>,
+    /// Verify the module after each pass.
+    pub check_passes: bool,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        Self {
+            dims: Vec::new(),
+            disable: Vec::new(),
+            stop_after: None,
+            max_memory: 6 << 30,
+            targets: Vec::new(),
+            check_passes: cfg!(debug_assertions),
+        }
+    }
+}
+
+impl CompileOptions {
+    /// What of the options changes the artifact, as text for the cache's key.
+    pub(crate) fn fingerprint(&self) -> String {
+        let Self { dims, disable, stop_after, max_memory: _, targets, check_passes: _ } = self;
+        format!("{dims:?} {disable:?} {stop_after:?} {targets:?}")
+    }
+}

@@ -1,0 +1,193 @@
+//! The pipeline: model file -> module -> plan -> code -> artifact.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use lathe_artifact::plan::{Plan, SymbolSource};
+use lathe_artifact::{Artifact, PlannedFunction};
+use lathe_codegen::Target;
+use lathe_ir::{Function, Module, Operation};
+use lathe_passes::Report;
+use lathe_tensor::{DType, Tensor};
+use serde_json::{Value, json};
+
+use crate::{CompileError, CompileOptions};
+
+/// The build of this compiler: artifacts of another build are compiled again from their IR.
+pub const BUILD_ID: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"), " ", env!("LATHE_SOURCE_HASH"));
+
+/// Compiles a model file.
+///
+/// # Errors
+/// Where the file is broken or hostile, asks for what this version does not support, or takes more than `options.max_memory`.
+pub fn compile(path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+    let start = Instant::now();
+    let mut module = import(path, options)?;
+    let ops_before = count_nodes(&module);
+    let passes = optimise(&mut module, options, &mut |_, _| {})?;
+    let mut artifact = assemble(&module, path, options)?;
+    artifact.report = report(&artifact, &module, &passes, ops_before);
+    artifact.report["seconds"] = json!(start.elapsed().as_secs_f64());
+    Ok(artifact)
+}
+
+/// Reads a model file into a module.
+pub fn import(path: &Path, options: &CompileOptions) -> Result<Module, CompileError> {
+    let import = lathe_import::ImportOptions {
+        max_memory: options.max_memory,
+        dims: options.dims.clone(),
+        ..lathe_import::ImportOptions::default()
+    };
+    Ok(lathe_import::import(path, &import)?)
+}
+
+/// Runs the passes. `observe` sees the module after each pass that changed it.
+pub fn optimise(
+    module: &mut Module,
+    options: &CompileOptions,
+    observe: &mut dyn FnMut(&'static str, &Module),
+) -> Result<Report, CompileError> {
+    let passes = lathe_passes::Options {
+        disable: options.disable.clone(),
+        stop_after: options.stop_after,
+        verify: options.check_passes,
+    };
+    Ok(lathe_passes::optimise(module, &lathe_passes::standard(), &passes, observe)?)
+}
+
+/// Compiles the IR of an artifact whose code cannot be used: not trusted, of another build or for another CPU. Its weights are taken as
+/// they are packed.
+pub fn compile_ir_text(
+    path: &Path,
+    artifact: &Artifact,
+    options: &CompileOptions,
+) -> Result<Artifact, CompileError> {
+    // Planning needs the types of large constants, not their elements: the packed weights are in the artifact.
+    let limit = options.max_memory;
+    let placeholder = |_: u64, dtype: DType, shape: &[usize]| {
+        let bytes = shape
+            .iter()
+            .try_fold(1usize, |count, size| count.checked_mul(*size))
+            .and_then(|count| dtype.storage_bytes(count));
+        bytes.filter(|bytes| *bytes as u64 <= limit).and_then(|_| Tensor::zeros(dtype, shape).ok())
+    };
+    let module = lathe_ir::parse_with(&artifact.ir_text, &placeholder)
+        .map_err(|error| CompileError::Ir { path: path.to_path_buf(), reason: error.to_string() })?;
+    let (functions, _) = plan_and_generate(&module, path, options)?;
+    Ok(Artifact {
+        functions,
+        weights: artifact.weights.clone(),
+        ir_text: artifact.ir_text.clone(),
+        build_id: lathe_artifact::build_id().to_string(),
+        report: artifact.report.clone(),
+    })
+}
+
+fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+    let (functions, planned) = plan_and_generate(module, path, options)?;
+    let mut weights = BTreeMap::new();
+    for weight in &planned {
+        let packed = lathe_plan::pack(module, weight).map_err(|source| plan_error(path, source))?;
+        weights.insert(weight.name.clone(), packed);
+    }
+    Ok(Artifact {
+        functions,
+        weights,
+        ir_text: module.to_string(),
+        build_id: lathe_artifact::build_id().to_string(),
+        report: Value::Null,
+    })
+}
+
+fn plan_and_generate(
+    module: &Module,
+    path: &Path,
+    options: &CompileOptions,
+) -> Result<(Vec<PlannedFunction>, Vec<lathe_plan::PlannedWeight>), CompileError> {
+    let codegen = |source| CompileError::Codegen { path: path.to_path_buf(), source };
+    let main = module.main().ok_or_else(|| CompileError::Ir {
+        path: path.to_path_buf(),
+        reason: "the module has no functions".to_string(),
+    })?;
+    let planned = lathe_plan::plan(module, main, &lathe_plan::PlanOptions::default())
+        .map_err(|source| plan_error(path, source))?;
+    let native;
+    let targets = match &options.targets[..] {
+        [] => {
+            native = [Target::native().map_err(codegen)?];
+            &native[..]
+        }
+        targets => targets,
+    };
+    let code = targets
+        .iter()
+        .map(|target| lathe_codegen::generate(&planned.plan, target).map_err(codegen))
+        .collect::<Result<_, _>>()?;
+    Ok((vec![PlannedFunction { plan: planned.plan, code }], planned.weights))
+}
+
+pub(crate) fn plan_error(path: &Path, source: lathe_plan::PlanError) -> CompileError {
+    CompileError::Plan { path: path.to_path_buf(), source }
+}
+
+pub(crate) fn count_nodes(module: &Module) -> usize {
+    module.functions().map(|(_, function)| function.node_count()).sum()
+}
+
+/// The size that memory is reported for: one item a batch, 128 along other axes.
+fn typical_size(axis: usize) -> i64 {
+    if axis == 0 { 1 } else { 128 }
+}
+
+fn typical_dims(plan: &Plan) -> String {
+    let sizes = plan.symbols.iter().filter_map(|symbol| match symbol.source {
+        SymbolSource::Input { axis, .. } => Some(format!("{}={}", symbol.name, typical_size(axis as usize))),
+        SymbolSource::Step { .. } => None,
+    });
+    sizes.collect::<Vec<_>>().join(", ")
+}
+
+/// The operations of a function in order, as `inspect --json` shows them.
+fn nodes(function: &Function) -> Value {
+    let order = function.topological_order().unwrap_or_default();
+    order
+        .into_iter()
+        .filter_map(|id| function.node(id))
+        .map(|node| {
+            let attributes = match &node.operation {
+                Operation::Op(op) => op.attributes(),
+                _ => serde_json::Map::new(),
+            };
+            json!({"op": node.operation.name(), "name": node.name, "attrs": attributes})
+        })
+        .collect()
+}
+
+/// What the compile report says, as JSON (see `docs/JSON.md`).
+fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usize) -> Value {
+    let applied: Vec<Value> = passes
+        .passes
+        .iter()
+        .filter(|pass| !pass.applied.is_empty())
+        .map(|pass| json!({"pass": pass.name, "applied": pass.applied.len()}))
+        .collect();
+    let refused: usize = passes.passes.iter().map(|pass| pass.refused.len()).sum();
+    let weight_bytes: usize = artifact.weights.values().map(|weight| weight.bytes().len()).sum();
+    let plan = artifact.functions.first().map(|function| &function.plan);
+    let estimate = plan.map(|plan| plan.estimate(&|_, axis| Some(typical_size(axis)))).unwrap_or_default();
+    let nodes: serde_json::Map<String, Value> =
+        module.functions().map(|(_, function)| (function.name().to_string(), nodes(function))).collect();
+    json!({
+        "arena_peak_bytes": estimate.arena_peak_bytes,
+        "arena_lower_bound_bytes": estimate.arena_lower_bound_bytes,
+        "arena_dims": plan.map(typical_dims),
+        "nodes": nodes,
+        "ops_before": ops_before,
+        "ops_after": count_nodes(module),
+        "passes": applied,
+        "refused": refused,
+        "weight_bytes": weight_bytes,
+        "kv_bytes_per_token": 0,
+    })
+}

@@ -1,0 +1,198 @@
+use insta::assert_snapshot;
+
+use super::check;
+
+#[test]
+fn constants_fold() {
+    assert_snapshot!(check(
+        "fold_constants",
+        r#"graph "main" (x: f32[3]) {
+  c0 = const f32[3] [1.0, 2.0, 3.0]
+  c1 = const f32[] 2.0
+  %0 = mul c0, c1      // "scale"
+  %1 = add x, %0       // "add"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn constants_that_grow_are_refused() {
+    assert_snapshot!(check(
+        "fold_constants",
+        r#"graph "main" (x: f32[1000, 1000]) {
+  c0 = const f32[] 2.0
+  c1 = const i64[2] [1000, 1000]
+  %0 = expand c0, c1   // "expand"
+  %1 = add x, %0       // "add"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn constants_that_do_not_evaluate_are_left_to_the_run() {
+    assert_snapshot!(check(
+        "fold_constants",
+        r#"graph "main" (x: i64[]) {
+  c0 = const i64[] 1
+  c1 = const i64[] 0
+  %0 = div c0, c1   // "divide"
+  %1 = add x, %0    // "add"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn shape_arithmetic_becomes_dims() {
+    assert_snapshot!(check(
+        "fold_shapes",
+        r#"graph "main" (x: f32[batch, seq, 768]) {
+  c0 = const i64[1] [0]
+  c1 = const i64[1] [1]
+  c2 = const i64[2] [12, 64]
+  %0 = shape x {end=null,start=0}      // "shape"
+  %1 = gather %0, c0 {axis=0}          // "batch"
+  %2 = gather %0, c1 {axis=0}          // "seq"
+  %3 = concat %1, %2, c2 {axis=0}      // "concat"
+  %4 = reshape x, %3 {allow_zero=false} // "heads"
+  return %4 as y
+}"#
+    ));
+}
+
+#[test]
+fn symbolic_sizes_of_other_dtypes_are_refused() {
+    assert_snapshot!(check(
+        "fold_shapes",
+        r#"graph "main" (x: f32[batch]) {
+  %0 = shape x {end=null,start=0}            // "shape"
+  %1 = cast %0 {saturate=true,to="i32"}      // "narrow"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn no_ops_vanish() {
+    assert_snapshot!(check(
+        "no_ops",
+        r#"graph "main" (x: f32[n, 4]) {
+  c0 = const f32[] 1.0
+  c1 = const f32[4] [0.0, 0.0, 0.0, 0.0]
+  c2 = const f32[] 0.0
+  %0 = mul x, c0                        // "times one"
+  %1 = add c2, %0                       // "plus zero"
+  %2 = identity %1                      // "identity"
+  %3 = transpose %2 {perm=[0,1]}        // "transpose"
+  %4 = cast %3 {saturate=true,to="f32"} // "cast"
+  %5 = relu %4                          // "relu"
+  return %5 as y
+}"#
+    ));
+}
+
+#[test]
+fn a_neutral_operand_that_broadcasts_is_refused() {
+    assert_snapshot!(check(
+        "no_ops",
+        r#"graph "main" (x: f32[4]) {
+  c0 = const f32[1, 1] [1.0]
+  %0 = mul x, c0        // "times one"
+  return %0 as y
+}"#
+    ));
+}
+
+#[test]
+fn casts_merge() {
+    assert_snapshot!(check(
+        "merge_casts",
+        r#"graph "main" (x: i32[n]) {
+  %0 = cast x {saturate=true,to="i64"}   // "widen"
+  %1 = cast %0 {saturate=true,to="f32"}  // "float"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn casts_that_lose_values_are_kept() {
+    assert_snapshot!(check(
+        "merge_casts",
+        r#"graph "main" (x: f32[n]) {
+  %0 = cast x {saturate=true,to="i32"}   // "truncate"
+  %1 = cast %0 {saturate=true,to="f32"}  // "float"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn transposes_merge() {
+    assert_snapshot!(check(
+        "merge_transposes",
+        r#"graph "main" (x: f32[a, b, 3]) {
+  %0 = transpose x {perm=[1,2,0]}   // "first"
+  %1 = transpose %0 {perm=[0,2,1]}  // "second"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn reshapes_merge() {
+    assert_snapshot!(check(
+        "merge_reshapes",
+        r#"graph "main" (x: f32[batch, 8]) {
+  c0 = const i64[3] [0, 2, 4]
+  %0 = reshape x, c0 {allow_zero=false} // "split"
+  %1 = unsqueeze %0 {axes=[0]}          // "unsqueeze"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn reshapes_to_sizes_from_data_are_kept() {
+    assert_snapshot!(check(
+        "merge_reshapes",
+        r#"graph "main" (x: f32[batch, 8], sizes: i64[3]) {
+  %0 = reshape x, sizes {allow_zero=false} // "dynamic"
+  %1 = unsqueeze %0 {axes=[0]}             // "unsqueeze"
+  return %1 as y
+}"#
+    ));
+}
+
+#[test]
+fn equal_nodes_and_constants_become_one() {
+    assert_snapshot!(check(
+        "common_subexpressions",
+        r#"graph "main" (x: f32[n]) {
+  c0 = const f32[] 2.0
+  c1 = const f32[] 2.0
+  c2 = const f32[] 3.0
+  %0 = mul x, c0   // "a"
+  %1 = mul x, c1   // "b"
+  %2 = mul x, c2   // "c"
+  %3 = add %0, %1  // "sum"
+  %4 = add %3, %2  // "total"
+  return %4 as y
+}"#
+    ));
+}
+
+#[test]
+fn dead_nodes_are_removed() {
+    assert_snapshot!(check(
+        "dead_code",
+        r#"graph "main" (x: f32[n]) {
+  %0 = exp x    // "used"
+  %1 = log x    // "dead"
+  %2 = sqrt %1  // "dead too"
+  return %0 as y
+}"#
+    ));
+}

@@ -1,0 +1,296 @@
+//! The command line: every command and flag of this version. Each flag also reads `LATHE_<FLAG>`; the flag wins.
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::size::ByteSize;
+
+/// Compile transformer models into native CPU programs and run them.
+#[derive(Parser, Debug)]
+#[command(
+    name = "lathe",
+    version,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub common: Common,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Debug, Clone)]
+pub struct Common {
+    /// Worker threads; default: the CPUs that this process may use
+    #[arg(long, global = true, env = "LATHE_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Instruction set of the kernels
+    #[arg(long, global = true, env = "LATHE_ISA", value_enum, default_value = "native")]
+    pub isa: IsaChoice,
+    /// Fix a symbolic size of the inputs, such as batch=1 (repeatable)
+    #[arg(long, global = true, env = "LATHE_DIM", value_name = "NAME=SIZE", value_delimiter = ',', value_parser = parse_dim)]
+    pub dim: Vec<(String, i64)>,
+    /// Memory that a compile or run may take
+    #[arg(long, global = true, env = "LATHE_MAX_MEMORY", value_name = "SIZE", default_value = "6GiB")]
+    pub max_memory: ByteSize,
+    /// Neither read nor write the compile cache
+    #[arg(long, global = true, env = "LATHE_NO_CACHE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub no_cache: bool,
+    /// Log level of standard error: error, warn, info, debug, trace
+    #[arg(long, global = true, env = "LATHE_LOG", value_name = "LEVEL", default_value = "warn")]
+    pub log: tracing::Level,
+}
+
+/// `--json`, of every command but `test`, where it names a file.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct JsonFlag {
+    /// Print one JSON document on standard output and nothing else there
+    #[arg(long, env = "LATHE_JSON", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub json: bool,
+}
+
+/// The commands of this version.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Compile a model into a native program and write it as an artifact
+    Compile(CompileArgs),
+    /// Run one inference
+    Run(RunArgs),
+    /// Run folders of test cases in the layout of the ONNX backend tests
+    Test(TestArgs),
+    /// Measure the time of an inference
+    Bench(BenchArgs),
+    /// Show what a model or artifact holds
+    Inspect(InspectArgs),
+    /// Compare the compiled program with the evaluator and with tract
+    Verify(VerifyArgs),
+    /// Show what this machine offers
+    Doctor(JsonFlag),
+}
+
+/// `lathe compile`.
+#[derive(Args, Debug)]
+pub struct CompileArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// An .onnx file or a .lathe artifact
+    pub model: PathBuf,
+    /// Where to write the artifact; default: the model's name with .lathe, in the current folder
+    #[arg(short, long, env = "LATHE_OUTPUT", value_name = "OUT.lathe")]
+    pub output: Option<PathBuf>,
+    /// CPU level to generate code for (repeatable)
+    #[arg(long, env = "LATHE_TARGET", value_enum, value_delimiter = ',')]
+    pub target: Vec<TargetChoice>,
+    /// Print a stage instead of writing an artifact
+    #[arg(long, env = "LATHE_EMIT", value_enum)]
+    pub emit: Option<Stage>,
+    /// Print the IR after this pass
+    #[arg(long, env = "LATHE_EMIT_AFTER", value_name = "PASS")]
+    pub emit_after: Option<String>,
+    /// Leave a pass out (repeatable)
+    #[arg(long, env = "LATHE_DISABLE", value_name = "PASS", value_delimiter = ',')]
+    pub disable: Vec<String>,
+    /// Stop after this many rewrites, to find the one that breaks a model
+    #[arg(long, env = "LATHE_STOP_AFTER", value_name = "N")]
+    pub stop_after: Option<usize>,
+    /// Evaluate the graph before and after each pass, and the program at the end, on typed random inputs
+    #[arg(long, env = "LATHE_VERIFY", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub verify: bool,
+    /// Sign the artifact with this ed25519 key (32 bytes, raw or hexadecimal)
+    #[arg(long, env = "LATHE_SIGN_KEY", value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
+}
+
+/// Where inputs come from.
+#[derive(Args, Debug, Clone)]
+pub struct InputArgs {
+    /// An input: NAME=FILE (.npy, .npz, .pb, .safetensors; repeatable)
+    #[arg(long, env = "LATHE_INPUT", value_name = "NAME=FILE")]
+    pub input: Vec<String>,
+    /// A file that holds inputs under their names
+    #[arg(long, env = "LATHE_INPUTS", value_name = "FILE.safetensors")]
+    pub inputs: Option<PathBuf>,
+    /// What the names in --inputs begin with, such as case0.in.
+    #[arg(long, env = "LATHE_PREFIX", value_name = "PREFIX", default_value = "", requires = "inputs")]
+    pub prefix: String,
+    /// Make up the inputs that are not given
+    #[arg(long, env = "LATHE_FILL", value_enum)]
+    pub fill: Option<Fill>,
+    /// Seed of --fill random
+    #[arg(long, env = "LATHE_SEED", value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Trust artifacts signed by this ed25519 public key (32 bytes, raw or hexadecimal)
+    #[arg(long, env = "LATHE_TRUST_KEY", value_name = "FILE")]
+    pub trust_key: Option<PathBuf>,
+}
+
+/// `lathe run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// An .onnx file or a .lathe artifact
+    pub model: PathBuf,
+    /// Where inputs come from.
+    #[command(flatten)]
+    pub inputs: InputArgs,
+    /// Write every output into this folder
+    #[arg(long, env = "LATHE_OUTPUT_DIR", value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Format of the files in --output-dir
+    #[arg(long, env = "LATHE_OUTPUT_FORMAT", value_enum, default_value = "npy")]
+    pub output_format: OutputFormat,
+}
+
+/// `lathe test`.
+#[derive(Args, Debug)]
+pub struct TestArgs {
+    /// Folders below which cases lie
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// Seconds that one case may take
+    #[arg(long, env = "LATHE_TIMEOUT", value_name = "SECONDS", default_value_t = 20)]
+    pub timeout: u64,
+    /// Only cases whose path matches this regular expression
+    #[arg(long, env = "LATHE_FILTER", value_name = "REGEX")]
+    pub filter: Option<String>,
+    /// Only the cases in this file: one path a line, or a JSON list
+    #[arg(long, env = "LATHE_LIST", value_name = "FILE")]
+    pub list: Option<PathBuf>,
+    /// Write the result of every case into this file
+    #[arg(long = "json", env = "LATHE_TEST_JSON", value_name = "FILE")]
+    pub results: Option<PathBuf>,
+    /// Run the cases that standard input names, one a line: how `test` calls its own worker processes
+    #[arg(long, hide = true)]
+    pub worker: bool,
+}
+
+/// `lathe bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// An .onnx file or a .lathe artifact
+    pub model: PathBuf,
+    /// Where inputs come from.
+    #[command(flatten)]
+    pub inputs: InputArgs,
+    /// Measured runs
+    #[arg(long, env = "LATHE_RUNS", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
+    /// Runs before the measured ones
+    #[arg(long, env = "LATHE_WARMUP", value_name = "N", default_value_t = 3)]
+    pub warmup: u32,
+    /// Vary a symbolic size from run to run, such as seq=1..256
+    #[arg(long, env = "LATHE_VARY", value_name = "NAME=FROM..TO")]
+    pub vary: Option<String>,
+    /// Time per node and step
+    #[arg(long, env = "LATHE_PROFILE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub profile: bool,
+}
+
+/// `lathe inspect`.
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// An .onnx file, a .lathe artifact or a .safetensors file
+    pub model: PathBuf,
+    /// Compare the hashes of an artifact's tensors
+    #[arg(long, env = "LATHE_CHECK", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub check: bool,
+}
+
+/// `lathe verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// An .onnx file
+    pub model: PathBuf,
+    /// Seed of the inputs
+    #[arg(long, env = "LATHE_SEED", value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// `--isa`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IsaChoice {
+    /// Plain Rust, on any CPU.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    /// The best that this CPU has.
+    Native,
+}
+
+/// `--target`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetChoice {
+    /// The CPU of this machine.
+    Native,
+    /// SSE4.2.
+    #[value(name = "x86-64-v2", alias = "v2")]
+    V2,
+    /// AVX2 and FMA.
+    #[value(name = "x86-64-v3", alias = "v3")]
+    V3,
+    /// AVX-512.
+    #[value(name = "x86-64-v4", alias = "v4")]
+    V4,
+}
+
+/// `--emit`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The optimised IR.
+    Ir,
+    /// The plan.
+    Plan,
+    /// Cranelift's IR.
+    Clif,
+    /// Machine code, disassembled.
+    Asm,
+}
+
+/// `--fill`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Seeded random values that fit the dtype.
+    Random,
+    /// Zeros.
+    Zeros,
+}
+
+/// `--output-format`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// NumPy.
+    Npy,
+    /// ONNX TensorProto.
+    Pb,
+    /// One safetensors file.
+    Safetensors,
+}
+
+fn parse_dim(text: &str) -> Result<(String, i64), String> {
+    let (name, size) = text.split_once('=').ok_or("expected NAME=SIZE, such as batch=1")?;
+    match size.parse::<i64>() {
+        Ok(size) if size >= 0 && !name.is_empty() => Ok((name.to_string(), size)),
+        _ => Err(format!("`{size}` is not a size")),
+    }
+}

@@ -1,0 +1,146 @@
+//! Test cases in the layout of the ONNX backend tests: `model.onnx`, `test_data_set_K/input_I.pb`, `output_I.pb`, and optionally
+//! `data.json {"rtol", "atol"}` and `output_I.mask.pb` (bool: which leading positions of the output count).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use lathe_tensor::Tensor;
+use serde::Deserialize;
+
+use super::error::CliError;
+
+/// One case: a folder with a model.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Case {
+    /// Path below the folder that was given, with `/`: `node/test_abs`.
+    pub name: String,
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+/// How far outputs may be off.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default)]
+pub struct Tolerance {
+    /// Relative to the expected value.
+    pub rtol: f64,
+    /// Absolute.
+    pub atol: f64,
+}
+
+impl Default for Tolerance {
+    /// The defaults of the ONNX backend tests.
+    fn default() -> Self {
+        Self { rtol: 1e-3, atol: 1e-7 }
+    }
+}
+
+/// Memory that one tensor of a case may take.
+const MAX_TENSOR: u64 = 4 << 30;
+/// Folders may be this deep below the one that was given.
+const MAX_DEPTH: usize = 16;
+
+/// Every case below a folder, sorted; links to folders are not followed twice.
+pub fn find(root: &Path) -> Result<Vec<Case>, CliError> {
+    let mut cases = Vec::new();
+    walk(root, root, 0, &mut cases)?;
+    cases.sort();
+    Ok(cases)
+}
+
+fn walk(root: &Path, folder: &Path, depth: usize, cases: &mut Vec<Case>) -> Result<(), CliError> {
+    let entries = std::fs::read_dir(folder).map_err(|error| CliError::file(folder, error))?;
+    if depth >= MAX_DEPTH {
+        return Ok(());
+    }
+    let mut is_case = false;
+    let mut below = Vec::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with("test_data_set_") {
+            is_case = true;
+        } else if path.is_dir() {
+            below.push(path);
+        }
+    }
+    if is_case {
+        let relative = folder.strip_prefix(root).unwrap_or(folder);
+        let name = relative.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/");
+        let name = if name.is_empty() { folder.to_string_lossy().into_owned() } else { name };
+        cases.push(Case { name, folder: folder.to_path_buf() });
+    }
+    below.sort();
+    below.iter().try_for_each(|path| walk(root, path, depth + 1, cases))
+}
+
+/// The names that a list file chooses: one a line, or a JSON list.
+pub fn read_list(path: &Path) -> Result<BTreeSet<String>, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(&text).map_err(|error| CliError::file(path, error));
+    }
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect())
+}
+
+impl Case {
+    /// The model file.
+    pub fn model(&self) -> PathBuf {
+        self.folder.join("model.onnx")
+    }
+
+    /// The tolerance of the case.
+    pub fn tolerance(&self) -> Result<Tolerance, CliError> {
+        let path = self.folder.join("data.json");
+        if !path.exists() {
+            return Ok(Tolerance::default());
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, error))?;
+        serde_json::from_str(&text).map_err(|error| CliError::file(&path, error))
+    }
+
+    /// The folders of its data sets in order.
+    pub fn data_sets(&self) -> Result<Vec<PathBuf>, CliError> {
+        let mut sets: Vec<(usize, PathBuf)> = std::fs::read_dir(&self.folder)
+            .map_err(|error| CliError::file(&self.folder, error))?
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let index = name.to_string_lossy().strip_prefix("test_data_set_")?.parse().ok()?;
+                Some((index, entry.path()))
+            })
+            .collect();
+        sets.sort();
+        Ok(sets.into_iter().map(|(_, path)| path).collect())
+    }
+}
+
+/// A tensor file of a data set.
+pub struct TensorFile {
+    /// The tensor's name, often empty.
+    pub name: String,
+    /// The tensor.
+    pub tensor: Tensor,
+}
+
+/// `input_0.pb`, `input_1.pb`, ... of a data set.
+pub fn read_tensors(set: &Path, kind: &str) -> Result<Vec<TensorFile>, CliError> {
+    let mut files = Vec::new();
+    loop {
+        let path = set.join(format!("{kind}_{}.pb", files.len()));
+        if !path.exists() {
+            return Ok(files);
+        }
+        let (name, tensor) = lathe_compiler::read_tensor(&path, MAX_TENSOR).map_err(crate::Error::from)?;
+        files.push(TensorFile { name, tensor });
+    }
+}
+
+/// `output_I.mask.pb`, where there is one.
+pub fn read_mask(set: &Path, index: usize) -> Result<Option<Vec<bool>>, CliError> {
+    let path = set.join(format!("output_{index}.mask.pb"));
+    if !path.exists() {
+        return Ok(None);
+    }
+    let (_, mask) = lathe_compiler::read_tensor(&path, MAX_TENSOR).map_err(crate::Error::from)?;
+    Ok(Some(mask.bytes().iter().map(|byte| *byte != 0).collect()))
+}

@@ -1,0 +1,159 @@
+//! `lathe inspect MODEL`: what a model, an artifact or a safetensors file holds.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use lathe_artifact::plan::{Plan, Port, Step, StepKind};
+use lathe_artifact::{LoadMode, SealStatus, Trust};
+use serde_json::{Value, json};
+
+use crate::cli::args::{Common, InspectArgs};
+use crate::cli::error::CliError;
+use crate::cli::{load, report};
+use crate::{Artifact, Isa};
+
+/// Runs the command.
+pub fn run(common: &Common, args: &InspectArgs) -> Result<(), CliError> {
+    let extension = args.model.extension().and_then(|extension| extension.to_str());
+    let description = match extension {
+        Some("safetensors") => tensors(&args.model)?,
+        Some("lathe") => {
+            let opened = lathe_artifact::open(&args.model, &Trust::UserKey, LoadMode::Map)?;
+            if args.check {
+                opened.check()?;
+            }
+            let mut description = describe(&opened.artifact);
+            description["seal"] = json!(match &opened.seal {
+                SealStatus::Trusted => "trusted".to_string(),
+                SealStatus::Untrusted(reason) => format!("untrusted: {reason}"),
+            });
+            description["build"] = json!(opened.artifact.build_id);
+            description
+        }
+        _ => {
+            let mut options = load::compile_options(common, &[])?;
+            options.dims.clone_from(&common.dim);
+            describe(&crate::compile(&args.model, &options)?)
+        }
+    };
+    if args.json.json { report::print_json(&description) } else { report::print(&text(&description)) }
+}
+
+/// Names, dtypes and shapes of a safetensors file.
+fn tensors(path: &Path) -> Result<Value, CliError> {
+    let file = lathe_tensor::MappedFile::open(path).map_err(crate::Error::from)?;
+    let file = std::sync::Arc::new(file);
+    let view = safetensors::SafeTensors::deserialize(&file).map_err(|error| CliError::file(path, error))?;
+    let tensors: Vec<Value> = view
+        .iter()
+        .map(|(name, tensor)| {
+            json!({"name": name, "dtype": format!("{:?}", tensor.dtype()).to_lowercase(), "shape": tensor.shape(), "bytes": tensor.data().len()})
+        })
+        .collect();
+    Ok(json!({"tensors": tensors, "bytes": file.len()}))
+}
+
+fn describe(artifact: &Artifact) -> Value {
+    let ports = |ports: &[Port]| -> Value {
+        ports
+            .iter()
+            .map(|port| json!({"name": port.name, "dtype": port.tensor.dtype.name(), "dims": port.dims_text}))
+            .collect()
+    };
+    let Some(main) = artifact.functions.first() else { return json!({"functions": []}) };
+    let dims: Vec<&str> = main.plan.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
+    let functions: Vec<Value> = artifact
+        .functions
+        .iter()
+        .map(|function| describe_function(&function.plan, &artifact.report))
+        .collect();
+    json!({"inputs": ports(&main.plan.inputs), "outputs": ports(&main.plan.outputs), "dims": dims, "functions": functions})
+}
+
+fn describe_function(plan: &Plan, report: &Value) -> Value {
+    let mut steps = Vec::new();
+    describe_steps(&plan.steps, &mut steps);
+    steps.extend(
+        plan.views
+            .iter()
+            .map(|(node, op)| json!({"op": op, "node": node, "exec": "view", "kernel": "", "isa": ""})),
+    );
+    let nodes = &report["nodes"][&plan.name];
+    json!({
+        "name": plan.name,
+        "ops_before": report["ops_before"],
+        "ops_after": report["ops_after"],
+        "nodes": nodes,
+        "steps": steps,
+        "arena_peak_bytes": report["arena_peak_bytes"],
+        "arena_lower_bound_bytes": report["arena_lower_bound_bytes"],
+        "kv_bytes_per_token": report["kv_bytes_per_token"],
+    })
+}
+
+/// Steps in program order, those of both branches of an `if` behind it.
+fn describe_steps(steps: &[Step], out: &mut Vec<Value>) {
+    let isa = Isa::detect().name();
+    for step in steps {
+        let (exec, kernel, isa) = match &step.kind {
+            StepKind::Barrier => continue,
+            StepKind::Call(call) => ("builtin", call.builtin.name(), isa),
+            StepKind::Region(_) => ("region", "region", "native"),
+            StepKind::Evaluate(_) => ("evaluator", "evaluator", ""),
+            StepKind::If { .. } => ("control", "if", "native"),
+        };
+        out.push(json!({
+            "op": step.op, "node": step.node, "exec": exec, "kernel": kernel, "isa": isa, "reason": step.reason,
+        }));
+        if let StepKind::If { then_steps, else_steps, .. } = &step.kind {
+            describe_steps(then_steps, out);
+            describe_steps(else_steps, out);
+        }
+    }
+}
+
+fn text(description: &Value) -> String {
+    let mut out = String::new();
+    let string = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let list =
+        |value: &Value| value.as_array().into_iter().flatten().map(&string).collect::<Vec<_>>().join(", ");
+    // Writing into a String cannot fail.
+    for tensor in description["tensors"].as_array().into_iter().flatten() {
+        let _ =
+            writeln!(out, "{:<60} {} {}", string(&tensor["name"]), string(&tensor["dtype"]), tensor["shape"]);
+    }
+    for kind in ["inputs", "outputs"] {
+        for port in description[kind].as_array().into_iter().flatten() {
+            let _ = writeln!(
+                out,
+                "{:<7} {}: {}[{}]",
+                kind.trim_end_matches('s'),
+                string(&port["name"]),
+                string(&port["dtype"]),
+                list(&port["dims"])
+            );
+        }
+    }
+    for function in description["functions"].as_array().into_iter().flatten() {
+        let _ = writeln!(
+            out,
+            "function {}: {} ops, {} after passes; arena peak {} bytes (lower bound {})",
+            string(&function["name"]),
+            function["ops_before"],
+            function["ops_after"],
+            function["arena_peak_bytes"],
+            function["arena_lower_bound_bytes"]
+        );
+        for step in function["steps"].as_array().into_iter().flatten() {
+            let _ = writeln!(
+                out,
+                "  {:<10} {:<16} {:<18} {}",
+                string(&step["exec"]),
+                string(&step["kernel"]),
+                string(&step["op"]),
+                string(&step["node"])
+            );
+        }
+    }
+    out
+}

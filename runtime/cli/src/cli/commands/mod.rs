@@ -1,0 +1,9 @@
+//! The commands, one a file.
+
+pub mod bench;
+pub mod compile;
+pub mod doctor;
+pub mod inspect;
+pub mod run;
+pub mod test;
+pub mod verify;

@@ -1,0 +1,142 @@
+//! `lathe run MODEL`: one inference.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use lathe_tensor::Tensor;
+use serde_json::{Value, json};
+
+use crate::cli::args::{Common, OutputFormat, RunArgs};
+use crate::cli::error::CliError;
+use crate::cli::{inputs, load, report, tensors};
+
+/// Elements of each output that are shown.
+const PREVIEW: usize = 8;
+
+/// Runs the command.
+pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
+    let options = load::load_options(common, args.inputs.trust_key.as_deref())?;
+    let model = crate::load(&args.model, &options)?;
+    let given = inputs::collect(common, &args.inputs, &model)?;
+    let mut session = load::session(common, &model)?;
+    let cancel = crate::CancelToken::new();
+    let interrupt = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    watch_interrupt(&interrupt, cancel.clone());
+    let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let start = Instant::now();
+    let run = crate::RunOptions { cancel: Some(cancel), ..crate::RunOptions::default() };
+    let results = session.run_with(&borrowed, &run)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let outputs: Vec<(String, Tensor)> =
+        results.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
+    let files = match &args.output_dir {
+        Some(folder) => write_outputs(folder, args.output_format, &outputs)?,
+        None => Vec::new(),
+    };
+    if args.json.json {
+        let outputs: Vec<Value> = outputs.iter().map(|(name, tensor)| describe(name, tensor)).collect();
+        return report::print_json(&json!({"outputs": outputs, "files": files, "ms": seconds * 1e3}));
+    }
+    let mut out = String::new();
+    for (name, tensor) in &outputs {
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "{name}: {}{:?} {}", tensor.dtype(), tensor.shape(), preview(tensor));
+    }
+    for file in files {
+        let _ = writeln!(out, "wrote {file}");
+    }
+    report::print(&out)
+}
+
+/// Ctrl-C asks the run to stop; the second one ends the process.
+fn watch_interrupt(flag: &std::sync::Arc<std::sync::atomic::AtomicBool>, cancel: crate::CancelToken) {
+    use std::sync::atomic::Ordering;
+    let signals =
+        signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, 130, flag.clone())
+            .and_then(|_| signal_hook::flag::register(signal_hook::consts::SIGINT, flag.clone()));
+    if signals.is_err() {
+        return;
+    }
+    let flag = flag.clone();
+    std::thread::spawn(move || {
+        loop {
+            if flag.load(Ordering::Relaxed) {
+                cancel.cancel();
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+}
+
+fn write_outputs(
+    folder: &Path,
+    format: OutputFormat,
+    outputs: &[(String, Tensor)],
+) -> Result<Vec<String>, CliError> {
+    std::fs::create_dir_all(folder).map_err(|error| CliError::file(folder, error))?;
+    if format == OutputFormat::Safetensors {
+        let path = folder.join("outputs.safetensors");
+        tensors::write_safetensors(&path, outputs)?;
+        return Ok(vec![path.to_string_lossy().into_owned()]);
+    }
+    outputs
+        .iter()
+        .map(|(name, tensor)| {
+            let extension = if format == OutputFormat::Npy { "npy" } else { "pb" };
+            let path = folder.join(format!("{}.{extension}", file_name(name)));
+            match format {
+                OutputFormat::Npy => tensors::write_npy(&path, tensor)?,
+                _ => tensors::write_pb(&path, name, tensor)?,
+            }
+            Ok(path.to_string_lossy().into_owned())
+        })
+        .collect()
+}
+
+/// An output's name as a file name: names come from the model file and may hold anything.
+fn file_name(name: &str) -> String {
+    let safe: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+        .take(128)
+        .collect();
+    if safe.trim_start_matches('.').is_empty() {
+        "output".to_string()
+    } else {
+        safe.trim_start_matches('.').to_string()
+    }
+}
+
+fn describe(name: &str, tensor: &Tensor) -> Value {
+    json!({"name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape(), "preview": preview_values(tensor)})
+}
+
+fn preview_values(tensor: &Tensor) -> Value {
+    if let Ok(strings) = tensor.strings() {
+        return strings.iter().take(PREVIEW).map(|text| json!(String::from_utf8_lossy(text))).collect();
+    }
+    let values = lathe_compiler::as_f64(tensor).unwrap_or_default();
+    values.iter().take(PREVIEW).map(|value| json!(value)).collect()
+}
+
+fn preview(tensor: &Tensor) -> String {
+    let values = preview_values(tensor);
+    let shown: Vec<String> = values.as_array().into_iter().flatten().map(Value::to_string).collect();
+    let more = if tensor.len() > PREVIEW { ", ..." } else { "" };
+    format!("[{}{more}]", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_name;
+
+    #[test]
+    fn output_names_cannot_leave_the_folder() {
+        assert_eq!(file_name("logits"), "logits");
+        assert_eq!(file_name("../../etc/passwd"), "_.._etc_passwd");
+        assert_eq!(file_name(".."), "output");
+        assert_eq!(file_name(""), "output");
+    }
+}

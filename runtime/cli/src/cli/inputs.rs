@@ -1,0 +1,80 @@
+//! Inputs of a run: from files, or made up.
+
+use lathe_tensor::Tensor;
+
+use super::args::{Common, Fill, InputArgs};
+use super::error::CliError;
+use super::fill::{self, Random};
+use super::tensors;
+use crate::Model;
+
+/// A tensor for every input of the model, in its order.
+pub fn collect(common: &Common, args: &InputArgs, model: &Model) -> Result<Vec<(String, Tensor)>, CliError> {
+    let given = read_given(args, model)?;
+    let mut random = Random::new(args.seed);
+    let mut missing = Vec::new();
+    let mut inputs = Vec::new();
+    for port in model.inputs() {
+        if let Some((_, tensor)) = given.iter().find(|(name, _)| *name == port.name) {
+            inputs.push((port.name.clone(), tensor.clone()));
+            continue;
+        }
+        let Some(fill) = args.fill else {
+            missing.push(format!("`{}` {}[{}]", port.name, port.tensor.dtype, port.dims_text.join(", ")));
+            continue;
+        };
+        let shape = shape_of(common, &port.dims_text);
+        let limit = common.max_memory.0;
+        let bytes = shape.iter().try_fold(8u64, |bytes, size| bytes.checked_mul(*size as u64));
+        if bytes.is_none_or(|bytes| bytes > limit.saturating_mul(8)) {
+            return Err(CliError::Input(format!(
+                "input `{}` of shape {shape:?} is over --max-memory",
+                port.name
+            )));
+        }
+        let tensor = match fill {
+            Fill::Random => fill::random(port.tensor.dtype, &shape, &mut random),
+            Fill::Zeros => Tensor::zeros(port.tensor.dtype, &shape),
+        };
+        let tensor = tensor.map_err(|error| CliError::Input(format!("input `{}`: {error}", port.name)))?;
+        inputs.push((port.name.clone(), tensor));
+    }
+    if missing.is_empty() {
+        return Ok(inputs);
+    }
+    Err(CliError::Input(format!(
+        "no value for input {}; give it with --input NAME=FILE or --inputs FILE, or make it up with --fill random",
+        missing.join(" and ")
+    )))
+}
+
+/// Sizes for made-up inputs: what `--dim` says, 1 for other symbolic sizes.
+pub fn shape_of(common: &Common, dims: &[String]) -> Vec<usize> {
+    dims.iter()
+        .map(|dim| {
+            let chosen = common.dim.iter().find(|(name, _)| name == dim).map(|(_, size)| *size as usize);
+            chosen.or_else(|| dim.parse().ok()).unwrap_or(1)
+        })
+        .collect()
+}
+
+fn read_given(args: &InputArgs, model: &Model) -> Result<Vec<(String, Tensor)>, CliError> {
+    let names: Vec<&str> = model.inputs().iter().map(|port| port.name.as_str()).collect();
+    let mut given = Vec::new();
+    for text in &args.input {
+        let (name, file) = text.split_once('=').ok_or_else(|| {
+            CliError::Usage(format!("--input {text}: expected NAME=FILE, such as input_ids=ids.npy"))
+        })?;
+        if !names.contains(&name) {
+            return Err(CliError::Input(format!(
+                "the model has no input `{name}`; it has {}",
+                names.join(", ")
+            )));
+        }
+        given.push((name.to_string(), tensors::read(file.as_ref(), name)?));
+    }
+    if let Some(file) = &args.inputs {
+        given.extend(tensors::read_safetensors(file, &args.prefix, &names)?);
+    }
+    Ok(given)
+}

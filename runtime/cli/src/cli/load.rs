@@ -1,0 +1,61 @@
+//! Loading as the flags of every command say.
+
+use std::path::Path;
+
+use lathe_artifact::Trust;
+use lathe_compiler::{Level, Target};
+
+use super::args::{Common, IsaChoice, TargetChoice};
+use super::error::CliError;
+use crate::{Cache, CompileOptions, Isa, LoadOptions, Team};
+
+/// How to compile.
+pub fn compile_options(common: &Common, targets: &[TargetChoice]) -> Result<CompileOptions, CliError> {
+    let targets = targets.iter().map(|choice| match choice {
+        TargetChoice::Native => Target::native().map_err(|error| CliError::Usage(error.to_string())),
+        TargetChoice::V2 => Ok(Target::x86_64(Level::V2)),
+        TargetChoice::V3 => Ok(Target::x86_64(Level::V3)),
+        TargetChoice::V4 => Ok(Target::x86_64(Level::V4)),
+    });
+    Ok(CompileOptions {
+        max_memory: common.max_memory.0,
+        targets: targets.collect::<Result<_, _>>()?,
+        ..CompileOptions::default()
+    })
+}
+
+/// How to load and run.
+pub fn load_options(common: &Common, trust_key: Option<&Path>) -> Result<LoadOptions, CliError> {
+    let trust = match trust_key {
+        Some(path) => Trust::PublicKey(lathe_artifact::key::read_ed25519(path)?),
+        None => Trust::UserKey,
+    };
+    let isa = match common.isa {
+        IsaChoice::Native => Isa::detect(),
+        IsaChoice::Portable => Isa::Portable,
+        IsaChoice::Avx2 => Isa::Avx2,
+        IsaChoice::Avx512 => Isa::Avx512,
+    };
+    if !isa.supported() {
+        return Err(CliError::Usage(format!("this CPU has no {}", isa.name())));
+    }
+    let runtime = lathe_runtime::LoadOptions {
+        isa: Some(isa),
+        max_memory: Some(common.max_memory.0),
+        ..lathe_runtime::LoadOptions::default()
+    };
+    Ok(LoadOptions {
+        compile: compile_options(common, &[])?,
+        trust,
+        cache: if common.no_cache { None } else { Cache::of_user() },
+        runtime,
+    })
+}
+
+/// A session with as many workers as `--threads` says.
+pub fn session(common: &Common, model: &crate::Model) -> Result<crate::Session, CliError> {
+    Ok(match common.threads {
+        Some(threads) => crate::Session::with_team(model, &Team::new(usize::from(threads))?)?,
+        None => crate::Session::new(model)?,
+    })
+}

@@ -1,0 +1,108 @@
+//! The command line.
+
+mod args;
+mod cases;
+mod commands;
+mod compare;
+mod error;
+mod fill;
+mod inputs;
+mod load;
+mod report;
+mod size;
+mod tensors;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{Cli, Command};
+use error::CliError;
+
+/// Commands and flags that are described but come in a later version.
+const LATER: &[&str] = &[
+    "explain",
+    "generate",
+    "chat",
+    "embed",
+    "classify",
+    "fill-mask",
+    "caption",
+    "transcribe",
+    "tokenize",
+    "template",
+    "plan",
+    "compare",
+    "quantize",
+    "convert",
+    "serve",
+    "--kv-heads",
+    "--precision",
+    "--activations",
+    "--html",
+    "--trace",
+    "--prompt-tokens",
+    "--gen-tokens",
+];
+
+/// Runs the command line; `command` is put before the arguments of a binary that is named after a command.
+pub fn main(command: Option<&str>) -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(command) = command {
+        arguments.insert(1.min(arguments.len()), command.into());
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &arguments),
+    };
+    set_up(&cli);
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), CliError> {
+    let common = &cli.common;
+    match &cli.command {
+        Command::Compile(args) => commands::compile::run(common, args),
+        Command::Run(args) => commands::run::run(common, args),
+        Command::Test(args) => commands::test::run(common, args),
+        Command::Bench(args) => commands::bench::run(common, args),
+        Command::Inspect(args) => commands::inspect::run(common, args),
+        Command::Verify(args) => commands::verify::run(common, args),
+        Command::Doctor(json) => commands::doctor::run(common, *json),
+    }
+}
+
+/// Wrong usage exits with 2; help and version with 0.
+fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) {
+        let given = arguments
+            .iter()
+            .filter_map(|argument| argument.to_str())
+            .map(|argument| argument.split('=').next());
+        if let Some(later) = given.flatten().find(|argument| LATER.contains(argument)) {
+            eprintln!("error: `{later}` is not in this version");
+            return ExitCode::from(2);
+        }
+    }
+    // Nothing is left to do where even the message cannot be written.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn set_up(cli: &Cli) {
+    tracing_subscriber::fmt()
+        .with_max_level(cli.common.log)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    lathe_runtime::install_sigbus_handler();
+}

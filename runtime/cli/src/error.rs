@@ -1,0 +1,38 @@
+//! The error of the facade.
+
+/// Why a model could not be loaded, compiled or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model file is broken, unsupported or too large to compile.
+    #[error(transparent)]
+    Compile(#[from] lathe_compiler::CompileError),
+    /// An artifact is broken or not trusted.
+    #[error(transparent)]
+    Artifact(#[from] lathe_artifact::ArtifactError),
+    /// Loading or running the program failed.
+    #[error(transparent)]
+    Runtime(#[from] lathe_runtime::RuntimeError),
+    /// A tensor file is broken.
+    #[error(transparent)]
+    Import(#[from] lathe_import::ImportError),
+    /// A tensor does not fit.
+    #[error(transparent)]
+    Tensor(#[from] lathe_tensor::TensorError),
+    /// A file of a kind that Lathe does not read.
+    #[error("{path}: not a model: expected an .onnx file or a .lathe artifact")]
+    NotAModel {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+}
+
+impl Error {
+    /// Whether the model is fine but asks for something that this version does not have.
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            Error::Compile(error) => error.is_unsupported(),
+            _ => false,
+        }
+    }
+}
