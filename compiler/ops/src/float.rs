@@ -23,3 +23,19 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D:
         Repr::Text(text) => text.parse().map_err(|_| D::Error::custom(format!("`{text}` is not a float"))),
     }
 }
+
+/// The same for an optional attribute; `null` where it is absent.
+pub mod option {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Float(#[serde(with = "super")] f32);
+
+    pub fn serialize<S: Serializer>(value: &Option<f32>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(Float).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+        Ok(Option::<Float>::deserialize(deserializer)?.map(|Float(value)| value))
+    }
+}

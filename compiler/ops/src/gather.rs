@@ -216,6 +216,7 @@ impl Reduction {
         cx.same_dtype("updates", x, updates)?;
         // Slices without elements have no targets, though there may be many of them.
         let targets = targets.take(updates.len()).enumerate();
+        #[allow(clippy::type_complexity)] // The two forms of one function.
         let (floats, integers): (fn(f64, f64) -> f64, fn(i128, i128) -> i128) = match self {
             Reduction::Replace => {
                 let mut cells = cx.filled(x.len(), None)?;

@@ -30,7 +30,7 @@ impl Evaluate for RotaryEmbedding {
         let heads = Heads::of(cx, "x", x, self.heads)?;
         // ONNX writes "all" as 0.
         let rotary = self.rotary_dim.filter(|&rotary| rotary > 0).unwrap_or(heads.head_dim);
-        if rotary > heads.head_dim || rotary % 2 != 0 {
+        if rotary > heads.head_dim || !rotary.is_multiple_of(2) {
             return Err(cx.shape(format!("rotary_dim {rotary} does not fit a head of {}", heads.head_dim)));
         }
         let half = rotary / 2;

@@ -21,6 +21,7 @@ pub struct Lstm {
     /// Their second parameters.
     pub activation_beta: Vec<f64>,
     /// Bound of the gates' inputs.
+    #[serde(default, with = "crate::float::option")]
     pub clip: Option<f32>,
     /// The forget gate is one minus the input gate.
     pub input_forget: bool,

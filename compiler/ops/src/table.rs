@@ -46,6 +46,13 @@ macro_rules! op_table {
         }
 
         impl Op {
+            /// The names of all ops, the kinds of [`Unary`], [`Binary`] and [`Compare`] included.
+            pub fn names() -> impl Iterator<Item = &'static str> {
+                let kinds = Unary::ALL.iter().map(|kind| kind.name());
+                let kinds = kinds.chain(Binary::ALL.iter().map(|kind| kind.name()));
+                kinds.chain(Compare::ALL.iter().map(|kind| kind.name())).chain([$($name),*])
+            }
+
             /// The name in the text form.
             pub fn name(&self) -> &'static str {
                 match self {

@@ -47,9 +47,9 @@ impl<'m> Context<'_, 'm> {
         let view = self.planner.view(&condition);
         let name = self.planner.node.clone();
         let id = self.planner.emit_block(view);
-        let then_steps = self.planned_branch(then, node, &operands, &targets)?;
+        let then_steps = self.planned_branch(then, node, &condition, &operands, &targets)?;
         self.planner.next_phase();
-        let else_steps = self.planned_branch(otherwise, node, &operands, &targets)?;
+        let else_steps = self.planned_branch(otherwise, node, &condition, &operands, &targets)?;
         self.planner.node = name;
         self.planner.touch(condition.buffer);
         self.planner.close_block(id, then_steps, else_steps);
@@ -105,14 +105,33 @@ impl<'m> Context<'_, 'm> {
         &mut self,
         branch: FunctionId,
         node: &Node,
+        condition: &Location,
         operands: &[Option<(ValueId, Location)>],
         targets: &[Target],
     ) -> Result<Vec<Step>, Refusal> {
         let outer = std::mem::take(&mut self.planner.steps);
         let operands: Vec<_> =
             operands.iter().map(|operand| operand.as_ref().map(|(_, location)| location)).collect();
-        self.inlined(branch, node, &operands, targets)?;
+        let gate = self.gate(branch, condition);
+        self.inlined(branch, node, gate, &operands, targets)?;
         Ok(std::mem::replace(&mut self.planner.steps, outer))
+    }
+
+    /// A stage that begins with the branch, where it has conditions on sizes: they must hold only if the branch is taken.
+    fn gate(&mut self, branch: FunctionId, condition: &Location) -> u32 {
+        let function = self.planner.module.function(branch);
+        let guarded =
+            function.node_ids().any(|id| function.node(id).is_some_and(|node| !node.guards.is_empty()));
+        if !guarded && function.guards().is_empty() {
+            return self.scope.gate;
+        }
+        let stage = self.planner.stages;
+        self.planner.stages += 1;
+        let copy = self.planner.temporary(condition.dtype, &condition.dims, self.scope.depth + 1);
+        let op = Op::Unary(Unary::Identity);
+        let reason = "the branch's conditions on sizes are checked here";
+        self.planner.evaluate(op, &[Some(condition.clone())], &[copy], Some(stage), reason);
+        stage
     }
 
     /// The nodes of a fused region one by one, where one loop cannot express them.
@@ -131,7 +150,7 @@ impl<'m> Context<'_, 'm> {
             targets.push(Target { location, stage: None });
         }
         let operands: Vec<_> = operands.iter().map(Option::as_ref).collect();
-        self.inlined(body, node, &operands, &targets)?;
+        self.inlined(body, node, self.scope.gate, &operands, &targets)?;
         for (&output, target) in node.outputs.iter().zip(targets) {
             self.place(output, target.location);
         }
@@ -142,11 +161,12 @@ impl<'m> Context<'_, 'm> {
         &mut self,
         body: FunctionId,
         node: &Node,
+        gate: u32,
         operands: &[Option<&Location>],
         targets: &[Target],
     ) -> Result<(), Refusal> {
         let function: &'m lathe_ir::Function = self.planner.module.function(body);
-        let scope = Scope::new(function, self.scope.depth + 1);
+        let scope = Scope { gate, ..Scope::new(function, self.scope.depth + 1) };
         let mut inner = Context { planner: &mut *self.planner, scope };
         for (&input, operand) in function.inputs().iter().zip(operands) {
             let Some(location) = operand else { continue };
@@ -165,6 +185,7 @@ impl<'m> Context<'_, 'm> {
                 inner.scope.reserved.insert(*value, target.location.clone());
             }
         }
+        inner.function_guards()?;
         inner.body()?;
         inner.planner.node = (node.name.clone(), node.operation.name().to_string());
         for ((_, value), target) in function.outputs().iter().zip(targets) {

@@ -27,6 +27,8 @@ pub(crate) struct Scope<'m> {
     pub reserved: FxHashMap<ValueId, Location>,
     /// The join of a concatenation, by its output.
     pub joins: FxHashMap<ValueId, u32>,
+    /// The stage in which conditions on sizes are checked at the earliest: that of the branch.
+    pub gate: u32,
     /// Index of the output that a value is.
     pub outputs: FxHashMap<ValueId, usize>,
 }
@@ -51,6 +53,7 @@ impl<'m> Scope<'m> {
             remaining,
             reserved: FxHashMap::default(),
             joins: FxHashMap::default(),
+            gate: 0,
             outputs,
         }
     }

@@ -279,6 +279,7 @@ impl Sizes {
             _ if a == b => a,
             (Some(1), _) => b,
             (Some(_), _) | (_, Some(1)) => a,
+            _ if self.is_one_only_with(b, a) => a,
             _ => self.factor(Factor::Broadcast(a, b)),
         }
     }
@@ -289,8 +290,22 @@ impl Sizes {
             _ if stride == Size::ZERO || size == extent => stride,
             Some(1) => Size::ZERO,
             Some(_) => stride,
+            // In a loop of one index any stride will do.
+            None if self.is_one_only_with(size, extent) => stride,
             None => self.factor(Factor::BroadcastStride(size, stride)),
         }
+    }
+
+    /// Whether `size` is the smaller of `other` and something above 1, so that it is 1 only where `other` is.
+    fn is_one_only_with(&self, size: Size, other: Size) -> bool {
+        let polynomial = self.get(size);
+        let Some((factors, 1)) = polynomial.terms.iter().next() else { return false };
+        let &[Factor::Min(a, b)] = &factors[..] else { return false };
+        let bound = if a == other { b } else { a };
+        polynomial.constant == 0
+            && polynomial.terms.len() == 1
+            && (a == other || b == other)
+            && self.as_constant(bound).is_some_and(|bound| bound > 1)
     }
 
     /// Whether the size is proven not to be negative.

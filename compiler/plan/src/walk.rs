@@ -122,7 +122,7 @@ impl<'m> Context<'_, 'm> {
         }
     }
 
-    fn function_guards(&mut self) -> Result<(), PlanError> {
+    pub fn function_guards(&mut self) -> Result<(), PlanError> {
         let function = self.scope.function;
         for guard in function.guards() {
             self.guard(&guard.condition, guard.reason.clone())?;
@@ -148,7 +148,8 @@ impl<'m> Context<'_, 'm> {
             GuardCondition::Broadcastable(..) => Condition::Broadcastable(a, b),
             GuardCondition::AtLeast(..) => Condition::AtLeast(a, b),
         };
-        self.planner.guards.push(Guard { stage: stage_a.max(stage_b), condition, origin });
+        let stage = stage_a.max(stage_b).max(self.scope.gate);
+        self.planner.guards.push(Guard { stage, condition, origin });
         Ok(())
     }
 
@@ -178,9 +179,6 @@ impl<'m> Context<'_, 'm> {
         }
         if node.outputs.iter().any(|output| self.has_undefined(*output)) {
             return crate::error::refuse("its sizes depend on data");
-        }
-        if self.scope.depth > 0 && !node.guards.is_empty() {
-            return crate::error::refuse("size conditions inside a branch are checked by the evaluator");
         }
         self.node_guards(node)?;
         let known = node.outputs.iter().all(|output| self.known(*output).is_some());
@@ -221,7 +219,7 @@ impl<'m> Context<'_, 'm> {
         }
         let begins = self.define_outputs(node);
         // Guards may name the new symbols.
-        if begins.is_some() && self.scope.depth == 0 {
+        if begins.is_some() {
             self.node_guards(node)?;
         }
         let mut outputs = Vec::with_capacity(node.outputs.len());

@@ -42,7 +42,7 @@ impl Leader {
                 },
             )?;
         drop(inputs);
-        self.record_sizes(state.program, step, &results);
+        self.record_sizes(state.program, evaluate, &results);
         for (output, result) in evaluate.outputs.iter().zip(results) {
             if result.dtype() != output.dtype || result.rank() != output.dims.len() {
                 let (dtype, shape) = (result.dtype(), result.shape());
@@ -101,11 +101,14 @@ impl Leader {
         self.owned.insert(slot, buffer);
     }
 
-    fn record_sizes(&self, program: &Program, step: u64, results: &[Tensor]) {
-        let symbols = program.step_symbols.iter().find(|(id, _)| u64::from(id.0) == step);
-        for &(output, axis, dim) in symbols.map(|(_, symbols)| symbols.as_slice()).unwrap_or_default() {
-            if let Some(&size) = results.get(output).and_then(|result| result.shape().get(axis)) {
-                self.tables.set_dim(dim, size as i64);
+    /// Writes the symbols of the stage that the step begins: the sizes of its outputs that stand alone.
+    fn record_sizes(&self, program: &Program, evaluate: &Evaluate, results: &[Tensor]) {
+        let Some(stage) = evaluate.begins_stage else { return };
+        for (output, result) in evaluate.outputs.iter().zip(results) {
+            for (&dim, &size) in output.dims.iter().zip(result.shape()) {
+                if program.is_made_in(dim, stage) {
+                    self.tables.set_dim(dim.0 as usize, size as i64);
+                }
             }
         }
     }

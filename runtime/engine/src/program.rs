@@ -3,7 +3,7 @@
 use lathe_artifact::abi::Service;
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::code::Code;
-use lathe_artifact::plan::{Evaluate, Plan, SlotKind, Step, StepId, StepKind, SymbolSource};
+use lathe_artifact::plan::{DimExpr, DimId, Evaluate, Plan, SlotKind, Step, StepKind, SymbolSource};
 use lathe_artifact::{PlannedFunction, arena};
 use lathe_tensor::{Buffer, DType, Tensor};
 use rustc_hash::FxHashMap;
@@ -121,8 +121,6 @@ pub(crate) struct Program {
     pub(crate) dynamic: Vec<Vec<usize>>,
     /// Symbols that are sizes of inputs: dims entry, input, axis.
     pub(crate) input_symbols: Vec<(usize, usize, usize)>,
-    /// Symbols that an evaluator step makes: output, axis, dims entry.
-    pub(crate) step_symbols: FxHashMap<StepId, Vec<(usize, usize, usize)>>,
 }
 
 impl Program {
@@ -155,7 +153,6 @@ impl Program {
             inputs: Vec::new(),
             outputs: Vec::new(),
             input_symbols: Vec::new(),
-            step_symbols: FxHashMap::default(),
         };
         program.sort_slots(weights)?;
         program.sort_symbols();
@@ -186,17 +183,21 @@ impl Program {
 
     fn sort_symbols(&mut self) {
         for symbol in &self.plan.symbols {
-            let dim = symbol.dim.0 as usize;
-            match symbol.source {
-                SymbolSource::Input { input, axis } => {
-                    self.input_symbols.push((dim, input as usize, axis as usize));
-                }
-                SymbolSource::Step { step, output, axis } => {
-                    let symbols = self.step_symbols.entry(step).or_default();
-                    symbols.push((output as usize, axis as usize, dim));
-                }
+            if let SymbolSource::Input { input, axis } = symbol.source {
+                self.input_symbols.push((symbol.dim.0 as usize, input as usize, axis as usize));
             }
         }
+    }
+
+    /// Whether a dim is a symbol that evaluator steps write, in this stage.
+    pub(crate) fn is_made_in(&self, dim: DimId, stage: u32) -> bool {
+        let index = dim.0 as usize;
+        let symbol = match self.plan.dims[index] {
+            DimExpr::Symbol(symbol) => self.plan.symbols.get(symbol as usize),
+            _ => None,
+        };
+        self.plan.dim_stages[index] == stage
+            && symbol.is_some_and(|symbol| matches!(symbol.source, SymbolSource::Step { .. }))
     }
 
     /// Bytes of the weights that the function uses.

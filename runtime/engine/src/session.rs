@@ -350,5 +350,11 @@ fn profile(program: &Program, state: &RunState<'_>) -> Vec<StepTime> {
 }
 
 #[cfg(test)]
+#[path = "dynamic_tests.rs"]
+mod dynamic_tests;
+#[cfg(test)]
+#[path = "failure_tests.rs"]
+mod failure_tests;
+#[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;

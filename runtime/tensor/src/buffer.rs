@@ -182,3 +182,71 @@ impl fmt::Debug for MappedFile {
         write!(f, "MappedFile({}, {} bytes)", self.path.display(), self.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn slices_share_and_writes_copy() {
+        let mut whole = Buffer::copy_of(&[1, 2, 3, 4]);
+        let mut part = whole.slice(1, 2).expect("inside");
+        assert_eq!(&*part, [2, 3]);
+        part.make_mut()[0] = 9;
+        assert_eq!((&*whole, &*part), (&[1, 2, 3, 4][..], &[9, 3][..]));
+        let before = whole.as_ptr();
+        whole.make_mut()[0] = 7;
+        assert_eq!(whole.as_ptr(), before, "the only owner writes in place");
+        assert!(whole.slice(2, 3).is_none() && whole.slice(usize::MAX, 2).is_none());
+    }
+
+    #[test]
+    fn written_bytes_are_aligned() {
+        let mut part = Buffer::zeroed(256).slice(3, 200).expect("inside");
+        assert_eq!(part.make_mut().as_ptr() as usize % ALIGN, 0);
+        assert_eq!(Buffer::zeroed(1).as_ptr() as usize % ALIGN, 0);
+        assert!(Buffer::zeroed(0).is_empty());
+    }
+
+    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(bytes).expect("written");
+        file
+    }
+
+    #[test]
+    fn small_files_are_copied_and_ranges_checked() {
+        let file = file(&[1, 2, 3, 4]);
+        let mapped = Arc::new(MappedFile::open(file.path()).expect("readable"));
+        let mut buffer = Buffer::mapped(&mapped, 1, 3).expect("inside");
+        assert!(buffer.is_mapped());
+        assert_eq!(&*buffer, [2, 3, 4]);
+        buffer.make_mut()[0] = 9;
+        assert!(!buffer.is_mapped());
+        assert_eq!((&**mapped, &*buffer), (&[1, 2, 3, 4][..], &[9, 3, 4][..]));
+        for (offset, len) in [(2, 3), (5, 0), (usize::MAX, 2)] {
+            let error = Buffer::mapped(&mapped, offset, len).expect_err("outside").to_string();
+            assert!(error.contains("of 4 bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn large_files_are_mapped() {
+        let file = file(&[7]);
+        file.as_file().set_len(MappedFile::COPY_LIMIT + 1).expect("a sparse file");
+        let mapped = MappedFile::open(file.path()).expect("readable");
+        assert!(matches!(mapped.contents, Contents::Map(_)));
+        assert_eq!((mapped[0], mapped[1], mapped.len() as u64), (7, 0, MappedFile::COPY_LIMIT + 1));
+    }
+
+    #[test]
+    fn folders_and_missing_files_are_errors_that_name_the_path() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for path in [folder.path().to_path_buf(), folder.path().join("missing")] {
+            let error = MappedFile::open(&path).expect_err("no file").to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+}

@@ -126,3 +126,35 @@ elements! {
     i8 => I8, u8 => U8, i16 => I16, u16 => U16, i32 => I32, u32 => U32, i64 => I64, u64 => U64,
     f16 => F16, bf16 => BF16, f32 => F32, f64 => F64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storage_is_packed() {
+        let cases = [
+            (DType::I4, 3, 2),
+            (DType::U2, 5, 2),
+            (DType::Bool, 3, 3),
+            (DType::BF16, 3, 6),
+            (DType::F64, 0, 0),
+        ];
+        for (dtype, count, bytes) in cases {
+            assert_eq!(dtype.storage_bytes(count), Some(bytes), "{dtype}");
+        }
+        assert_eq!(DType::F32.storage_bytes(usize::MAX), None);
+        assert_eq!(DType::String.storage_bytes(1), None);
+    }
+
+    #[test]
+    fn names_read_back_and_kinds_are_disjoint() {
+        for &dtype in DType::ALL {
+            assert_eq!(dtype.name().parse::<DType>().ok(), Some(dtype));
+            assert!(!(dtype.is_float() && dtype.is_integer()), "{dtype}");
+            assert!(!dtype.is_signed_integer() || dtype.is_integer(), "{dtype}");
+            assert_eq!(dtype.element_bytes().is_some(), dtype.bits() >= 8, "{dtype}");
+        }
+        assert!("float".parse::<DType>().is_err());
+    }
+}

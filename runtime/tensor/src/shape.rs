@@ -37,3 +37,44 @@ pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Result<Shape, TensorError> 
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn broadcasting_follows_numpy() {
+        type Case = (&'static [usize], &'static [usize], Option<&'static [usize]>);
+        let cases: &[Case] = &[
+            (&[2, 1], &[3], Some(&[2, 3])),
+            (&[], &[4], Some(&[4])),
+            (&[0], &[1], Some(&[0])),
+            (&[2], &[3], None),
+            (&[0], &[2], None),
+        ];
+        for &(a, b, expected) in cases {
+            assert_eq!(broadcast_shapes(a, b).ok().as_deref(), expected, "{a:?} {b:?}");
+            assert_eq!(broadcast_shapes(b, a).ok().as_deref(), expected, "{b:?} {a:?}");
+        }
+    }
+
+    #[test]
+    fn counts_do_not_overflow() {
+        assert_eq!(element_count(&[]), Some(1));
+        assert_eq!(element_count(&[2, 0, 3]), Some(0));
+        assert_eq!(element_count(&[usize::MAX]), None);
+        assert_eq!(element_count(&[1 << 40, 1 << 40]), None);
+        assert_eq!(element_count(&[0, 1 << 40, 1 << 40]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn strides_number_the_elements(shape in prop::collection::vec(1usize..5, 0..4)) {
+            let strides = row_major_strides(&shape);
+            let last: usize = shape.iter().zip(&strides).map(|(dim, stride)| (dim - 1) * stride).sum();
+            prop_assert_eq!(Some(last + 1), element_count(&shape));
+        }
+    }
+}

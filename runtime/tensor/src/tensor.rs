@@ -161,3 +161,78 @@ impl Tensor {
         Err(TensorError::DTypeMismatch { expected: T::DTYPE, actual: self.dtype })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::MappedFile;
+
+    #[test]
+    fn data_must_have_the_size_of_the_shape() {
+        let data = Buffer::zeroed(8);
+        assert!(Tensor::new(DType::F32, vec![2], data.clone()).is_ok());
+        assert!(matches!(
+            Tensor::new(DType::F32, vec![3], data.clone()),
+            Err(TensorError::SizeMismatch { .. })
+        ));
+        assert!(matches!(
+            Tensor::new(DType::String, vec![0], data.clone()),
+            Err(TensorError::SizeMismatch { .. })
+        ));
+        let huge = vec![0, 1 << 40, 1 << 40];
+        assert!(matches!(Tensor::new(DType::F32, huge, data), Err(TensorError::TooLarge(_))));
+        assert!(matches!(Tensor::zeros(DType::F32, &[usize::MAX]), Err(TensorError::TooLarge(_))));
+        assert!(Tensor::from_strings(vec![Vec::new()], &[2]).is_err());
+    }
+
+    #[test]
+    fn typed_access_checks_the_dtype() {
+        let x = Tensor::from_slice(&[1i32, 2], &[2]).expect("fits");
+        assert_eq!(x.to_slice::<i32>().expect("i32"), [1, 2].as_slice());
+        assert!(matches!(x.to_slice::<f32>(), Err(TensorError::DTypeMismatch { .. })));
+        assert!(x.strings().is_err());
+        let mut bits = Tensor::from_bools(&[true, false], &[2]).expect("fits");
+        assert_eq!(bits.to_slice::<u8>().expect("bool reads as u8"), [1, 0].as_slice());
+        bits.as_mut_slice::<u8>().expect("bool writes as u8")[1] = 1;
+        assert_eq!(bits.bytes(), [1, 1]);
+        assert!(bits.to_slice::<i8>().is_err());
+    }
+
+    #[test]
+    fn reshapes_share_and_writes_do_not_leak() {
+        let x = Tensor::from_slice(&[1f32, 2.0], &[2]).expect("fits");
+        let mut y = x.reshape(&[2, 1]).expect("same size");
+        assert_eq!(x.bytes().as_ptr(), y.bytes().as_ptr());
+        y.as_mut_slice::<f32>().expect("f32")[0] = 5.0;
+        assert_eq!(x.to_slice::<f32>().expect("f32")[0], 1.0);
+        assert!(matches!(x.reshape(&[3]), Err(TensorError::BadReshape { .. })));
+        assert!(matches!(x.reshape(&[usize::MAX, 2]), Err(TensorError::TooLarge(_))));
+    }
+
+    #[test]
+    fn misaligned_bytes_are_read_and_written() {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(&[0, 1, 0, 0, 0, 2, 0, 0, 0]).expect("written");
+        let mapped = Arc::new(MappedFile::open(file.path()).expect("readable"));
+        let owned = Buffer::copy_of(&mapped).slice(1, 8).expect("inside");
+        for data in [Buffer::mapped(&mapped, 1, 8).expect("inside"), owned] {
+            let mut x = Tensor::new(DType::I32, vec![2], data).expect("fits");
+            assert_eq!(x.to_slice::<i32>().expect("i32"), [1, 2].as_slice());
+            x.as_mut_slice::<i32>().expect("i32")[1] = 3;
+            assert_eq!(x.to_slice::<i32>().expect("i32"), [1, 3].as_slice());
+        }
+    }
+
+    #[test]
+    fn strings_stand_beside_the_buffer() {
+        let x = Tensor::from_strings(vec![b"a".to_vec(), vec![0xFF]], &[2]).expect("fits");
+        assert_eq!((x.len(), x.bytes().len()), (2, 0));
+        assert_eq!(x.reshape(&[1, 2]).expect("same size").strings().expect("strings")[1], [0xFF]);
+        assert_eq!(
+            Tensor::zeros(DType::String, &[1]).expect("fits").strings().expect("strings"),
+            [Vec::new()]
+        );
+    }
+}

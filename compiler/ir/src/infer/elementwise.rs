@@ -92,7 +92,6 @@ fn binary_element(kind: Binary, a: &Dim, b: &Dim) -> Option<Dim> {
         Binary::And => Some(a.mul(b)),
         Binary::Or => Some(a.add(b).sub(&a.mul(b))),
         Binary::Xor => Some(a.add(b).sub(&a.mul(b).scale(2))),
-        _ => None,
     }
 }
 

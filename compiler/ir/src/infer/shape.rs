@@ -57,6 +57,9 @@ fn reshaped(
             }
             _ => {
                 cx.at_least(size, &Dim::constant(0), "sizes of the new shape")?;
+                if !allow_zero {
+                    not_a_copy(cx, size, from.get(axis))?;
+                }
                 size.clone()
             }
         });
@@ -100,6 +103,20 @@ enum Axes {
     Known(Vec<i64>),
     /// Known at run time only, but for their number.
     Count(usize),
+}
+
+/// Requires that a size means itself: one that turns out as 0 would copy the input's size at its place.
+fn not_a_copy(cx: &mut Context<'_>, size: &Dim, copied: Option<&Dim>) -> Result<(), IrError> {
+    let one = Dim::constant(1);
+    match copied {
+        None => cx.at_least(size, &one, "a 0 in the new shape copies a size that is not there"),
+        Some(copied) if copied == size => Ok(()),
+        Some(copied) => {
+            let copied_at_zero = copied.mul(&one.sub(&size.min(&one)));
+            cx.equal(&copied_at_zero, &Dim::constant(0), "a 0 in the new shape copies another size")
+                .map(|_| ())
+        }
+    }
 }
 
 /// Axes from the attribute or from operand 1.

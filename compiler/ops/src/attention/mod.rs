@@ -21,6 +21,7 @@ pub struct Attention {
     /// A query sees no later key.
     pub causal: bool,
     /// Factor of the scores; `1 / sqrt(head_dim)` where absent.
+    #[serde(default, with = "crate::float::option")]
     pub scale: Option<f32>,
     /// `softcap * tanh(score / softcap)`; 0 leaves it out.
     #[serde(with = "crate::float")]

@@ -90,9 +90,11 @@ impl Binary {
             Binary::Pow => f64::powf,
             Binary::Min => minimum,
             Binary::Max => maximum,
-            Binary::Mod => |a, b| {
-                let rest = a % b;
-                if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+            // The remainder has the sign of the divisor, a zero included.
+            Binary::Mod => |a, b| match a % b {
+                0.0 => 0f64.copysign(b),
+                rest if (rest < 0.0) != (b < 0.0) => rest + b,
+                rest => rest,
             },
             Binary::FMod => |a, b| a % b,
             // The boolean ones never get here.

@@ -83,8 +83,7 @@ impl Evaluate for Reduce {
     /// largest or the smallest value, and NaN for the mean.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let x = cx.input(0)?;
-        let (shape, kept, reduced) = self.shapes(cx, x)?;
-        let sets = Sets { x_strides: strides(x.shape()), kept, reduced, x_shape: x.shape().to_vec() };
+        let (shape, sets) = self.shapes(cx, x)?;
         let count = cx.count(&shape)?;
         let result = match x.dtype() {
             DType::Bool => {
@@ -147,12 +146,8 @@ impl Sets {
 }
 
 impl Reduce {
-    /// The shape of the result, the axes that stay and the axes that go.
-    fn shapes(
-        &self,
-        cx: &Context<'_>,
-        x: &Tensor,
-    ) -> Result<(Vec<usize>, Vec<usize>, Vec<usize>), EvalError> {
+    /// The shape of the result and what goes to each of its elements.
+    fn shapes(&self, cx: &Context<'_>, x: &Tensor) -> Result<(Vec<usize>, Sets), EvalError> {
         let given = match (&self.axes, cx.optional(1)) {
             (_, Some(axes)) => cx.integer_list("axes", axes)?,
             (Some(axes), None) => axes.clone(),
@@ -169,7 +164,7 @@ impl Reduce {
             false => shape = kept.iter().map(|&axis| x.shape()[axis]).collect(),
         }
         cx.count(&shape)?;
-        Ok((shape, kept, reduced))
+        Ok((shape, Sets { x_strides: strides(x.shape()), x_shape: x.shape().to_vec(), kept, reduced }))
     }
 
     fn floats(&self, cx: &Context<'_>, x: &[f64], sets: &Sets, count: usize) -> Result<Vec<f64>, EvalError> {

@@ -138,7 +138,7 @@ impl Resize {
         let lengths = [
             scales.as_ref().map(Vec::len),
             sizes.as_ref().map(Vec::len),
-            region.as_ref().map(|region| region.len().div_ceil(2)),
+            region.as_ref().filter(|region| region.len() != 2 * axes.len()).map(|_| usize::MAX),
         ];
         if lengths.into_iter().flatten().any(|length| length != axes.len()) {
             return Err(cx.shape(format!("roi, scales or sizes do not fit {} axes", axes.len())));

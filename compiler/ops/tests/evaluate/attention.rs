@@ -1,0 +1,143 @@
+//! Attention, rotary embedding and LSTM.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn attention(changes: Value) -> Value {
+    let mut attributes = json!({
+        "q_heads": null, "kv_heads": null, "causal": false, "scale": 1.0, "softcap": 0.0, "qk_output": 0,
+        "left_window": null, "right_window": null, "softmax_in_f64": false,
+    });
+    for (name, value) in changes.as_object().into_iter().flatten() {
+        attributes[name] = value.clone();
+    }
+    attributes
+}
+
+/// Keys that all score 0 and the values 0, 1, 2, ...: the result is the mean of the places that are seen.
+fn uniform(seq: usize) -> [Tensor; 3] {
+    let zeros = f(&[1, 1, seq, 1], &vec![0.0; seq]);
+    [zeros.clone(), zeros, count(&[1, 1, seq, 1])]
+}
+
+#[track_caller]
+fn seen(changes: Value, more: &[Option<&Tensor>], expected: &[f32]) {
+    let [q, k, v] = uniform(expected.len());
+    let inputs: Vec<Option<&Tensor>> = [&q, &k, &v].map(Some).iter().chain(more).copied().collect();
+    let y = evaluate_some("attention", attention(changes), &inputs, 1).expect("attention").remove(0);
+    assert_same("attention", &y, &f(&[1, 1, expected.len(), 1], expected));
+}
+
+#[test]
+fn masks_and_windows() {
+    seen(json!({}), &[], &[1.0, 1.0, 1.0]);
+    seen(json!({"causal": true}), &[], &[0.0, 0.5, 1.0]);
+    seen(json!({"causal": true, "left_window": 1}), &[], &[0.0, 0.5, 1.5]);
+    seen(json!({"left_window": 0, "right_window": 1}), &[], &[0.5, 1.5, 2.0]);
+    // The last row sees nothing and gives zeros; the mask is shorter than the keys.
+    let bools = b(&[3, 2], &[true, true, false, true, false, false]);
+    seen(json!({}), &[Some(&bools)], &[0.5, 1.0, 0.0]);
+    let floats = f(&[1, 3], &[f32::NEG_INFINITY, 0.0, 0.0]);
+    seen(json!({}), &[Some(&floats)], &[1.5, 1.5, 1.5]);
+    seen(json!({"causal": true}), &[Some(&floats)], &[0.0, 1.0, 1.5]);
+    let lengths = i(&[1], &[2]);
+    seen(json!({}), &[None, None, None, Some(&lengths)], &[0.5, 0.5, 0.5]);
+    seen(json!({"causal": true}), &[None, None, None, Some(&lengths)], &[0.0, 0.0, 0.5]);
+}
+
+#[test]
+fn heads_are_shared_and_caches_grow() {
+    // Two query heads share one key head; layout [batch, seq, heads * head_dim].
+    let (q, kv) = (f(&[1, 1, 2], &[1.0, -1.0]), f(&[1, 1, 1], &[1.0]));
+    let past = f(&[1, 1, 1, 1], &[0.0]);
+    let inputs = [Some(&q), Some(&kv), Some(&kv), None, Some(&past), Some(&past)];
+    let attributes = attention(json!({"q_heads": 2, "kv_heads": 1, "causal": true, "qk_output": 3}));
+    let results = evaluate_some("attention", attributes, &inputs, 4).expect("attention");
+    let high = 0.731_058_6;
+    assert_same("y", &results[0], &f(&[1, 1, 2], &[high, 1.0 - high]));
+    assert_same("present", &results[1], &f(&[1, 1, 2, 1], &[0.0, 1.0]));
+    assert_same("weights", &results[3], &f(&[1, 2, 1, 2], &[1.0 - high, high, high, 1.0 - high]));
+}
+
+#[test]
+fn score_outputs_follow_the_stages() {
+    let (q, k) = (f(&[1, 1, 1, 1], &[2.0]), f(&[1, 1, 2, 1], &[1.0, 0.0]));
+    let mask = f(&[2], &[0.0, f32::NEG_INFINITY]);
+    let capped = 2.0 * 1f32.tanh();
+    for (stage, expected) in
+        [(0, [2.0, 0.0]), (1, [capped, 0.0]), (2, [capped, f32::NEG_INFINITY]), (3, [1.0, 0.0])]
+    {
+        let attributes = attention(json!({"softcap": 2.0, "qk_output": stage}));
+        let results = evaluate("attention", attributes, &[&q, &k, &k, &mask], 4).expect("attention");
+        assert_same("scores", &results[3], &f(&[1, 1, 1, 2], &expected));
+    }
+    refuse("attention", attention(json!({})), &[&q, &k, &q], "do not fit together");
+    refuse("attention", attention(json!({})), &[&q, &k, &k, &f(&[3], &[0.0; 3])], "mask does not fit");
+    refuse("attention", attention(json!({})), &[&f(&[1, 1, 1], &[0.0]), &k, &k], "needs the number of heads");
+}
+
+#[test]
+fn rotary_embedding() {
+    let x = f(&[1, 1, 1, 4], &[1.0, 2.0, 3.0, 4.0]);
+    // A quarter turn takes (a, b) to (-b, a).
+    let (cos, sin) = (f(&[2, 1], &[1.0, 0.0]), f(&[2, 1], &[0.0, 1.0]));
+    let ids = i(&[1, 1], &[1]);
+    let attributes =
+        |interleaved: bool, dim: Value| json!({"interleaved": interleaved, "heads": null, "rotary_dim": dim});
+    check(
+        "rotary_embedding",
+        attributes(false, json!(2)),
+        &[&x, &cos, &sin, &ids],
+        &[f(&[1, 1, 1, 4], &[-2.0, 1.0, 3.0, 4.0])],
+    );
+    let (cos, sin) = (f(&[1, 1, 2], &[0.0, 1.0]), f(&[1, 1, 2], &[1.0, 0.0]));
+    check(
+        "rotary_embedding",
+        attributes(false, NONE),
+        &[&x, &cos, &sin],
+        &[f(&[1, 1, 1, 4], &[-3.0, 2.0, 1.0, 4.0])],
+    );
+    check(
+        "rotary_embedding",
+        attributes(true, NONE),
+        &[&x, &cos, &sin],
+        &[f(&[1, 1, 1, 4], &[-2.0, 1.0, 3.0, 4.0])],
+    );
+    refuse("rotary_embedding", attributes(false, json!(3)), &[&x, &cos, &sin], "rotary_dim 3");
+    refuse("rotary_embedding", attributes(false, json!(2)), &[&x, &cos, &sin], "angles");
+}
+
+const NONE: Value = Value::Null;
+
+fn lstm(changes: Value) -> Value {
+    let mut attributes = json!({
+        "hidden": 1, "direction": "forward", "activations": [], "activation_alpha": [], "activation_beta": [],
+        "clip": null, "input_forget": false, "batch_first": false,
+    });
+    for (name, value) in changes.as_object().into_iter().flatten() {
+        attributes[name] = value.clone();
+    }
+    attributes
+}
+
+#[test]
+fn lstm_accumulates_what_its_gates_let_in() {
+    // Affine functions with open gates: i = o = f = 1 and the candidate is x, so that c and h are running sums.
+    let functions = json!({"activations": ["Affine", "Affine", "Affine"], "activation_alpha": [1.0, 1.0, 1.0], "activation_beta": [0.0, 0.0, 0.0]});
+    let (x, r) = (f(&[3, 1, 1], &[1.0, 2.0, 3.0]), f(&[1, 4, 1], &[0.0; 4]));
+    let w = f(&[1, 4, 1], &[0.0, 0.0, 0.0, 1.0]);
+    let bias = f(&[1, 8], &[1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    let expected = [f(&[3, 1, 1, 1], &[1.0, 3.0, 6.0]), f(&[1, 1, 1], &[6.0]), f(&[1, 1, 1], &[6.0])];
+    check("lstm", lstm(functions.clone()), &[&x, &w, &r, &bias], &expected);
+    let mut reverse = functions.clone();
+    reverse["direction"] = json!("reverse");
+    let lengths = of(&[1], &[2i32]);
+    let expected = [f(&[3, 1, 1, 1], &[3.0, 2.0, 0.0]), f(&[1, 1, 1], &[3.0])];
+    check("lstm", lstm(reverse), &[&x, &w, &r, &bias, &lengths], &expected);
+    let mut clipped = functions;
+    clipped["clip"] = json!(1.5);
+    check("lstm", lstm(clipped), &[&x, &w, &r, &bias], &[f(&[3, 1, 1, 1], &[1.0, 2.5, 4.0])]);
+    refuse("lstm", lstm(json!({})), &[&x, &w, &w, &f(&[1, 4], &[0.0; 4])], "b is not [1, 8]");
+    refuse("lstm", lstm(json!({"activations": ["Sine", "Tanh", "Tanh"]})), &[&x, &w, &r], "`Sine`");
+}
