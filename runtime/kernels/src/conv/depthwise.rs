@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
 
-use super::window::{Window, valid};
+use super::window::{Window, copy, valid};
 use crate::matmul::epilogue::{Epilogue, Rectangle};
 use crate::matmul::product::share;
 use crate::simd::{LANES, Simd, WithSimd};
@@ -111,10 +111,7 @@ impl Depthwise {
             let (plane, band, chunk) = (unit / chunks / bands, unit / chunks % bands, unit % chunks);
             let rows = band * copy.rows..h.output.min((band + 1) * copy.rows);
             let columns = chunk * copy.columns..w.output.min((chunk + 1) * copy.columns);
-            // SAFETY: the plane is there, rows and columns lie in the output.
-            unsafe {
-                simd.vectorize(Part { conv: self, copy, plane, rows, columns, scratch: worker.scratch })
-            };
+            simd.vectorize(Part { conv: self, copy, plane, rows, columns, scratch: worker.scratch });
         }
     }
 
@@ -230,7 +227,7 @@ impl WithSimd for Part<'_> {
             let (x, weight, y) = self.conv.plane(self.plane);
             let table = self.scratch.cast::<usize>();
             let padded = self.scratch.cast::<f32>().add(2 * CELLS);
-            self.pad(x, padded);
+            self.pad(simd, x, padded);
             let cells = h.cells * w.cells;
             let step = h.stride * self.copy.line();
             let mut row = self.rows.start;
@@ -257,7 +254,7 @@ impl Part<'_> {
     /// # Safety
     /// `x` is the input plane; `to` has room for the copy.
     #[inline(always)]
-    unsafe fn pad(&self, x: *const f32, to: *mut f32) {
+    unsafe fn pad<S: Simd>(&self, simd: S, x: *const f32, to: *mut f32) {
         let Window { h, w } = self.conv.window;
         let Copy { phases, pitch, .. } = self.copy;
         let height = (self.rows.len() - 1) * h.stride + h.cells.saturating_sub(1) * h.delta as usize + 1;
@@ -283,9 +280,7 @@ impl Part<'_> {
                     if w.stride == 1 {
                         to.add(before).copy_from_nonoverlapping(from, after - before);
                     } else {
-                        for index in 0..after - before {
-                            *to.add(before + index) = *from.add(index * w.stride);
-                        }
+                        copy(simd, from, w.stride, to.add(before), after - before);
                     }
                     to.add(after).write_bytes(0, pitch - after);
                 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
 
-use super::window::{Window, copy_panel};
+use super::window::{Window, copy_panel, copy_pointwise};
 use crate::matmul::epilogue::{Epilogue, Rectangle};
 use crate::matmul::product::{BUFFER, Stage, Target, share};
 use crate::matmul::tile::{Left, PANEL, PANELS, ROWS, Tile, panels_for};
@@ -14,8 +14,16 @@ use crate::simd::{Simd, WithSimd};
 const DEPTH: usize = 2048;
 /// Up to this many positions lanes run along the output channels.
 const FEW_POSITIONS: usize = 16;
+/// Elements of patches in scratch memory.
 const RIGHT: usize = PANELS * DEPTH * PANEL;
-const _: () = assert!((RIGHT + 2 * BUFFER) * 4 <= SCRATCH_BYTES);
+/// Elements of patches that stay in the second cache, for which more panels are copied together.
+const NEAR: usize = 64 << 10;
+/// Most panels that are copied together.
+const TOGETHER: usize = 8;
+/// Most phases of output columns that are computed side by side.
+pub(super) const PHASES: usize = 8;
+const _: () = assert!((RIGHT + (PHASES + 1) * BUFFER) * 4 <= SCRATCH_BYTES);
+const _: () = assert!(TOGETHER * NEAR / TOGETHER <= RIGHT && PANELS <= TOGETHER);
 
 /// A convolution whose weights are in blocks of 12 output channels, or one class of a transposed one.
 #[derive(Clone, Copy)]
@@ -53,6 +61,10 @@ pub(crate) struct Scatter {
     pub(crate) row: usize,
     /// Elements from column to column.
     pub(crate) column: usize,
+    /// Classes of the same window that are computed side by side: class `p` goes `p` elements further.
+    pub(crate) phases: usize,
+    /// Elements from the weights of a class to those of the next.
+    pub(crate) phase_weights: usize,
 }
 
 /// One image and group, with a worker's scratch memory.
@@ -86,8 +98,8 @@ impl General {
     pub(crate) unsafe fn compute<S: Simd>(&self, simd: S, worker: &Worker) {
         let positions = self.window.positions();
         let few = positions <= FEW_POSITIONS && self.k() * PANEL <= RIGHT && self.scatter.is_none();
-        let together = if self.outs < ROWS { panels_for::<S>(self.outs) } else { 1 };
-        let columns = if few { 1 } else { positions.div_ceil(PANEL * together) };
+        let panels = positions.div_ceil(PANEL);
+        let columns = if few { 1 } else { self.columns::<S>(panels, worker.count as usize) };
         // Units of work: a block of channels of some panels of an image and group.
         let units = columns * self.blocks();
         let mine = share(self.batch * self.groups * units, worker);
@@ -102,11 +114,31 @@ impl General {
                 if few {
                     image.few_positions(simd, block..end);
                 } else {
-                    image.columns(simd, column * together, together, block..end);
+                    let (first, last) = (panels * column / columns, panels * (column + 1) / columns);
+                    image.columns(simd, first..last, block..end);
                 }
             }
             unit += end - block;
         }
+    }
+
+    /// How many parts the panels are cut into: the panels of a part are copied together.
+    #[inline(always)]
+    fn columns<S: Simd>(&self, panels: usize, workers: usize) -> usize {
+        let most = if self.scatter.is_some() {
+            self.side_by_side::<S>()
+        } else {
+            (NEAR / (PANEL * self.k().max(1))).clamp(self.side_by_side::<S>(), TOGETHER)
+        };
+        let columns = panels.div_ceil(most);
+        // Parts that workers can share evenly.
+        if columns < 8 * workers { columns.next_multiple_of(workers).min(panels) } else { columns }
+    }
+
+    /// Panels of one tile.
+    #[inline(always)]
+    fn side_by_side<S: Simd>(&self) -> usize {
+        if self.outs < ROWS { panels_for::<S>(self.outs) } else { 1 }
     }
 
     /// # Safety
@@ -162,49 +194,68 @@ impl Image<'_> {
         })
     }
 
-    /// `together` panels from `panel` on, for some blocks of output channels.
+    /// Some panels, for some blocks of output channels.
     ///
     /// # Safety
-    /// The first panel and the blocks are there.
+    /// The panels are there and at most as many as [`General::columns`] puts together; the blocks are there.
     #[inline(always)]
-    unsafe fn columns<S: Simd>(&self, simd: S, panel: usize, together: usize, blocks: Range<usize>) {
+    unsafe fn columns<S: Simd>(&self, simd: S, panels: Range<usize>, blocks: Range<usize>) {
         let positions = self.conv.window.positions();
-        let column = panel * PANEL;
-        let columns = (together * PANEL).min(positions - column);
+        let (start, end) = (panels.start * PANEL, positions.min(panels.end * PANEL));
         if let Some(scatter) = self.conv.scatter {
             // SAFETY: as the caller promises.
-            unsafe { self.scattered(simd, scatter, (column, columns), blocks) };
+            unsafe { self.scattered(simd, scatter, (start, end - start), blocks) };
             return;
         }
+        let together = self.conv.side_by_side::<S>();
         for (depth, stage) in self.depths() {
             // SAFETY: the columns lie in the window and the blocks in the weights.
             unsafe {
-                self.copy(simd, (column, columns), &depth);
+                self.copy(simd, (start, end - start), &depth);
                 for block in blocks.clone() {
                     let rows = ROWS.min(self.conv.outs - block * ROWS);
-                    let at = Rectangle { row: block * ROWS, column, rows, columns };
                     let tile = self.tile(block, &depth);
-                    self.target.tile(simd, tile, at, columns.div_ceil(PANEL), stage);
+                    for panel in panels.clone().step_by(together) {
+                        let count = together.min(panels.end - panel);
+                        let column = panel * PANEL;
+                        let columns = (count * PANEL).min(end - column);
+                        let at = Rectangle { row: block * ROWS, column, rows, columns };
+                        let tile = Tile { b: tile.b.add((panel - panels.start) * tile.b_panel), ..tile };
+                        self.target.tile(simd, tile, at, count, stage);
+                    }
                 }
             }
         }
     }
 
+    /// Elements from panel to panel of the patches.
+    #[inline(always)]
+    fn panel_size(&self) -> usize {
+        self.conv.k().min(DEPTH) * PANEL
+    }
+
     /// Copies the patches of some columns.
     ///
     /// # Safety
-    /// The columns lie in the window and fill at most [`PANELS`] panels; `depth` is at most [`DEPTH`] long.
+    /// The columns lie in the window; their panels have room; `depth` is at most [`DEPTH`] long.
     #[inline(always)]
     unsafe fn copy<S: Simd>(&self, simd: S, (column, columns): (usize, usize), depth: &Range<usize>) {
         let window = &self.conv.window;
         let plane = window.h.input * window.w.input;
+        let from = (self.x, plane);
+        if window.is_pointwise() {
+            let to = (self.panels, self.panel_size());
+            // SAFETY: as the caller promises.
+            unsafe { copy_pointwise(simd, from, (column, columns), depth.clone(), to) };
+            return;
+        }
         for panel in 0..columns.div_ceil(PANEL) {
             let count = PANEL.min(columns - panel * PANEL);
             let first = column + panel * PANEL;
             // SAFETY: as the caller promises.
             unsafe {
-                let to = self.panels.add(panel * DEPTH * PANEL);
-                copy_panel(simd, window, (self.x, plane), (first, count), depth.clone(), to);
+                let to = self.panels.add(panel * self.panel_size());
+                copy_panel(simd, window, from, (first, count), depth.clone(), to);
             }
         }
     }
@@ -222,7 +273,7 @@ impl Image<'_> {
             left: Left::Columns,
             b: self.panels,
             b_row: PANEL,
-            b_panel: DEPTH * PANEL,
+            b_panel: self.panel_size(),
             c: self.target.buffer,
             c_row: PANEL,
             c_panel: ROWS * PANEL,
@@ -246,51 +297,64 @@ impl Image<'_> {
         for block in blocks.clone() {
             let rows = ROWS.min(self.conv.outs - block * ROWS);
             for (depth, stage) in self.depths() {
-                // SAFETY: the columns lie in the window and the block in the weights; the buffer holds a tile.
+                // SAFETY: the columns lie in the window and the block in the weights of each class; each class has a buffer.
                 unsafe {
                     if block == blocks.start || !(stage.first && stage.last) {
                         self.copy(simd, (column, columns), &depth);
                     }
                     let tile = Tile { accumulate: !stage.first, ..self.tile(block, &depth) };
-                    tile.multiply(simd, rows, panels);
+                    for phase in 0..scatter.phases {
+                        let a = tile.a.add(phase * scatter.phase_weights);
+                        let tile = Tile { a, c: tile.c.add(phase * BUFFER), ..tile };
+                        tile.multiply(simd, rows, panels);
+                    }
                 }
             }
             for panel in 0..panels {
                 let count = PANEL.min(columns - panel * PANEL);
                 let first = column + panel * PANEL;
+                for phase in 0..scatter.phases {
+                    // SAFETY: the rows and columns lie in the output.
+                    unsafe { self.finish(simd, scatter, block, (panel, phase), (first, count)) };
+                }
                 // SAFETY: the rows and columns lie in the output.
-                unsafe { self.put(simd, scatter, block, panel, (first, count)) };
+                unsafe { self.put(scatter, block, panel, (first, count)) };
             }
         }
     }
 
-    /// Finishes one panel of the buffer and puts its columns in their places.
+    /// Where a position goes in the output plane.
+    #[inline(always)]
+    fn place(&self, scatter: Scatter, position: usize) -> usize {
+        let width = self.conv.window.w.output;
+        scatter.first + position / width * scatter.row + position % width * scatter.column
+    }
+
+    /// Applies the epilogue to one panel of a class in its buffer.
     ///
     /// # Safety
     /// The block and columns are there.
     #[inline(always)]
-    unsafe fn put<S: Simd>(
+    unsafe fn finish<S: Simd>(
         &self,
         simd: S,
         scatter: Scatter,
         block: usize,
-        panel: usize,
+        (panel, phase): (usize, usize),
         (first, count): (usize, usize),
     ) {
-        let Target { c, c_row, epilogue, buffer } = self.target;
+        let Target { c_row, epilogue, buffer, .. } = self.target;
         let rows = ROWS.min(self.conv.outs - block * ROWS);
-        let width = self.conv.window.w.output;
-        let place = |column: usize| {
-            scatter.first + (first + column) / width * scatter.row + (first + column) % width * scatter.column
-        };
-        // SAFETY: places lie in the output plane; the buffers behind the panels hold a tile each.
+        // SAFETY: places lie in the output plane; each class has a buffer, and there is one more.
         unsafe {
-            let (sums, residual) = (buffer.add(panel * ROWS * PANEL), buffer.add(BUFFER));
+            let sums = buffer.add(phase * BUFFER + panel * ROWS * PANEL);
+            let residual = buffer.add(PHASES * BUFFER);
             if !epilogue.residual.is_null() {
                 for row in 0..rows {
                     let from = epilogue.residual.add((block * ROWS + row) * c_row);
                     for column in 0..count {
-                        *residual.add(row * PANEL + column) = *from.add(place(column));
+                        *residual.add(row * PANEL + column) =
+                            *from.add(self.place(scatter, first + column) + phase);
                     }
                 }
             }
@@ -304,19 +368,44 @@ impl Image<'_> {
                 let at = Rectangle { row: 0, column: 0, rows, columns: count };
                 local.apply(simd, at, sums, PANEL, sums, PANEL);
             }
-            let mut column = 0;
-            while column < count {
-                // Columns of one row of positions.
-                let run = (width - (first + column) % width).min(count - column);
-                let at = c.add(block * ROWS * c_row + place(column));
-                for row in 0..rows {
-                    let (from, to) = (sums.add(row * PANEL + column), at.add(row * c_row));
-                    for index in 0..run {
-                        *to.add(index * scatter.column) = *from.add(index);
+        }
+    }
+
+    /// Puts the columns of one panel in their places.
+    ///
+    /// # Safety
+    /// The block and columns are there.
+    #[inline(always)]
+    unsafe fn put(&self, scatter: Scatter, block: usize, panel: usize, (first, count): (usize, usize)) {
+        let Target { c, c_row, buffer, .. } = self.target;
+        let rows = ROWS.min(self.conv.outs - block * ROWS);
+        let width = self.conv.window.w.output;
+        let mut column = 0;
+        while column < count {
+            // Columns of one row of positions.
+            let run = (width - (first + column) % width).min(count - column);
+            let place = self.place(scatter, first + column);
+            for row in 0..rows {
+                // SAFETY: places lie in the output plane, sums in the buffers.
+                unsafe {
+                    let from = buffer.add((panel * ROWS + row) * PANEL + column);
+                    let to = c.add((block * ROWS + row) * c_row + place);
+                    if scatter.phases == 2 && scatter.column == 2 {
+                        let second = from.add(BUFFER);
+                        for index in 0..run {
+                            *to.add(2 * index) = *from.add(index);
+                            *to.add(2 * index + 1) = *second.add(index);
+                        }
+                        continue;
+                    }
+                    for phase in 0..scatter.phases {
+                        for index in 0..run {
+                            *to.add(index * scatter.column + phase) = *from.add(phase * BUFFER + index);
+                        }
                     }
                 }
-                column += run;
             }
+            column += run;
         }
     }
 

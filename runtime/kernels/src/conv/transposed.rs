@@ -5,7 +5,7 @@ use lathe_artifact::abi::Worker;
 use lathe_artifact::layout::{ConvClass, TransposedSteps};
 
 use super::Sizes;
-use super::general::{General, Scatter};
+use super::general::{General, PHASES, Scatter};
 use super::window::{Axis, Window};
 use crate::simd::Simd;
 
@@ -26,8 +26,9 @@ pub(super) unsafe fn compute<S: Simd>(
         dilation_h: sizes.dilation[0],
         dilation_w: sizes.dilation[1],
     }));
+    let side_by_side = side_by_side(sizes);
     for phase_h in 0..sizes.stride[0].min(sizes.output[0]) {
-        for phase_w in 0..sizes.stride[1].min(sizes.output[1]) {
+        for phase_w in (0..sizes.stride[1].min(sizes.output[1])).step_by(side_by_side) {
             let (h, first_h) = phase(sizes, 0, phase_h);
             let (w, first_w) = phase(sizes, 1, phase_w);
             let start = if h.cells == 0 || w.cells == 0 {
@@ -53,12 +54,27 @@ pub(super) unsafe fn compute<S: Simd>(
                     first: phase_h * sizes.output[1] + phase_w,
                     row: sizes.stride[0] * sizes.output[1],
                     column: sizes.stride[1],
+                    phases: side_by_side,
+                    phase_weights: layout.class_len(h.cells * w.cells),
                 }),
             };
             // SAFETY: the caller's promise; phases part the output.
             unsafe { general.compute(simd, worker) };
         }
     }
+}
+
+/// How many phases of columns read the same cells of the input and have their classes one after the other: all of them
+/// where the kernel is as wide as the stride and nothing is cropped, else 1.
+#[inline(always)]
+fn side_by_side(sizes: &Sizes) -> usize {
+    let (kernel, stride) = (sizes.kernel[1], sizes.stride[1]);
+    let same = kernel == stride
+        && sizes.dilation[1] == 1
+        && sizes.pad[1] == 0
+        && sizes.output[1].is_multiple_of(stride)
+        && stride <= PHASES;
+    if same { stride } else { 1 }
 }
 
 /// What the output positions `phase, phase + stride, ...` of an axis read, and the first cell of their class.

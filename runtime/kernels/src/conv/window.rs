@@ -68,6 +68,12 @@ impl Window {
         Window { h: Axis::ONE, w: flat }
     }
 
+    /// Whether position `i` reads input `i` and nothing else.
+    #[inline(always)]
+    pub(crate) fn is_pointwise(self) -> bool {
+        self.h.is_identity() && self.w.is_identity()
+    }
+
     /// Number of output positions.
     #[inline(always)]
     pub(crate) fn positions(self) -> usize {
@@ -131,57 +137,138 @@ impl WithSimd for Panel<'_> {
     }
 }
 
+/// What the lanes of a run read for one kernel cell: lanes `before..after` from `at` in the channel's plane on, the others 0.
+#[derive(Clone, Copy)]
+struct Reads {
+    at: isize,
+    before: usize,
+    after: usize,
+}
+
+/// Kernel cells that are copied side by side.
+const CELLS: usize = 64;
+
 impl Panel<'_> {
-    /// `lanes` positions of one row from lane `lane` on.
+    /// `lanes` positions of one row from lane `lane` on. Channel by channel, as the cells of one read the same lines.
     ///
     /// # Safety
     /// The positions lie in the window and the lanes in the panel.
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, row: usize, column: usize, lane: usize, lanes: usize) {
-        let Window { h, w } = *self.window;
-        let cells = h.cells * w.cells;
-        for cell in 0..cells {
-            let (i, j) = (cell / w.cells, cell % w.cells);
-            // Channels whose row `channel * cells + cell` lies in `depth`.
-            let start = self.depth.start.saturating_sub(cell).div_ceil(cells);
-            let end = self.depth.end.saturating_sub(cell).div_ceil(cells);
-            if start >= end {
-                continue;
+        let cells = self.window.cells();
+        let mut reads = [Reads { at: 0, before: 0, after: 0 }; CELLS];
+        let mut first = 0;
+        while first < cells {
+            let count = CELLS.min(cells - first);
+            for (index, reads) in reads.iter_mut().enumerate().take(count) {
+                *reads = self.reads(row, column, first + index, lanes);
             }
-            let (y, x) = (h.at(row, i), w.at(column, j));
-            let inside = 0 <= y && y < h.input as isize;
-            let (before, after) = if inside { valid(x, w.stride, w.input, lanes) } else { (lanes, lanes) };
-            // SAFETY: lanes before..after read inside the row; rows of the panel lie in `depth`.
+            for channel in self.depth.start / cells..self.depth.end.div_ceil(cells) {
+                let from = self.x.wrapping_add(channel * self.plane);
+                let k = channel * cells + first;
+                let start = self.depth.start.saturating_sub(k).min(count);
+                let end = self.depth.end.saturating_sub(k).min(count);
+                for (index, reads) in reads.iter().enumerate().take(end).skip(start) {
+                    // SAFETY: row `k + index` lies in `depth`; the reads lie in the channel's plane.
+                    unsafe {
+                        let to = self.to.add((k + index - self.depth.start) * PANEL + lane);
+                        self.lanes(simd, *reads, from, to, lanes);
+                    }
+                }
+            }
+            first += count;
+        }
+    }
+
+    /// What the lanes of a run read for a cell.
+    #[inline(always)]
+    fn reads(&self, row: usize, column: usize, cell: usize, lanes: usize) -> Reads {
+        let Window { h, w } = *self.window;
+        let (y, x) = (h.at(row, cell / w.cells), w.at(column, cell % w.cells));
+        let inside = 0 <= y && y < h.input as isize;
+        let (before, after) = if inside { valid(x, w.stride, w.input, lanes) } else { (0, 0) };
+        Reads { at: y * w.input as isize + x + (before * w.stride) as isize, before, after }
+    }
+
+    /// Copies the lanes of a run.
+    ///
+    /// # Safety
+    /// `from` is the plane of a channel; `to` is writable for `lanes` elements.
+    #[inline(always)]
+    unsafe fn lanes<S: Simd>(&self, simd: S, reads: Reads, from: *const f32, to: *mut f32, lanes: usize) {
+        let Reads { at, before, after } = reads;
+        let stride = self.window.w.stride;
+        // SAFETY: lanes before..after read inside the plane.
+        unsafe {
+            if before >= after {
+                fill(simd, to, lanes);
+                return;
+            }
+            let from = from.offset(at);
+            if stride == 1 && after - before == PANEL {
+                simd.store(to, simd.load(from));
+                simd.store(to.add(LANES), simd.load(from.add(LANES)));
+                return;
+            }
+            if before > 0 {
+                fill(simd, to, before);
+            }
+            copy(simd, from, stride, to.add(before), after - before);
+            if after < lanes {
+                fill(simd, to.add(after), lanes - after);
+            }
+        }
+    }
+}
+
+/// Copies positions `first..first + count` of an image whose window [is pointwise](Window::is_pointwise) to panels
+/// `to_panel` elements apart, as [`copy_panel`] does.
+///
+/// # Safety
+/// As [`copy_panel`], for as many panels as `count` positions fill.
+#[inline(never)]
+pub(crate) unsafe fn copy_pointwise<S: Simd>(
+    simd: S,
+    (x, plane): (*const f32, usize),
+    (first, count): (usize, usize),
+    depth: Range<usize>,
+    (to, to_panel): (*mut f32, usize),
+) {
+    simd.vectorize(Pointwise { x, plane, first, count, depth, to, to_panel });
+}
+
+/// [`copy_pointwise`]. Made only there, under its conditions.
+struct Pointwise {
+    x: *const f32,
+    plane: usize,
+    first: usize,
+    count: usize,
+    depth: Range<usize>,
+    to: *mut f32,
+    to_panel: usize,
+}
+
+impl WithSimd for Pointwise {
+    type Output = ();
+
+    #[inline(always)]
+    fn with<S: Simd>(self, simd: S) {
+        let (whole, rest) = (self.count / PANEL, self.count % PANEL);
+        for channel in self.depth.clone() {
+            // SAFETY: positions of a channel; rows of the panels.
             unsafe {
-                let mut to = self.to.add((start * cells + cell - self.depth.start) * PANEL + lane);
-                if before >= after {
-                    for _ in start..end {
-                        to.write_bytes(0, lanes);
-                        to = to.wrapping_add(cells * PANEL);
-                    }
-                    continue;
+                let mut from = self.x.add(channel * self.plane + self.first);
+                let mut to = self.to.add((channel - self.depth.start) * PANEL);
+                for _ in 0..whole {
+                    simd.store(to, simd.load(from));
+                    simd.store(to.add(LANES), simd.load(from.add(LANES)));
+                    from = from.wrapping_add(PANEL);
+                    to = to.wrapping_add(self.to_panel);
                 }
-                let at = y * w.input as isize + x + (before * w.stride) as isize;
-                let mut from = self.x.add(start * self.plane).offset(at);
-                if w.stride == 1 && after - before == PANEL {
-                    for _ in start..end {
-                        simd.store(to, simd.load(from));
-                        simd.store(to.add(LANES), simd.load(from.add(LANES)));
-                        from = from.wrapping_add(self.plane);
-                        to = to.wrapping_add(cells * PANEL);
-                    }
-                    continue;
-                }
-                for _ in start..end {
-                    if before > 0 {
-                        fill(simd, to, before);
-                    }
-                    copy(simd, from, w.stride, to.add(before), after - before);
-                    if after < lanes {
-                        fill(simd, to.add(after), lanes - after);
-                    }
-                    from = from.wrapping_add(self.plane);
-                    to = to.wrapping_add(cells * PANEL);
+                if rest > 0 {
+                    let first = rest.min(LANES);
+                    simd.store(to, simd.load_first(from, first));
+                    simd.store(to.add(LANES), simd.load_first(from.wrapping_add(LANES), rest - first));
                 }
             }
         }
@@ -213,24 +300,53 @@ unsafe fn fill<S: Simd>(simd: S, to: *mut f32, count: usize) {
     }
 }
 
-/// Copies `count` (at most 32) elements that are `stride` apart.
+/// Copies `count` elements that are `stride` apart.
 ///
 /// # Safety
 /// They are readable, and `to` is writable for `count`.
 #[inline(always)]
-unsafe fn copy<S: Simd>(simd: S, from: *const f32, stride: usize, to: *mut f32, count: usize) {
-    // SAFETY: `count` elements on both sides.
+pub(super) unsafe fn copy<S: Simd>(
+    simd: S,
+    mut from: *const f32,
+    stride: usize,
+    mut to: *mut f32,
+    mut count: usize,
+) {
+    // SAFETY: `count` elements on both sides; vectors read up to the last of them and no further.
     unsafe {
-        if stride != 1 {
+        if stride > 2 {
             for lane in 0..count {
                 *to.add(lane) = *from.add(lane * stride);
             }
             return;
         }
-        let first = count.min(LANES);
-        simd.store_first(to, first, simd.load_first(from, first));
-        if count > LANES {
-            simd.store_first(to.add(LANES), count - LANES, simd.load_first(from.add(LANES), count - LANES));
+        while count >= LANES && stride == 1 {
+            simd.store(to, simd.load(from));
+            from = from.wrapping_add(LANES);
+            to = to.wrapping_add(LANES);
+            count -= LANES;
+        }
+        while count > LANES {
+            // The next lane is there too, so whole vectors may be read.
+            simd.store(to, simd.even(simd.load(from), simd.load(from.add(LANES))));
+            from = from.wrapping_add(2 * LANES);
+            to = to.wrapping_add(LANES);
+            count -= LANES;
+        }
+        while count > 0 {
+            let lanes = count.min(LANES);
+            let lane = if stride == 1 {
+                simd.load_first(from, lanes)
+            } else {
+                let reach = 2 * lanes - 1;
+                let first = reach.min(LANES);
+                let second = simd.load_first(from.wrapping_add(LANES), reach - first);
+                simd.even(simd.load_first(from, first), second)
+            };
+            simd.store_first(to, lanes, lane);
+            from = from.wrapping_add(lanes * stride);
+            to = to.wrapping_add(lanes);
+            count -= lanes;
         }
     }
 }

@@ -274,6 +274,18 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn even(self, a: F, b: F) -> F {
+        let of_pair = |a: F| {
+            // SAFETY: the token proves that the CPU has the instructions.
+            unsafe {
+                let pairs = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(a.0, a.1));
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(pairs))
+            }
+        };
+        Pair(of_pair(a), of_pair(b))
+    }
+
+    #[inline(always)]
     fn sum(self, a: F) -> f32 {
         // SAFETY: the token proves that the CPU has the instruction.
         self.sum_8(unsafe { _mm256_add_ps(a.0, a.1) })

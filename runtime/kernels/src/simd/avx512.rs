@@ -216,6 +216,12 @@ unsafe impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn even(self, a: __m512, b: __m512) -> __m512 {
+        let lanes = op!(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+        op!(_mm512_permutex2var_ps(a, lanes, b))
+    }
+
+    #[inline(always)]
     fn sum(self, a: __m512) -> f32 {
         let low = op!(_mm512_castps512_ps256(a));
         let high = op!(_mm512_extractf32x8_ps::<1>(a));

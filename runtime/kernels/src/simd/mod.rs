@@ -152,6 +152,9 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
         self.mul(self.mul(a, power(half)), power(self.int_sub(n, half)))
     }
 
+    /// Lanes 0, 2, 4, ... of `a`, then those of `b`.
+    fn even(self, a: Self::F, b: Self::F) -> Self::F;
+
     /// Sum of the lanes: lane `i` with `i + 8`, then 4, 2 and 1 apart.
     fn sum(self, a: Self::F) -> f32;
     /// Largest lane in the same order by [`Simd::max`]; unspecified with NaN among them.

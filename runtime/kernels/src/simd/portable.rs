@@ -252,6 +252,16 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn even(self, a: Self::F, b: Self::F) -> Self::F {
+        let mut out = [0.0; LANES];
+        for i in 0..LANES / 2 {
+            out[i] = a.0[2 * i];
+            out[i + LANES / 2] = b.0[2 * i];
+        }
+        Lanes(out)
+    }
+
+    #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {
         fold(a.0, |a, b| a + b)
     }

@@ -1,44 +1,12 @@
-//! Prints what the matrix products reach, in GFLOP/s, beside the multiply-add peak of one core.
-//!
-//! `cargo run --release -p lathe-kernels --example gemm_bench [isa]`
+//! Matrix products.
 
-use std::hint::black_box;
 use std::ptr::null;
-use std::time::Instant;
 
-use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
-use lathe_artifact::builtin::{Activation, Arguments, args};
+use lathe_artifact::builtin::{Activation, args};
 use lathe_artifact::layout::PackedMatrix;
-use lathe_kernels::isa::{Isa, call};
+use lathe_kernels::isa::Isa;
 
-fn numbers(count: usize) -> Vec<f32> {
-    (0..count).map(|index| ((index * 7919 % 1000) as f32 - 500.0) / 500.0).collect()
-}
-
-/// Best time of a call in seconds, by one worker.
-///
-/// # Safety
-/// The arguments satisfy the builtin's contract.
-unsafe fn best<A: Arguments>(isa: Isa, args: &A) -> f64 {
-    #[repr(align(64))]
-    #[derive(Clone, Copy)]
-    struct Line([u8; 64]);
-    let mut scratch = vec![Line([0; 64]); SCRATCH_BYTES / 64];
-    let worker =
-        Worker { run: null(), index: 0, count: 1, scratch: (&mut scratch[0].0 as *mut [u8; 64]).cast() };
-    let began = Instant::now();
-    let mut best = f64::INFINITY;
-    let mut runs = 0;
-    while runs < 5 || (runs < 1000 && began.elapsed().as_millis() < 150) {
-        let start = Instant::now();
-        // SAFETY: the caller vouches for the arguments.
-        let status = unsafe { call(isa, &worker, black_box(args)) };
-        best = best.min(start.elapsed().as_secs_f64());
-        assert_eq!(status, Status::Ok);
-        runs += 1;
-    }
-    best
-}
+use super::{best, numbers};
 
 fn packed(isa: Isa, m: usize, k: usize, n: usize, activation: Activation) -> f64 {
     let (a, b, bias) = (numbers(m * k), numbers(k * n), numbers(n));
@@ -95,11 +63,10 @@ fn strided(isa: Isa, batch: usize, m: usize, k: usize, n: usize, transposed: boo
     (2 * batch * m * k * n) as f64 / seconds / 1e9
 }
 
-fn main() {
-    let isa = std::env::args().nth(1).and_then(|name| Isa::from_name(&name)).unwrap_or_else(Isa::detect);
-    println!("{}: GFLOP/s of one worker", isa.name());
+/// Prints GFLOP/s by sizes.
+pub fn run(isa: Isa) {
     // Operands that stay in the first caches: what the microkernel alone reaches.
-    println!("peak (12 x 512 x 32)   {:7.1}", packed(isa, 12, 512, 32, Activation::None));
+    println!("12 x 512 x 32 {:24.1}", packed(isa, 12, 512, 32, Activation::None));
     for (m, k, n) in [
         (128, 384, 384),
         (128, 384, 1536),
