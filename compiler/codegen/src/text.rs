@@ -49,36 +49,39 @@ fn words(text: &mut String, bytes: &[u8]) {
     }
 }
 
+/// Addresses are offsets from the start of the function.
 fn disassemble(text: &mut String, code: &Code, function: &CodeFunction, bytes: &[u8]) {
-    let base = u64::from(function.offset);
-    let mut decoder = Decoder::with_ip(64, bytes, base, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
     let mut formatter = IntelFormatter::new();
+    formatter.options_mut().set_branch_leading_zeros(false);
     let mut instruction = Instruction::default();
     // Constants follow the code; the first address that an instruction reads relative to itself is where they begin.
-    let mut constants = base + bytes.len() as u64;
+    let mut constants = bytes.len() as u64;
     while decoder.can_decode() && decoder.ip() < constants {
         decoder.decode_out(&mut instruction);
         if instruction.is_ip_rel_memory_operand() && instruction.memory_base() == Register::RIP {
             constants = constants.min(instruction.ip_rel_memory_address());
         }
         let mut line = String::new();
-        formatter.format(&instruction, &mut line);
-        let _ = write!(text, "{:6x}  {line}", instruction.ip() - base);
-        let calls =
-            instruction.mnemonic() == Mnemonic::Call && instruction.op0_kind() == OpKind::NearBranch64;
-        if let Some(callee) = code
-            .functions
-            .iter()
-            .find(|function| calls && u64::from(function.offset) == instruction.near_branch_target())
-        {
-            let _ = write!(text, " # {}", callee.name);
+        match callee(code, function, &instruction) {
+            Some(name) => line = format!("call {name}"),
+            None => formatter.format(&instruction, &mut line),
         }
-        text.push('\n');
+        let _ = writeln!(text, "{:6x}  {line}", instruction.ip());
     }
-    let rest =
-        usize::try_from(constants - base).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
-    for (index, chunk) in rest.chunks(16).enumerate() {
+    let start = usize::try_from(constants).unwrap_or(bytes.len());
+    for (index, chunk) in bytes.get(start..).unwrap_or_default().chunks(16).enumerate() {
         let digits: Vec<String> = chunk.iter().map(|byte| format!("{byte:02x}")).collect();
-        let _ = writeln!(text, "{:6x}  .byte {}", (constants - base) as usize + index * 16, digits.join(" "));
+        let _ = writeln!(text, "{:6x}  .byte {}", start + index * 16, digits.join(" "));
     }
+}
+
+/// The function that an instruction of `caller` calls.
+fn callee<'a>(code: &'a Code, caller: &CodeFunction, instruction: &Instruction) -> Option<&'a str> {
+    if instruction.mnemonic() != Mnemonic::Call || instruction.op0_kind() != OpKind::NearBranch64 {
+        return None;
+    }
+    let target = instruction.near_branch_target().wrapping_add(u64::from(caller.offset));
+    let found = code.functions.binary_search_by_key(&target, |function| u64::from(function.offset)).ok()?;
+    code.functions.get(found).map(|function| function.name.as_str())
 }

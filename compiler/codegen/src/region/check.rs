@@ -11,10 +11,17 @@ const MAX_BODY: usize = 4096;
 /// Most loop axes.
 const MAX_RANK: usize = 64;
 
+/// Most operands times axes: the argument struct lies on the stack.
+const MAX_STRIDES: usize = 4096;
+
 /// Checks that indices lie in their tables, that values are defined before use and that dtypes fit the instructions.
 pub(crate) fn check(region: &Region, tables: &Checker<'_>) -> Result<(), String> {
     if region.body.len() > MAX_BODY || region.sizes.len() > MAX_RANK {
         return Err(format!("{} instructions over {} axes", region.body.len(), region.sizes.len()));
+    }
+    let operands = region.inputs.len() + region.outputs.len();
+    if operands * (region.sizes.len() + 1) > MAX_STRIDES {
+        return Err(format!("{operands} operands over {} axes", region.sizes.len()));
     }
     region.sizes.iter().try_for_each(|&size| tables.dim(size))?;
     let operands = region.inputs.iter().chain(region.outputs.iter().map(|(operand, _)| operand));

@@ -79,6 +79,16 @@ impl Form {
         self.operands.len() - self.outputs.len()
     }
 
+    /// The input that a value is an element of, where it is known to be contiguous.
+    fn contiguous_input(&self, value: ValueIndex) -> Option<usize> {
+        match self.op(value).kind {
+            RegionOpKind::Load(input) if self.operands[input as usize].inner() == Stride::One => {
+                Some(input as usize)
+            }
+            _ => None,
+        }
+    }
+
     fn op(&self, value: ValueIndex) -> &RegionOp {
         &self.body[value as usize]
     }

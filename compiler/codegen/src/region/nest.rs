@@ -52,6 +52,8 @@ pub(super) struct Nest<'a, 'b, 'f> {
     pub uniform: Vec<Option<Value>>,
     /// Whether all inner strides let four elements be computed at a time; `None` where that is known.
     contiguous: Option<Value>,
+    /// Memory of the tile builtin's arguments.
+    tile_args: Option<StackSlot>,
     /// Returns the status that it is given.
     pub exit: Block,
 }
@@ -108,6 +110,7 @@ impl<'a, 'b, 'f> Nest<'a, 'b, 'f> {
             indices,
             uniform,
             contiguous,
+            tile_args: None,
             exit,
         };
         nest.uniform = nest.uniform_values(&dims);
@@ -299,14 +302,18 @@ impl<'a, 'b, 'f> Nest<'a, 'b, 'f> {
             }
         });
         for pass in &self.passes.list {
-            let hoisted = self.hoist(pass, rows);
-            if let Some(middle) = middle {
-                self.repeat(start, middle, 4, |nest, at| nest.element(pass, rows, &hoisted, start, at, true));
+            if !pass.keep.is_empty() || pass.tiles.is_empty() && !self.passes.direct_output {
+                let hoisted = self.hoist(pass, rows);
+                if let Some(middle) = middle {
+                    self.repeat(start, middle, 4, |nest, at| {
+                        nest.element(pass, rows, &hoisted, start, at, true)
+                    });
+                }
+                let from = middle.unwrap_or(start);
+                self.repeat(from, end, 1, |nest, at| nest.element(pass, rows, &hoisted, start, at, false));
             }
-            let from = middle.unwrap_or(start);
-            self.repeat(from, end, 1, |nest, at| nest.element(pass, rows, &hoisted, start, at, false));
             for &tile in &pass.tiles {
-                self.tile(tile, count);
+                self.tile(tile, rows, start, count);
             }
         }
     }
@@ -330,19 +337,27 @@ impl<'a, 'b, 'f> Nest<'a, 'b, 'f> {
         self.accesses[operand].strides.last().copied().flatten()
     }
 
-    /// Calls the tile builtin on `count` kept elements.
-    fn tile(&mut self, value: ValueIndex, count: Value) {
+    /// Calls the tile builtin on `count` elements of a block.
+    fn tile(&mut self, value: ValueIndex, rows: &[RowAccess], start: Value, count: Value) {
         let RegionOpKind::Tile(function, operand) = self.form.op(value).kind else { return };
-        let [x, y] = [operand, value].map(|value| {
-            let offset = self.passes.scratch[value as usize].unwrap_or_default();
-            self.builder.plus(self.scratch, offset as i64)
+        let in_place = [self.form.contiguous_input(operand), Some(self.form.inputs())];
+        let [x, y] = [(operand, in_place[0]), (value, in_place[1])].map(|(value, direct)| {
+            match (self.passes.scratch[value as usize], direct) {
+                (None, Some(index)) => {
+                    let bytes = self.builder.times(start, 4);
+                    self.builder.inner.ins().iadd(rows[index].start, bytes)
+                }
+                (offset, _) => self.builder.plus(self.scratch, offset.unwrap_or_default() as i64),
+            }
         });
         self.call_tile(function, x, y, count);
     }
 
     fn call_tile(&mut self, function: TileFunction, x: Value, y: Value, count: Value) {
-        let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, 32, 3);
-        let slot = self.builder.inner.create_sized_stack_slot(slot);
+        let slot = *self.tile_args.get_or_insert_with(|| {
+            let data = StackSlotData::new(StackSlotKind::ExplicitSlot, 32, 3);
+            self.builder.inner.create_sized_stack_slot(data)
+        });
         let args = self.builder.inner.ins().stack_addr(I64, slot, 0);
         let function = self.builder.i64(function as i64);
         for (offset, value) in (0..).step_by(8).zip([x, y, count, function]) {

@@ -3,7 +3,8 @@
 //! Tile functions are computed by a builtin on whole tiles, so their operand must be in memory before and their result is read from
 //! memory after. The **level** of a value is the number of tile functions before it; pass `p` computes the values of level `p`.
 //! A value that a later pass needs is kept in scratch memory (**kept**); loads are repeated instead. All outputs are stored in
-//! the last pass, so that an output may take the place of an input that passes read again.
+//! the last pass, so that an output may take the place of an input that passes read again. A tile function reads a contiguous
+//! input, and writes a contiguous output that nothing else is computed for, where they are.
 
 use lathe_artifact::abi::SCRATCH_BYTES;
 use lathe_artifact::region::{BinaryOp, RegionOpKind, ValueIndex};
@@ -48,6 +49,8 @@ pub(super) struct Passes {
     pub loaded: Vec<bool>,
     /// Where a kept value lies in scratch memory, in bytes.
     pub scratch: Vec<Option<usize>>,
+    /// Whether the last tile function writes the output, so that the last pass has nothing to do.
+    pub direct_output: bool,
     /// Elements of a block.
     pub block: usize,
     /// Whether elements can be computed four at a time, as far as dtypes and known strides go.
@@ -79,8 +82,11 @@ impl Passes {
                         if !list[before].tiles.contains(&value) {
                             list[before].tiles.push(value);
                         }
-                        (kept[index], kept[a as usize]) = (true, true);
-                        need[before][a as usize] = true;
+                        kept[index] = true;
+                        if form.contiguous_input(a).is_none() {
+                            kept[a as usize] = true;
+                            need[before][a as usize] = true;
+                        }
                         Source::Kept
                     }
                     _ if levels[index] < pass => {
@@ -108,6 +114,17 @@ impl Passes {
             };
             step.keep = (0..count).filter(kept_here).map(|index| index as ValueIndex).collect();
         }
+        let direct_output = match (&form.outputs[..], &form.operands[form.inputs()..]) {
+            ([value], [operand]) => {
+                let tile = matches!(form.op(*value).kind, RegionOpKind::Tile(..));
+                tile && operand.inner() == Stride::One
+            }
+            _ => false,
+        };
+        if let (true, Some(pass), Some(&value)) = (direct_output, list.last_mut(), form.outputs.first()) {
+            pass.values.clear();
+            kept[value as usize] = false;
+        }
         let mut loaded = vec![false; form.inputs()];
         for &(value, _) in list.iter().flat_map(|pass| &pass.values) {
             if let RegionOpKind::Load(input) = form.op(value).kind {
@@ -116,7 +133,7 @@ impl Passes {
         }
         let vector = vectorises(form, &list);
         let (scratch, block) = place(form, &kept, last > 0);
-        Self { list, uniform, loaded, scratch, block, vector }
+        Self { list, uniform, loaded, scratch, direct_output, block, vector }
     }
 }
 
