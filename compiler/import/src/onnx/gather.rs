@@ -1,10 +1,15 @@
 //! Reading and writing by index.
 
+use lathe_ir::ValueId;
 use lathe_ops::Op;
+use lathe_ops::elementwise::{Binary, Compare, Unary, Where};
 use lathe_ops::gather::{Gather, GatherElements, GatherNd, NonZero, Reduction, ScatterElements, ScatterNd};
+use lathe_ops::reduce::CumSum;
+use lathe_ops::shape::{ConstantOfShape, Unsqueeze};
+use lathe_tensor::DType;
 
 use crate::error::Fault;
-use crate::onnx::node::{Node, Outputs};
+use crate::onnx::node::{Node, Outputs, axis};
 
 /// Gather-1 to 13.
 pub(crate) fn gather(node: &mut Node<'_, '_>) -> Outputs {
@@ -52,4 +57,49 @@ pub(crate) fn scatter_nd(node: &mut Node<'_, '_>) -> Outputs {
 /// NonZero-9 and 13.
 pub(crate) fn non_zero(node: &mut Node<'_, '_>) -> Outputs {
     node.direct(Op::NonZero(NonZero {}))
+}
+
+/// OneHot-9 to 28: `on` where a new axis counts to the index, `off` elsewhere.
+pub(crate) fn one_hot(node: &mut Node<'_, '_>) -> Outputs {
+    let (indices, depth, values) = (node.input(0)?, node.input(1)?, node.input(2)?);
+    let rank = node.rank(indices);
+    let place = axis(node.attributes.int_or("axis", -1)?, rank + 1)?;
+    let depth = depth_of(node, depth)?;
+    let (zero, one) = (node.number(DType::I64, 0.0)?, node.number(DType::I64, 1.0)?);
+    // Counted by adding up ones: a negative depth is an error there, where a range would be empty.
+    let ones = node.add(Op::ConstantOfShape(ConstantOfShape { dtype: DType::I64, bits: 1 }), &[depth])?;
+    let count = node.add(Op::CumSum(CumSum { exclusive: true, reverse: false }), &[ones, zero])?;
+    let trailing = (1..=(rank - place) as i64).collect();
+    let count = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(trailing) }), &[count])?;
+    let indices = node.cast(indices, DType::I64)?;
+    let indices = from_start(node, indices, zero, depth)?;
+    let indices = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(vec![place as i64]) }), &[indices])?;
+    let hot = node.add(Op::Compare(Compare::Equal), &[indices, count])?;
+    let off = node.add(Op::Gather(Gather { axis: 0 }), &[values, zero])?;
+    let on = node.add(Op::Gather(Gather { axis: 0 }), &[values, one])?;
+    Ok(vec![node.add(Op::Where(Where {}), &[hot, on, off])?])
+}
+
+/// The depth as an i64 list of one element; what is not a number becomes negative, which is an error where it is used.
+fn depth_of(node: &mut Node<'_, '_>, depth: ValueId) -> Result<ValueId, Fault> {
+    let mut size = node.as_i64(depth)?;
+    if node.dtype(depth).is_float() {
+        let undefined = node.unary(Unary::IsNan, depth)?;
+        let refused = node.number(DType::I64, -1.0)?;
+        size = node.add(Op::Where(Where {}), &[undefined, refused, size])?;
+    }
+    node.reshape(size, vec![1.into()])
+}
+
+/// Indices below zero count from the end.
+fn from_start(
+    node: &mut Node<'_, '_>,
+    indices: ValueId,
+    zero: ValueId,
+    size: ValueId,
+) -> Result<ValueId, Fault> {
+    let size = node.reshape(size, vec![])?;
+    let negative = node.add(Op::Compare(Compare::Less), &[indices, zero])?;
+    let moved = node.binary(Binary::Add, indices, size)?;
+    node.add(Op::Where(Where {}), &[negative, moved, indices])
 }

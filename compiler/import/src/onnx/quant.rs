@@ -1,5 +1,6 @@
 //! Linear quantisation.
 
+use lathe_ir::ValueId;
 use lathe_ops::Op;
 use lathe_ops::quant::{DequantizeLinear, DynamicQuantizeLinear, MatMulInteger, QuantizeLinear};
 use lathe_tensor::DType;
@@ -21,6 +22,19 @@ fn block_size(node: &Node<'_, '_>) -> Result<usize, Fault> {
     usize::try_from(size).map_err(|_| Fault::bad(format!("attribute `block_size` is {size}")))
 }
 
+/// The operands, a zero point of one element under the shape of a scale of one element.
+fn operands(node: &mut Node<'_, '_>) -> Result<Vec<Option<ValueId>>, Fault> {
+    let mut inputs = node.inputs.clone();
+    let scale = node.dims(node.input(1)?).to_vec();
+    if let Some(zero_point) = node.optional(2)
+        && node.rank(zero_point) != scale.len()
+        && scale.iter().chain(node.dims(zero_point)).all(|dim| dim.as_constant() == Some(1))
+    {
+        inputs[2] = Some(node.reshape(zero_point, scale)?);
+    }
+    Ok(inputs)
+}
+
 /// QuantizeLinear-10 to 28.
 pub(crate) fn quantize(node: &mut Node<'_, '_>) -> Outputs {
     let zero_point = node.optional(2).map(|zero_point| node.dtype(zero_point));
@@ -37,7 +51,8 @@ pub(crate) fn quantize(node: &mut Node<'_, '_>) -> Outputs {
         saturate: node.attributes.flag("saturate", true)?,
         precision: dtype_attribute(node, "precision")?,
     };
-    node.direct(Op::QuantizeLinear(op))
+    let inputs = operands(node)?;
+    node.add_all(Op::QuantizeLinear(op), &inputs, 1)
 }
 
 /// DequantizeLinear-10 to 28.
@@ -48,7 +63,8 @@ pub(crate) fn dequantize(node: &mut Node<'_, '_>) -> Outputs {
         block_size: block_size(node)?,
         to: dtype_attribute(node, "output_dtype")?.unwrap_or(scale),
     };
-    node.direct(Op::DequantizeLinear(op))
+    let inputs = operands(node)?;
+    node.add_all(Op::DequantizeLinear(op), &inputs, 1)
 }
 
 /// DynamicQuantizeLinear-11.

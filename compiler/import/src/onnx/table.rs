@@ -130,6 +130,7 @@ const ROWS: &[Row] = &[
     row("GatherElements", 11, (2, 2), (1, 1), gather::gather_elements),
     row("GatherND", 11, (2, 2), (1, 1), gather::gather_nd),
     row("NonZero", 9, (1, 1), (1, 1), gather::non_zero),
+    row("OneHot", 9, (3, 3), (1, 1), gather::one_hot),
     row("Scatter", 9, (3, 3), (1, 1), gather::scatter_elements),
     row("ScatterElements", 11, (3, 3), (1, 1), gather::scatter_elements),
     row("ScatterND", 11, (3, 3), (1, 1), gather::scatter_nd),
