@@ -95,6 +95,8 @@ fn sliced(
 ) -> Result<Option<Dim>, IrError> {
     let zero = Dim::constant(0);
     let is_negative = |index: &Dim| match index.at_least(0) {
+        // The smallest i64 is outside of what dims count with.
+        _ if index.as_constant().is_some() => index.as_constant().map(|index| index < 0),
         Answer::Yes => Some(false),
         Answer::No => Some(true),
         Answer::Unknown => None,
