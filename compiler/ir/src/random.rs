@@ -23,6 +23,11 @@ impl Choices<'_> {
         self.bytes.next().copied().unwrap_or(0)
     }
 
+    /// True once in `n`.
+    fn chance(&mut self, n: u8) -> bool {
+        self.byte().is_multiple_of(n)
+    }
+
     fn small(&mut self) -> i64 {
         i64::from(self.byte() % 8) - 3
     }
@@ -66,7 +71,7 @@ type Step = Result<Vec<ValueId>, IrError>;
 fn step(b: &mut Builder<'_>, choices: &mut Choices<'_>, pool: &[ValueId]) -> Step {
     // Later values are chosen more often: chains instead of stars.
     let recent = &pool[pool.len().saturating_sub(6)..];
-    let x = if choices.byte() % 3 == 0 { choices.of(pool) } else { choices.of(recent) };
+    let x = if choices.chance(3) { choices.of(pool) } else { choices.of(recent) };
     let y = choices.of(pool);
     let z = choices.of(recent);
     match choices.byte() % 8 {
@@ -87,7 +92,7 @@ fn arithmetic(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId, y: Val
             b.scalar(value)
         }
     };
-    let y = if choices.byte() % 2 == 0 { y } else { constant };
+    let y = if choices.chance(2) { y } else { constant };
     Ok(vec![match choices.byte() % 8 {
         0 | 1 => b.op(Op::Binary(choices.of(Binary::ALL)), &[x, y])?,
         2 => b.op(Op::Unary(choices.of(Unary::ALL)), &[x])?,
@@ -141,7 +146,7 @@ fn sizes(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId, y: ValueId,
         }
         10 => {
             let kind = choices.of(&[ReduceKind::Prod, ReduceKind::Max, ReduceKind::Sum, ReduceKind::Min]);
-            b.reduce(kind, x, &[choices.small()], choices.byte() % 2 == 0)?
+            b.reduce(kind, x, &[choices.small()], choices.chance(2))?
         }
         _ => {
             let steps = choices.of(&[1, 1, 1, 2, -1, -2]);
@@ -178,7 +183,7 @@ fn layout(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId, y: ValueId
             let pads = b.list(&pads)?;
             b.op(Op::Pad(Pad { mode: PadMode::Constant }), &[x, pads])?
         }
-        7 => b.op(Op::Trilu(Trilu { upper: choices.byte() % 2 == 0 }), &[x])?,
+        7 => b.op(Op::Trilu(Trilu { upper: choices.chance(2) }), &[x])?,
         _ => b.op(Op::Reshape(shape::Reshape { allow_zero: true }), &[x, y])?,
     }])
 }
@@ -220,7 +225,7 @@ fn windows(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId) -> Step {
         1 => Padding::SameLower,
         _ => Padding::Explicit { begins: pads.clone(), ends: pads },
     };
-    let ceil_mode = choices.byte() % 2 == 0;
+    let ceil_mode = choices.chance(2);
     let weight = |b: &mut Builder<'_>, leading: [usize; 2]| {
         let shape = [&leading[..], &kernel[..]].concat();
         b.constant(Tensor::zeros(DType::F32, &shape).expect("small"))

@@ -125,6 +125,9 @@ impl Dim {
         if self.is_overflow() {
             return Answer::Unknown;
         }
+        if let Some(value) = self.as_constant() {
+            return if value >= bound { Answer::Yes } else { Answer::No };
+        }
         if self.lower_bound().is_some_and(|low| low >= bound) {
             return Answer::Yes;
         }
@@ -144,7 +147,7 @@ impl Dim {
             return if value == 0 { Answer::Yes } else { Answer::No };
         }
         let common = difference.common_factor(0);
-        if common > 1 && difference.constant.unsigned_abs() % common != 0 {
+        if common > 1 && !difference.constant.unsigned_abs().is_multiple_of(common) {
             return Answer::No;
         }
         if difference.at_least(1) == Answer::Yes || difference.scale(-1).at_least(1) == Answer::Yes {

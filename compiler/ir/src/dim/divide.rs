@@ -27,7 +27,11 @@ impl Dim {
 
     /// `ceil(self / divisor)`; 0 where the divisor is 0.
     pub fn ceil_div(&self, divisor: &Dim) -> Dim {
-        self.scale(-1).floor_div(divisor).scale(-1)
+        match divisor.as_constant() {
+            // The form that windows give too, so that equal sizes are found equal.
+            Some(constant) if constant > 0 => self.add(&Dim::constant(constant - 1)).floor_div(divisor),
+            _ => self.scale(-1).floor_div(divisor).scale(-1),
+        }
     }
 
     /// `self - divisor * floor(self / divisor)`; 0 where the divisor is 0.

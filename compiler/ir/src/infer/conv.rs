@@ -181,8 +181,8 @@ pub(super) fn conv_transpose(cx: &mut Context<'_>, attributes: &ConvTranspose) -
             (None, _) => size.scale(stride),
         });
     }
-    for dim in dims[2..].to_vec() {
-        cx.at_least(&dim, &Dim::constant(0), "sizes of the result")?;
+    for dim in &dims[2..] {
+        cx.at_least(dim, &Dim::constant(0), "sizes of the result")?;
     }
     bias(cx, &channels)?;
     Ok(vec![Output::new(dtype, dims)])

@@ -27,7 +27,7 @@ pub(crate) fn of_tensor(tensor: &Tensor, limit: usize) -> Option<Vec<Dim>> {
 
 pub(crate) fn elements(operand: &Operand) -> Option<Vec<Dim>> {
     match (&operand.known, &operand.constant) {
-        (Some(known), _) => Some(known.to_vec()),
+        (Some(known), _) => (small_count(&operand.ty.dims) == Some(known.len())).then(|| known.to_vec()),
         (None, Some(tensor)) => of_tensor(tensor, MAX_READ),
         (None, None) => None,
     }

@@ -253,7 +253,13 @@ pub(super) fn pad(cx: &mut Context<'_>) -> Outputs {
     let pads = cx.elements(1);
     for (index, &axis) in places.iter().enumerate() {
         dims[axis] = match &pads {
-            Some(pads) => dims[axis].add(&pads[index]).add(&pads[index + places.len()]),
+            Some(pads) => {
+                let (begin, end) = (&pads[index], &pads[index + places.len()]);
+                let zero = Dim::constant(0);
+                let cropped = begin.min(&zero).add(&end.min(&zero)).scale(-1);
+                cx.at_least(&dims[axis].clone(), &cropped, "pads crop at most the whole axis")?;
+                dims[axis].add(begin).add(end)
+            }
             None => cx.fresh(),
         };
         cx.at_least(&dims[axis].clone(), &Dim::constant(0), "the padded size")?;

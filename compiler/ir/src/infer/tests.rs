@@ -1,4 +1,4 @@
-//! Exporter patterns, end to end.
+//! Exporter patterns, end to end, and a table of cases a family.
 
 use lathe_ops::{Op, shape};
 use lathe_tensor::DType;
@@ -45,4 +45,146 @@ fn shape_arithmetic_of_exporters_folds() -> Result<(), IrError> {
     let flat = b.reshape(y, flat)?;
     assert_eq!(b.ty(flat).to_string(), "f32[batch*seq, 384]");
     Ok(())
+}
+
+/// Infers the last of `lines` with inputs `x`, `y` and `i`; its types and guards, or the error.
+fn inferred(inputs: &str, lines: &str) -> String {
+    let text = format!("graph \"m\" ({inputs}) {{\n{lines}\n}}\n");
+    let module = match crate::parse(&text) {
+        Ok(module) => module,
+        Err(error) => return error.reason,
+    };
+    crate::verify(&module).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let function = module.function(module.main().expect("a graph"));
+    let order = function.topological_order().expect("no cycle");
+    let node = function.node(order[order.len() - 1]).expect("a node");
+    let mut parts: Vec<_> = node.outputs.iter().map(|id| function.ty(*id).to_string()).collect();
+    parts.extend(node.guards.iter().map(|guard| match &guard.condition {
+        crate::GuardCondition::Equal(a, b) => format!("{a} == {b}"),
+        crate::GuardCondition::AtLeast(a, b) => format!("{a} >= {b}"),
+        crate::GuardCondition::Broadcastable(a, b) => format!("{a} ~ {b}"),
+    }));
+    parts.join("; ")
+}
+
+#[track_caller]
+fn check(inputs: &str, lines: &str, expected: &str) {
+    assert_eq!(inferred(inputs, lines), expected, "{inputs} {lines}");
+}
+
+#[track_caller]
+fn refuses(inputs: &str, lines: &str, part: &str) {
+    let found = inferred(inputs, lines);
+    assert!(found.contains(part), "`{found}` does not contain `{part}`");
+}
+
+#[test]
+fn elementwise() {
+    check("x: f32[a, 3], y: f32[3]", "%0 = add x, y", "f32[a, 3]");
+    check("x: f32[a], y: f32[b]", "%0 = add x, y", "f32[bcast(a, b)]; a ~ b");
+    check("x: f32[a], y: f32[5]", "%0 = mul x, y", "f32[5]; a ~ 5");
+    check("x: f32[a]", "%0 = is_nan x", "bool[a]");
+    check("x: i64[a], y: i64[1]", "%0 = less x, y", "bool[a]");
+    refuses("x: f32[2], y: f32[3]", "%0 = add x, y", "sizes 2 and 3 do not broadcast");
+    refuses("x: f32[2], y: i64[2]", "%0 = add x, y", "one dtype");
+    refuses("x: f32[2]", "%0 = add x", "operand 1 is missing");
+    refuses("x: i64[2]", "%0 = exp x", "must be a float");
+}
+
+#[test]
+fn products() {
+    check("x: f32[b, s, 8], y: f32[8, n]", "%0 = matmul x, y", "f32[b, s, n]");
+    check("x: f32[8], y: f32[b, 8, n]", "%0 = matmul x, y", "f32[b, n]");
+    check("x: f32[b, k], y: f32[j]", "%0 = matmul x, y", "f32[b]; k == j");
+    refuses("x: f32[2, 3], y: f32[4, 5]", "%0 = matmul x, y", "inner sizes of the product: 3 is not 4");
+    refuses("x: f32[], y: f32[4]", "%0 = matmul x, y", "scalar");
+}
+
+#[test]
+fn windows() {
+    let conv = |padding: &str, stride: i64| {
+        format!(
+            "%0 = conv x, y {{strides=[{stride}], dilations=[1], padding={padding}, groups=1, activation=\"none\"}}"
+        )
+    };
+    let ones = r#"{"explicit":{"begins":[1],"ends":[1]}}"#;
+    check("x: f32[b, 3, l], y: f32[8, 3, 3]", &conv(ones, 1), "f32[b, 8, l]; l + 2 >= 3");
+    check("x: f32[b, 3, l], y: f32[8, 3, 3]", &conv(ones, 2), "f32[b, 8, floordiv(l + 1, 2)]; l + 2 >= 3");
+    check("x: f32[b, 3, l], y: f32[8, 3, 3]", &conv("\"same_upper\"", 2), "f32[b, 8, floordiv(l + 1, 2)]");
+    refuses("x: f32[b, 3, l], y: f32[8, 4, 3]", &conv(ones, 1), "input channels");
+    refuses("x: f32[b, 3, l], y: f32[8, 3, 3]", &conv(ones, 0), "at least 1");
+    refuses("x: f32[b, 3, 0], y: f32[8, 3, 3]", &conv(ones, 1), "holds the kernel");
+}
+
+#[test]
+fn reductions() {
+    let sum = |axes: &str, keep: bool| {
+        format!("%0 = reduce x {{kind=\"sum\", axes={axes}, keep_dims={keep}, noop_with_empty_axes=false}}")
+    };
+    check("x: f32[a, b, 3]", &sum("[1]", true), "f32[a, 1, 3]");
+    check("x: f32[a, b, 3]", &sum("[-1, 0]", false), "f32[b]");
+    check("x: f32[a, b, 3]", &sum("[]", false), "f32[]");
+    refuses("x: f32[a]", &sum("[-9223372036854775808]", false), "outside of rank 1");
+    refuses("x: f32[a, 2]", &sum("[1, -1]", false), "twice");
+    let top = "c0 = const i64[1] [5]\n%0, %1 = top_k x, c0 {axis=-1, largest=true, sorted=true}";
+    check("x: f32[a, n]", top, "f32[a, 5]; i64[a, 5]; n >= 5");
+    refuses("x: f32[a, 4]", top, "k is at most the size of the axis");
+}
+
+#[test]
+fn shapes() {
+    let reshape = |sizes: &str, count: usize| {
+        format!("c0 = const i64[{count}] {sizes}\n%0 = reshape x, c0 {{allow_zero=false}}")
+    };
+    check("x: f32[b, s, 12]", &reshape("[0, 0, 3, -1]", 4), "f32[b, s, 3, 4]");
+    check("x: f32[b, s]", &reshape("[-1, 4]", 2), "f32[floordiv(b*s, 4), 4]; b*s == 4*floordiv(b*s, 4)");
+    check("x: f32[b, s]", &reshape("[2, 3]", 2), "f32[2, 3]; b*s == 6");
+    refuses("x: f32[2, 3]", &reshape("[5]", 1), "number of elements: 6 is not 5");
+    refuses("x: f32[2, 3]", &reshape("[-1, -1]", 2), "more than one -1");
+    refuses("x: f32[2, 3]", &reshape("[-2]", 1), "less than 0");
+    check("x: f32[b, 4], i: i64[3]", "%0 = reshape x, i {allow_zero=false}", "f32[u0, u1, u2]");
+    refuses(
+        "x: f32[b, 4], i: i64[n]",
+        "%0 = reshape x, i {allow_zero=false}",
+        "rank of the result depends on data",
+    );
+    check("x: f32[b, 4], i: i64[3]", "%0 = expand x, i", "f32[u0, u1, u2]");
+    check("x: f32[a, b], y: f32[a, c]", "%0 = concat x, y {axis=-1}", "f32[a, b + c]");
+    check("x: f32[b, 1]", "%0 = squeeze x {axes=[0]}", "f32[1]; b == 1");
+    refuses("x: f32[b, 1]", "%0 = squeeze x {}", "whether axis 0 of size b is 1");
+    refuses("x: f32[2]", "%0 = transpose x {perm=[1]}", "does not permute");
+    check(
+        "x: f32[n]",
+        "%0, %1 = split x {axis=0, outputs=2}",
+        "f32[floordiv(n + 1, 2)]; f32[n - floordiv(n + 1, 2)]",
+    );
+}
+
+#[test]
+fn slices() {
+    let slice = |start: i64, end: i64, step: i64| {
+        let list = |name: &str, value: i64| format!("{name} = const i64[1] [{value}]\n");
+        let lists = [list("c0", start), list("c1", end), list("c2", 0), list("c3", step)].concat();
+        format!("{lists}%0 = slice x, c0, c1, c2, c3")
+    };
+    check("x: f32[n]", &slice(0, i64::MAX, 1), "f32[n]");
+    check("x: f32[n]", &slice(1, i64::MAX, 1), "f32[max(n - 1, 0)]");
+    check("x: f32[n]", &slice(0, -1, 1), "f32[max(n - 1, 0)]");
+    check("x: f32[n]", &slice(-1, i64::MAX, 1), "f32[min(n, 1)]");
+    check("x: f32[n]", &slice(0, i64::from(i32::MAX), 2), "f32[floordiv(n + 1, 2)]; 2147483647 >= n");
+    check("x: f32[n]", &slice(-1, i64::MIN, -1), "f32[n]");
+    check("x: f32[10]", &slice(-3, i64::MAX, 2), "f32[2]");
+    check("x: f32[10]", &slice(i64::MAX, i64::MIN, -3), "f32[4]");
+    refuses("x: f32[n]", &slice(0, 1, 0), "step is 0");
+    refuses("x: f32[n], i: i64[1]", "c0 = const i64[1] [0]\n%0 = slice x, i, i, c0, c0", "a step is 0");
+}
+
+#[test]
+fn indices() {
+    check("x: f32[v, 8], i: i64[b, s]", "%0 = gather x, i {axis=0}", "f32[b, s, 8]");
+    refuses("x: f32[2], i: f32[2]", "%0 = gather x, i {axis=0}", "i64 or i32");
+    check("x: f32[a, b, 4], i: i64[n, 2]", "%0 = gather_nd x, i {batch_dims=0}", "f32[n, 4]");
+    refuses("x: f32[a], i: i64[n, 2]", "%0 = gather_nd x, i {batch_dims=0}", "do not fit rank 1");
+    refuses("x: f32[a], i: i64[n, m]", "%0 = gather_nd x, i {batch_dims=18446744073709551615}", "batch axes");
+    check("x: f32[a, b]", "%0 = non_zero x", "i64[2, u0]");
 }
