@@ -71,6 +71,19 @@ impl<'a> Context<'a> {
         self.body().users(value).len() == 1 && !self.body().is_output(value)
     }
 
+    /// Whether sizes follow from those of the function's inputs. Others are known only once the node that makes them has run, and a
+    /// `dims` node would not wait for it.
+    pub fn from_inputs(&self, dims: &[Dim]) -> bool {
+        let body = self.body();
+        let given: BTreeSet<&Symbol> = body
+            .inputs()
+            .iter()
+            .flat_map(|input| &body.ty(*input).dims)
+            .flat_map(|dim| dim.symbols())
+            .collect();
+        dims.iter().flat_map(|dim| dim.symbols()).all(|symbol| given.contains(symbol))
+    }
+
     /// Whether two values provably have the same sizes.
     pub fn same_dims(&self, a: ValueId, b: ValueId) -> bool {
         dims_equal(&self.ty(a).dims, &self.ty(b).dims)

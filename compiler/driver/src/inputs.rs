@@ -2,6 +2,7 @@
 
 use lathe_ir::{Function, FunctionId, Module, Operation, Source, Symbol, ValueId};
 use lathe_ops::Op;
+use lathe_ops::elementwise::Compare;
 use lathe_tensor::{DType, Tensor, TensorError};
 
 /// The sizes that symbolic dims are tried with: 1 (broadcasting), 2, 3 and 7 (no multiple of a vector).

@@ -80,6 +80,11 @@ impl DimTable {
         first
     }
 
+    /// The stage after which an entry is known.
+    pub fn stage(&self, id: DimId) -> u32 {
+        self.stages.get(id.0 as usize).copied().unwrap_or(0)
+    }
+
     /// The entry of a run-time symbol, known after `stage`.
     pub fn symbol(&mut self, index: u32, stage: u32) -> DimId {
         let expression = DimExpr::Symbol(index);

@@ -281,12 +281,13 @@ impl<'m> Planner<'m> {
         let outputs = outputs.iter().map(|location| self.tensor(location)).collect();
         let evaluate = Evaluate { op, inputs, outputs, begins_stage };
         let step = self.emit(StepKind::Evaluate(Box::new(evaluate)), &accesses, reason.into());
-        if begins_stage.is_some() {
+        if let Some(stage) = begins_stage {
             // Everybody reads the new stage's dims and addresses.
             self.wait = true;
             for symbol in &mut self.symbols {
                 if let SymbolSource::Step { step: unset, .. } = &mut symbol.source
                     && *unset == NO_STEP
+                    && self.table.stage(symbol.dim) == stage
                 {
                     *unset = step;
                 }

@@ -2,7 +2,7 @@
 //!
 //! A small integer tensor whose elements inference knows as sizes is made from the sizes directly, so that the arithmetic
 //! that led to it dies. Sound because inference only records elements that hold for every run.
-//! Refuses values that are dims or constants already, and tensors of other ranks than 0 and 1.
+//! Refuses values that are dims or constants already, tensors of other ranks than 0 and 1, and sizes that depend on data.
 
 use lathe_ir::{NodeId, Operation};
 use lathe_tensor::{DType, Tensor};
@@ -32,6 +32,9 @@ impl Rule for FoldShapes {
         let tensor = constants.and_then(|elements| integer_tensor(value.ty.dtype, &elements, &shape));
         let new = match (tensor, value.ty.dtype) {
             (Some(tensor), _) => rewrite.constant(tensor),
+            (None, DType::I64) if !context.from_inputs(known) => {
+                return Proposal::because("the sizes depend on data");
+            }
             (None, DType::I64) => {
                 rewrite.node(Operation::Dims { elements: known.to_vec(), scalar: value.ty.rank() == 0 }, &[])
             }

@@ -3,10 +3,9 @@
 //! Reshape, squeeze and unsqueeze keep the order of the elements, so that a chain of them is one reshape to the last sizes.
 //! Refuses where those sizes are only known once the inner node has run.
 
-use lathe_ir::{Dim, NodeId, Symbol, ValueId};
+use lathe_ir::{NodeId, ValueId};
 use lathe_ops::Op;
 use lathe_ops::shape::Reshape;
-use rustc_hash::FxHashSet;
 
 use crate::{Context, Proposal, Rewrite, Rule};
 
@@ -23,7 +22,7 @@ impl Rule for MergeReshapes {
         let Some(middle) = reshaped(context, *output) else { return Proposal::NoMatch };
         let Some(x) = reshaped(context, middle) else { return Proposal::NoMatch };
         let dims = &context.ty(*output).dims;
-        if !symbols(dims).is_subset(&symbols(&context.ty(x).dims)) {
+        if !context.from_inputs(dims) {
             return Proposal::because("the sizes depend on data");
         }
         let mut rewrite = Rewrite::new(&node.name);
@@ -31,10 +30,6 @@ impl Rule for MergeReshapes {
         let reshape = rewrite.node(Op::Reshape(Reshape { allow_zero: true }), &[Rewrite::value(x), shape]);
         rewrite.replace(*output, reshape)
     }
-}
-
-fn symbols(dims: &[Dim]) -> FxHashSet<&Symbol> {
-    dims.iter().flat_map(|dim| dim.symbols()).collect()
 }
 
 /// The operand of a node that changes the shape and nothing else.

@@ -158,9 +158,10 @@ impl Session {
             ..RunStats::default()
         };
         stats.wait = run_program(&model, &state, &self.team, tables, options.profile)?;
-        drop(staged);
         let leader = &mut *state.leader();
         let tensors = collect(program, leader, places)?;
+        // An output may be an input as it is: staged copies live until the outputs are taken.
+        drop(staged);
         stats.barriers = state.barrier.count();
         stats.evaluator_steps = leader.evaluated;
         stats.other_bytes = leader.budget.used.saturating_sub(used) + output_bytes(&tensors);
