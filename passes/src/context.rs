@@ -1,7 +1,9 @@
 //! What a rule sees: one function, read-only.
 
+use std::collections::BTreeSet;
+
 use lathe_ir::{
-    Answer, Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, ValueId, ValueType,
+    Answer, Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, Symbol, ValueId, ValueType,
 };
 use lathe_ops::Op;
 use lathe_tensor::{DType, Tensor};

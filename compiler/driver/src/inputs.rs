@@ -27,6 +27,7 @@ pub fn small_dims(module: &Module, function: FunctionId, round: usize) -> Vec<(S
 
 /// Makes inputs for a function.
 pub struct TypedInputs<'a> {
+    module: &'a Module,
     body: &'a Function,
     state: u64,
 }
@@ -34,7 +35,7 @@ pub struct TypedInputs<'a> {
 impl<'a> TypedInputs<'a> {
     /// Inputs for this function; the same seed gives the same inputs.
     pub fn new(module: &'a Module, function: FunctionId, seed: u64) -> Self {
-        Self { body: module.function(function), state: seed }
+        Self { module, body: module.function(function), state: seed }
     }
 
     /// One tensor an input of the function, its symbolic dims sized by `dims`.
@@ -54,7 +55,7 @@ impl<'a> TypedInputs<'a> {
                     .map(|dim| dim.evaluate(&size).and_then(|size| usize::try_from(size).ok()))
                     .collect::<Option<_>>()
                     .ok_or_else(|| TensorError::TooLarge(Vec::new()))?;
-                self.tensor(ty.dtype, &shape, id_bound(self.body, *id))
+                self.tensor(ty.dtype, &shape, id_bound(self.module, self.body, *id))
             })
             .collect()
     }
@@ -93,7 +94,7 @@ impl<'a> TypedInputs<'a> {
 }
 
 /// Integers below this are valid for an input: the size of the axis that it indexes, or 2 (masks, flags, types).
-fn id_bound(body: &Function, input: ValueId) -> u64 {
+fn id_bound(module: &Module, body: &Function, input: ValueId) -> u64 {
     let mut waiting = vec![input];
     let mut bound = None;
     let mut steps = 0;
@@ -119,9 +120,30 @@ fn id_bound(body: &Function, input: ValueId) -> u64 {
                 ) => {
                     waiting.extend(&node.outputs);
                 }
+                // One-hot: the input is compared with every id.
+                Operation::Op(Op::Compare(Compare::Equal)) => {
+                    let ids =
+                        node.inputs.iter().flatten().filter_map(|other| largest_id(module, body, *other));
+                    bound = bound.into_iter().chain(ids.map(|largest| largest.saturating_add(1))).min();
+                }
+                Operation::Op(Op::Expand(_)) => waiting.extend(&node.outputs),
                 _ => {}
             }
         }
     }
     bound.and_then(|bound| u64::try_from(bound).ok()).unwrap_or(2).max(1)
+}
+
+/// The largest element of a constant list of integers.
+fn largest_id(module: &Module, body: &Function, value: ValueId) -> Option<i64> {
+    let Source::Constant(constant) = body.value(value).source else { return None };
+    let tensor = &module.constant(constant).tensor;
+    if tensor.len() < 2 {
+        return None;
+    }
+    match tensor.dtype() {
+        DType::I64 => tensor.to_slice::<i64>().ok()?.iter().copied().max(),
+        DType::I32 => tensor.to_slice::<i32>().ok()?.iter().copied().max().map(i64::from),
+        _ => None,
+    }
 }
