@@ -34,11 +34,7 @@ pub fn compile(path: &Path, options: &CompileOptions) -> Result<Artifact, Compil
 
 /// Reads a model file into a module.
 pub fn import(path: &Path, options: &CompileOptions) -> Result<Module, CompileError> {
-    let import = lathe_import::ImportOptions {
-        max_memory: options.max_memory,
-        dims: options.dims.clone(),
-        ..lathe_import::ImportOptions::default()
-    };
+    let import = lathe_import::ImportOptions { max_memory: options.max_memory, dims: options.dims.clone() };
     Ok(lathe_import::import(path, &import)?)
 }
 

@@ -33,6 +33,9 @@ pub struct Round {
     pub expected: Vec<Tensor>,
 }
 
+/// Runs a compiled program on named inputs; gives its outputs in order.
+pub type Program<'a, E> = &'a mut dyn FnMut(&[(String, Tensor)]) -> Result<Vec<Tensor>, E>;
+
 /// A model with inputs and the answers of its graph as imported.
 pub struct Verification {
     module: Module,
@@ -140,10 +143,7 @@ impl Verification {
     ///
     /// # Errors
     /// What `run` returns.
-    pub fn program<E>(
-        &self,
-        run: &mut dyn FnMut(&[(String, Tensor)]) -> Result<Vec<Tensor>, E>,
-    ) -> Result<Difference, E> {
+    pub fn program<E>(&self, run: Program<'_, E>) -> Result<Difference, E> {
         let mut worst = Difference::default();
         for round in &self.rounds {
             worst = worst.worse(compare(&round.expected, &run(&round.inputs)?));

@@ -218,7 +218,7 @@ impl<'m> Context<'_, 'm> {
             self.planner.evaluate(
                 op,
                 &[Some(location)],
-                &[target.location.clone()],
+                std::slice::from_ref(&target.location),
                 None,
                 "result of the branch",
             );

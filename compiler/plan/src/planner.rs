@@ -78,6 +78,9 @@ impl Access {
     }
 }
 
+/// Parts of a buffer that a step of this phase touches, and whether it writes them.
+type PartAccess = (Vec<(u32, u32)>, bool);
+
 /// Everything that does not belong to one function.
 pub(crate) struct Planner<'m> {
     pub module: &'m Module,
@@ -97,7 +100,7 @@ pub(crate) struct Planner<'m> {
     pub node: (String, String),
     pub(crate) next_step: u32,
     next_join: u32,
-    accesses: FxHashMap<BufferId, Vec<(Vec<(u32, u32)>, bool)>>,
+    accesses: FxHashMap<BufferId, Vec<PartAccess>>,
     wait: bool,
     constants: FxHashMap<(ConstantId, Packing), BufferId>,
 }

@@ -128,7 +128,7 @@ impl Opened {
     /// Compares every weight with its hash.
     pub fn check(&self) -> Result<(), ArtifactError> {
         for (name, expected) in &self.hashes {
-            let actual = self.artifact.weights.get(name).map(|tensor| hash_of(tensor));
+            let actual = self.artifact.weights.get(name).map(hash_of);
             if actual.as_deref() != Some(expected) {
                 let reason = format!("the hash of weight `{name}` does not match");
                 return Err(ArtifactError::Damaged { path: self.path.clone(), reason });

@@ -230,11 +230,11 @@ fn outputs_go_into_the_callers_memory() {
     let model = affine_model();
     let mut session = session(&model, 2);
     let (x, y) = rows(5);
-    let mut memory = vec![0.0f32; 16];
+    let mut memory = [0.0f32; 16];
     let view = TensorViewMut::from_slice(&mut memory[1..], &[5, 3]).unwrap();
     session.run_into(&[("x", &x)], &mut [("y", view)], &RunOptions::default()).unwrap();
     assert_eq!(memory[1..], y);
-    let mut bytes = vec![0u8; 61];
+    let mut bytes = [0u8; 61];
     let view = TensorViewMut::new(DType::F32, &[5, 3], &mut bytes[1..]).unwrap();
     session.run_into(&[("x", &x)], &mut [("y", view)], &RunOptions::default()).unwrap();
     assert_eq!(bytes[1..5], y[0].to_ne_bytes(), "memory that is not aligned is copied to");

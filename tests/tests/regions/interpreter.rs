@@ -1,4 +1,6 @@
 //! A plain interpreter of region bodies: one element at a time, in Rust's own arithmetic.
+// One macro serves signed and unsigned integers.
+#![allow(clippy::unnecessary_min_or_max)]
 
 use lathe_artifact::builtin::TileFunction;
 use lathe_artifact::region::{BinaryOp, RegionOp, RegionOpKind, UnaryOp};

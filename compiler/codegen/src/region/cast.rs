@@ -24,14 +24,14 @@ impl Lanes<'_, '_> {
                 let zero = self.constant(from, 0);
                 self.builder.inner.ins().icmp(IntCC::NotEqual, a, zero)
             }
-            (DType::Bool, _) => self.from_bool(to, a),
+            (DType::Bool, _) => self.bool_to(to, a),
             _ if from.is_float() => self.float_to_int(from, to, a),
             _ if to.is_float() => self.int_to_float(from, to, a),
             _ => self.int_to_int(from, to, a),
         }
     }
 
-    fn from_bool(&mut self, to: DType, a: Value) -> Value {
+    fn bool_to(&mut self, to: DType, a: Value) -> Value {
         if self.four {
             let one = self.constant(to, if to == DType::F32 { u64::from(1.0_f32.to_bits()) } else { 1 });
             let mask = match to {

@@ -68,10 +68,10 @@ fn large_constants_are_given_by_hash() {
     let text = module.to_string();
     assert!(parse(&text).is_err());
     let hash = constant_hash(&tensor);
-    let again = parse_with(&text, &|wanted| (wanted == hash).then(|| tensor.clone()));
+    let again = parse_with(&text, &|wanted, _, _| (wanted == hash).then(|| tensor.clone()));
     let again = again.unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(again.to_string(), text);
-    assert!(parse_with(&text, &|_| Tensor::zeros(DType::F32, &[3]).ok()).is_err());
+    assert!(parse_with(&text, &|_, _, _| Tensor::zeros(DType::F32, &[3]).ok()).is_err());
 }
 
 #[test]
@@ -109,7 +109,7 @@ proptest! {
         }
         let text = module.to_string();
         let tensors: Vec<_> = module.constants().map(|(_, constant)| constant.tensor.clone()).collect();
-        let lookup = |hash| tensors.iter().find(|tensor| constant_hash(tensor) == hash).cloned();
+        let lookup = |hash, _: DType, _: &[usize]| tensors.iter().find(|tensor| constant_hash(tensor) == hash).cloned();
         let again = parse_with(&text, &lookup);
         let again = again.map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
         prop_assert_eq!(again.to_string(), text.as_str());

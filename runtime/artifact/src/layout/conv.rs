@@ -88,12 +88,18 @@ impl PackedConv {
 
     /// Output channels of a group.
     pub const fn group_out_channels(&self) -> usize {
-        if self.groups == 0 { 0 } else { self.out_channels / self.groups }
+        match self.out_channels.checked_div(self.groups) {
+            Some(size) => size,
+            None => 0,
+        }
     }
 
     /// Input channels of a group.
     pub const fn group_channels(&self) -> usize {
-        if self.groups == 0 { 0 } else { self.channels / self.groups }
+        match self.channels.checked_div(self.groups) {
+            Some(size) => size,
+            None => 0,
+        }
     }
 
     /// Whether the depthwise layout is used.
