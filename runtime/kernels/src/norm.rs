@@ -18,12 +18,8 @@ unsafe fn add_rows<S: Simd>(simd: S, a: *const f32, b: *const f32, to: *mut f32,
         let n = (count - i).min(LANES);
         // SAFETY: `i + n <= count`.
         unsafe {
-            if n == LANES {
-                simd.store(to.add(i), simd.add(simd.load(a.add(i)), simd.load(b.add(i))));
-            } else {
-                let v = simd.add(simd.load_first(a.add(i), n), simd.load_first(b.add(i), n));
-                simd.store_first(to.add(i), n, v);
-            }
+            let v = simd.add(simd.load_some(a.add(i), n), simd.load_some(b.add(i), n));
+            simd.store_some(to.add(i), n, v);
         }
         i += LANES;
     }

@@ -90,7 +90,7 @@ struct Pooling {
     with_padding: bool,
     average: bool,
     line: *mut f32,
-    /// Cells of the line.
+    /// Cells of the line, with room for whole vectors behind those of the last window.
     length: usize,
 }
 
@@ -121,12 +121,12 @@ impl Pooling {
                 // SAFETY: the row is one of the image, `i + n` is at most its width.
                 let v = unsafe {
                     let from = x.add(row as usize * width + i);
-                    if n == LANES { simd.load(from) } else { simd.load_first(from, n) }
+                    simd.load_some(from, n)
                 };
                 acc = W::meet(simd, acc, v);
             }
             // SAFETY: the inside of the line has `count` cells.
-            unsafe { simd.store_first(self.line.add(inside.start + i), n, acc) };
+            unsafe { simd.store_some(self.line.add(inside.start + i), n, acc) };
             i += LANES;
         }
     }
@@ -141,17 +141,25 @@ impl Pooling {
         let mut acc = simd.splat(W::NOTHING);
         for k in 0..kernel {
             let start = (ox * stride + k * dilation) as usize;
-            // SAFETY: the line reaches to the last cell of the last window.
+            // SAFETY: the line reaches to the last cell of the last window and two vectors beyond.
             let v = unsafe {
                 let from = self.line.add(start).cast_const();
-                if stride == 1 && n == LANES {
-                    simd.load(from)
-                } else {
-                    let mut lanes = [0.0; LANES];
-                    for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-                        *lane = *from.add(i * stride as usize);
+                match stride {
+                    1 => simd.load(from),
+                    2 => {
+                        let both: [f32; 2 * LANES] = from.cast::<[f32; 2 * LANES]>().read_unaligned();
+                        simd.from_array(std::array::from_fn(
+                            #[inline(always)]
+                            |i| both[2 * i],
+                        ))
                     }
-                    simd.from_array(lanes)
+                    _ => {
+                        let mut lanes = [0.0; LANES];
+                        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+                            *lane = *from.add(i * stride as usize);
+                        }
+                        simd.from_array(lanes)
+                    }
                 }
             };
             acc = W::meet(simd, acc, v);
@@ -199,7 +207,7 @@ impl Pooling {
                 if self.average {
                     v = self.divide(simd, v, rows, ox, n, interior);
                 }
-                simd.store_first(y.add(ox as usize), n, v);
+                simd.store_some(y.add(ox as usize), n, v);
             }
             ox += LANES as i64;
         }
@@ -234,7 +242,8 @@ impl Kernel for args::Pool {
             return Status::Internal;
         }
         let length =
-            size((self.out_width - 1) * columns.stride + (columns.kernel - 1) * columns.dilation + 1);
+            size((self.out_width - 1) * columns.stride + (columns.kernel - 1) * columns.dilation + 1)
+                + 2 * LANES;
         let Some(mut line) = Buffer::new(worker, length) else { return Status::OutOfMemory };
         let pooling = Pooling {
             rows,

@@ -48,7 +48,7 @@ unsafe fn load_or_zero<S: Simd>(simd: S, from: *const f32, offset: usize, count:
         return simd.splat(0.0);
     }
     // SAFETY: the caller's promise.
-    unsafe { simd.load_first(from.add(offset), count) }
+    unsafe { simd.load_some(from.add(offset), count) }
 }
 
 /// One worker's part of an LSTM: some rows of the batch.
@@ -115,15 +115,15 @@ impl Lstm<'_> {
                 let gate = |index: usize| {
                     let at = index * hidden + i;
                     let sum =
-                        simd.add(simd.load_first(given.add(at), n), simd.load_first(recurrent.add(at), n));
+                        simd.add(simd.load_some(given.add(at), n), simd.load_some(recurrent.add(at), n));
                     simd.add(sum, load_or_zero(simd, bias, 4 * hidden + at, n))
                 };
                 let (input, output, forget) =
                     (sigmoid(simd, gate(0)), sigmoid(simd, gate(1)), sigmoid(simd, gate(2)));
-                let kept = simd.mul(forget, simd.load_first(c.add(i), n));
+                let kept = simd.mul(forget, simd.load_some(c.add(i), n));
                 let cell = simd.fma(input, tanh(simd, gate(3)), kept);
-                simd.store_first(c.add(i), n, cell);
-                simd.store_first(h.add(i), n, simd.mul(output, tanh(simd, cell)));
+                simd.store_some(c.add(i), n, cell);
+                simd.store_some(h.add(i), n, simd.mul(output, tanh(simd, cell)));
             }
             i += LANES;
         }

@@ -21,7 +21,7 @@ macro_rules! folds {
         finish: |$result:ident, $n:ident| $finish:expr,
     })*) => { $(
         $(#[doc = $doc])*
-        struct $name;
+        pub(crate) struct $name;
 
         impl Fold for $name {
             const IDENTITY: f32 = $identity;
@@ -132,7 +132,7 @@ unsafe fn columns<S: Simd, R: Reduce, const BLOCKS: usize>(
     for (block, acc) in acc.into_iter().enumerate() {
         let v = R::finish(simd, acc, n);
         // SAFETY: as above.
-        unsafe { simd.store_first(y.add(block * LANES), if BLOCKS > 1 { LANES } else { count }, v) };
+        unsafe { simd.store_some(y.add(block * LANES), if BLOCKS > 1 { LANES } else { count }, v) };
     }
 }
 

@@ -117,7 +117,7 @@ impl Resizing {
     /// The lists have room for `CELLS` entries for every output column.
     unsafe fn prepare<const CELLS: usize>(&mut self) {
         let Axis { input, output, .. } = self.columns;
-        let factor = if input > 0 { output / input } else { 0 };
+        let factor = output.checked_div(input).unwrap_or(0);
         let mut repeated = CELLS == 1 && factor * input == output;
         for o in 0..output {
             let (cells, weights) = (self.columns.cells::<CELLS>(o), self.columns.weights::<CELLS>(o));
@@ -158,12 +158,12 @@ impl Resizing {
                 // SAFETY: the row is one of the image, `i + n` at most its width.
                 let v = unsafe {
                     let from = x.add(cells[cell] as usize * width + i);
-                    if n == LANES { simd.load(from) } else { simd.load_first(from, n) }
+                    simd.load_some(from, n)
                 };
                 acc = simd.fma(v, simd.splat(weights[cell]), acc);
             }
             // SAFETY: the line has the image's width.
-            unsafe { simd.store_first(self.line.add(i), n, acc) };
+            unsafe { simd.store_some(self.line.add(i), n, acc) };
             i += LANES;
         }
         self.line

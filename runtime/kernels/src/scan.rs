@@ -4,7 +4,9 @@ use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::args;
 
 use crate::kernel::{Kernel, size};
-use crate::simd::Simd;
+use crate::reduce::{Max, Min};
+use crate::rows::{self, Memory};
+use crate::simd::{LANES, Simd};
 
 impl Kernel for args::CumSum {
     #[inline(always)]
@@ -66,34 +68,62 @@ impl Axis {
     /// The axis is readable.
     #[inline(always)]
     unsafe fn extreme(self, min: bool, last: bool) -> usize {
-        // Eight chains side by side, for a chain of comparisons waits for each of its steps.
-        const CHAINS: usize = 8;
-        let better = |a: f32, b: f32| (if min { a < b } else { a > b }) || (a.is_nan() && !b.is_nan());
-        // SAFETY: `i < n` in all that follows.
-        unsafe {
-            let mut best = if self.n == 0 { f32::NAN } else { self.get(0) };
-            let mut chains = [best; CHAINS];
-            let mut i = 0;
-            while i + CHAINS <= self.n {
-                for (c, chain) in chains.iter_mut().enumerate() {
-                    let v = self.get(i + c);
-                    *chain = if better(v, *chain) { v } else { *chain };
-                }
-                i += CHAINS;
+        let (mut best, mut found) = (f32::NAN, 0);
+        for i in 0..self.n {
+            // SAFETY: `i < n`.
+            let v = unsafe { self.get(i) };
+            let better = (if min { v < best } else { v > best }) || (v.is_nan() && !best.is_nan());
+            if i == 0 || better || (last && same(v, best)) {
+                (best, found) = (v, i);
             }
-            for v in chains.into_iter().chain((i..self.n).map(|i| self.get(i))) {
-                best = if better(v, best) { v } else { best };
-            }
-            let equal = |i: &usize| self.get(*i) == best || (best.is_nan() && self.get(*i).is_nan());
-            let found = if last { (0..self.n).rev().find(equal) } else { (0..self.n).find(equal) };
-            found.unwrap_or(0)
         }
+        found
+    }
+}
+
+/// Whether two elements are equals, NaN among them.
+#[inline(always)]
+fn same(a: f32, b: f32) -> bool {
+    a == b || (a.is_nan() && b.is_nan())
+}
+
+/// [`Axis::extreme`] of a contiguous row: its value by vectors, then where that is.
+///
+/// # Safety
+/// `row` is readable for `n > 0` elements.
+#[inline(always)]
+unsafe fn extreme_of_row<S: Simd>(simd: S, row: *const f32, n: usize, min: bool, last: bool) -> usize {
+    // SAFETY: all indices are below `n`.
+    unsafe {
+        let best = if min {
+            rows::across(simd, &Min, rows::fold(simd, &Min, n, &mut Memory::new(row)))
+        } else {
+            rows::across(simd, &Max, rows::fold(simd, &Max, n, &mut Memory::new(row)))
+        };
+        let here = |i: &usize| same(*row.add(*i), best);
+        let blocks = n / LANES;
+        let target = simd.splat(best);
+        let hit = |block: &usize| {
+            let v = simd.load(row.add(block * LANES));
+            simd.any(if best.is_nan() { simd.is_nan(v) } else { simd.equal(v, target) })
+        };
+        let rest = blocks * LANES..n;
+        let found = if last {
+            rest.rev().find(here).or_else(|| {
+                let block = (0..blocks).rev().find(hit)?;
+                (block * LANES..(block + 1) * LANES).rev().find(here)
+            })
+        } else {
+            let start = (0..blocks).find(hit).unwrap_or(blocks) * LANES;
+            (start..n).find(here)
+        };
+        found.unwrap_or(0)
     }
 }
 
 impl Kernel for args::ArgReduce {
     #[inline(always)]
-    unsafe fn run<S: Simd>(&self, _simd: S, worker: &Worker) -> Status {
+    unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
         let (outer, n, inner) = (size(self.outer), size(self.n), size(self.inner));
         if n == 0 {
             // There is no position to give.
@@ -103,8 +133,13 @@ impl Kernel for args::ArgReduce {
             // SAFETY: `x` holds `outer * n * inner` elements, `y` `outer * inner`.
             unsafe {
                 let start = self.x.cast::<f32>().add(unit / inner * n * inner + unit % inner);
-                let axis = Axis { start, stride: inner, n };
-                *self.y.cast::<i64>().add(unit) = axis.extreme(self.min != 0, self.last != 0) as i64;
+                let (min, last) = (self.min != 0, self.last != 0);
+                let position = if inner == 1 {
+                    extreme_of_row(simd, start, n, min, last)
+                } else {
+                    Axis { start, stride: inner, n }.extreme(min, last)
+                };
+                *self.y.cast::<i64>().add(unit) = position as i64;
             }
         }
         Status::Ok

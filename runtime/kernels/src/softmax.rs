@@ -23,24 +23,21 @@ impl Fold for Largest {
     }
 }
 
-/// `x * scale + mask`.
-struct Logits<S: Simd> {
+/// `x * scale + mask`, the latter where `MASK`.
+#[derive(Clone, Copy)]
+struct Logits<S: Simd, const MASK: bool> {
     x: *const f32,
     mask: *const f32,
     scale: S::F,
 }
 
-impl<S: Simd> Row<S> for Logits<S> {
+impl<S: Simd, const MASK: bool> Row<S> for Logits<S, MASK> {
     #[inline(always)]
     fn whole(&mut self, simd: S, i: usize) -> S::F {
-        // SAFETY: `run` gives rows of the elements that it folds, the mask too where there is one.
+        // SAFETY: `row` gives rows of the elements that it folds, the mask too where there is one.
         unsafe {
             let x = simd.load(self.x.add(i));
-            if self.mask.is_null() {
-                simd.mul(x, self.scale)
-            } else {
-                simd.fma(x, self.scale, simd.load(self.mask.add(i)))
-            }
+            if MASK { simd.fma(x, self.scale, simd.load(self.mask.add(i))) } else { simd.mul(x, self.scale) }
         }
     }
     #[inline(always)]
@@ -48,27 +45,27 @@ impl<S: Simd> Row<S> for Logits<S> {
         // SAFETY: as above.
         unsafe {
             let x = simd.load_first(self.x.add(i), count);
-            if self.mask.is_null() {
-                simd.mul(x, self.scale)
-            } else {
+            if MASK {
                 simd.fma(x, self.scale, simd.load_first(self.mask.add(i), count))
+            } else {
+                simd.mul(x, self.scale)
             }
         }
     }
 }
 
-/// `exp(logit - largest)`, written to `y` where it is not null.
-struct Exponentials<S: Simd> {
-    logits: Logits<S>,
+/// `exp(logit - largest)`, written to `y` where `STORE`.
+struct Exponentials<S: Simd, const MASK: bool, const STORE: bool> {
+    logits: Logits<S, MASK>,
     largest: S::F,
     y: *mut f32,
 }
 
-impl<S: Simd> Row<S> for Exponentials<S> {
+impl<S: Simd, const MASK: bool, const STORE: bool> Row<S> for Exponentials<S, MASK, STORE> {
     #[inline(always)]
     fn whole(&mut self, simd: S, i: usize) -> S::F {
         let e = exp(simd, simd.sub(self.logits.whole(simd, i), self.largest));
-        if !self.y.is_null() {
+        if STORE {
             // SAFETY: `y` holds a row like `x`.
             unsafe { simd.store(self.y.add(i), e) };
         }
@@ -77,7 +74,7 @@ impl<S: Simd> Row<S> for Exponentials<S> {
     #[inline(always)]
     fn part(&mut self, simd: S, i: usize, count: usize) -> S::F {
         let e = exp(simd, simd.sub(self.logits.part(simd, i, count), self.largest));
-        if !self.y.is_null() {
+        if STORE {
             // SAFETY: `y` holds a row like `x`.
             unsafe { simd.store_first(self.y.add(i), count, e) };
         }
@@ -109,33 +106,31 @@ unsafe fn multiply<S: Simd>(simd: S, y: *mut f32, n: usize, factor: f32) {
 /// # Safety
 /// `x`, `y` and the mask, where there is one, are valid for `n` elements; `y` may be `x`.
 #[inline(always)]
-unsafe fn row<S: Simd>(
+unsafe fn row<S: Simd, const MASK: bool, const LOG: bool>(
     simd: S,
     x: *const f32,
     mask: *const f32,
     y: *mut f32,
     n: usize,
-    scale: f32,
-    log: bool,
+    scale: S::F,
 ) {
-    let logits = || Logits { x, mask, scale: simd.splat(scale) };
-    let largest = simd.largest(rows::fold(simd, &Largest, n, &mut logits()));
-    let target = if log { std::ptr::null_mut() } else { y };
-    let mut exponentials = Exponentials { logits: logits(), largest: simd.splat(largest), y: target };
-    let sum = simd.sum(rows::fold(simd, &rows::Sum, n, &mut exponentials));
-    if !log {
+    let mut logits = Logits::<S, MASK> { x, mask, scale };
+    let largest = simd.splat(simd.largest(rows::fold(simd, &Largest, n, &mut logits)));
+    if !LOG {
+        let mut exponentials = Exponentials::<S, MASK, true> { logits, largest, y };
+        let sum = simd.sum(rows::fold(simd, &rows::Sum, n, &mut exponentials));
         // SAFETY: the caller's promise.
         return unsafe { multiply(simd, y, n, 1.0 / sum) };
     }
-    let largest = simd.splat(largest);
+    let mut exponentials = Exponentials::<S, MASK, false> { logits, largest, y };
+    let sum = simd.sum(rows::fold(simd, &rows::Sum, n, &mut exponentials));
     let log_sum = ln(simd, simd.splat(sum));
-    let mut logits = logits();
     let mut i = 0;
     while i < n {
         let count = (n - i).min(LANES);
         let v = if count == LANES { logits.whole(simd, i) } else { logits.part(simd, i, count) };
         // SAFETY: `i + count <= n`.
-        unsafe { simd.store_first(y.add(i), count, simd.sub(simd.sub(v, largest), log_sum)) };
+        unsafe { simd.store_some(y.add(i), count, simd.sub(simd.sub(v, largest), log_sum)) };
         i += LANES;
     }
 }
@@ -155,15 +150,10 @@ unsafe fn columns<S: Simd>(
     log: bool,
 ) {
     let scale = simd.splat(scale);
-    // SAFETY (closures): `i < n`, and the caller gives `count` columns.
-    let load = |from: *const f32, i: usize| unsafe {
-        let from = from.add(i * stride);
-        if count == LANES { simd.load(from) } else { simd.load_first(from, count) }
-    };
-    let store = |i: usize, v| unsafe {
-        let to = y.add(i * stride);
-        if count == LANES { simd.store(to, v) } else { simd.store_first(to, count, v) }
-    };
+    // SAFETY: `i < n`, and the caller gives `count` columns.
+    let load = |from: *const f32, i: usize| unsafe { simd.load_some(from.add(i * stride), count) };
+    // SAFETY: as above.
+    let store = |i: usize, v| unsafe { simd.store_some(y.add(i * stride), count, v) };
     let mut largest = simd.splat(f32::NEG_INFINITY);
     for i in 0..n {
         largest = simd.max(simd.mul(load(x, i), scale), largest);
@@ -218,11 +208,19 @@ impl Kernel for args::Softmax {
         if !mask.is_null() && (mask_rows == 0 || mask_inner == 0) {
             return Status::Internal;
         }
+        let scale = simd.splat(scale);
         for o in worker.share(outer, 1) {
             // SAFETY: `x` and `y` hold `outer` rows, the mask `mask_rows`.
             unsafe {
-                let mask = if mask.is_null() { mask } else { mask.add(o / mask_inner % mask_rows * n) };
-                row(simd, x.add(o * n), mask, y.add(o * n), n, scale, log);
+                let (x, y) = (x.add(o * n), y.add(o * n));
+                let masked = !mask.is_null();
+                let mask = if masked { mask.add(o / mask_inner % mask_rows * n) } else { mask };
+                match (masked, log) {
+                    (false, false) => row::<S, false, false>(simd, x, mask, y, n, scale),
+                    (true, false) => row::<S, true, false>(simd, x, mask, y, n, scale),
+                    (false, true) => row::<S, false, true>(simd, x, mask, y, n, scale),
+                    (true, true) => row::<S, true, true>(simd, x, mask, y, n, scale),
+                }
             }
         }
         Status::Ok

@@ -1,6 +1,11 @@
 //! Functions of one vector, within a few units in the last place, right at infinities and NaN.
 //!
 //! Inline and generic: the tile builtin runs them over memory, epilogues over registers.
+#![allow(
+    clippy::excessive_precision,
+    clippy::approx_constant,
+    reason = "coefficients keep the digits of their derivation"
+)]
 
 mod activation;
 mod exponential;

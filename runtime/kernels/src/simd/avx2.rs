@@ -64,7 +64,7 @@ impl Avx2 {
     }
 }
 
-#[inline]
+#[inline(never)]
 #[target_feature(enable = "avx,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe,popcnt")]
 fn enter<W: WithSimd>(simd: Avx2, work: W) -> W::Output {
     work.with(simd)
@@ -190,14 +190,6 @@ unsafe impl Simd for Avx2 {
     fn first(self, count: usize) -> F {
         let lanes = self.lanes(count);
         op!(_mm256_castsi256_ps(lanes))
-    }
-    #[inline(always)]
-    fn mask_and(self, a: F, b: F) -> F {
-        op!(_mm256_and_ps(a, b))
-    }
-    #[inline(always)]
-    fn mask_or(self, a: F, b: F) -> F {
-        op!(_mm256_or_ps(a, b))
     }
     #[inline(always)]
     fn any(self, m: F) -> bool {

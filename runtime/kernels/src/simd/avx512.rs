@@ -25,7 +25,7 @@ impl Avx512 {
     }
 }
 
-#[inline]
+#[inline(never)]
 #[target_feature(
     enable = "avx,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
 )]
@@ -139,14 +139,6 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     fn first(self, count: usize) -> __mmask16 {
         first(count)
-    }
-    #[inline(always)]
-    fn mask_and(self, a: __mmask16, b: __mmask16) -> __mmask16 {
-        a & b
-    }
-    #[inline(always)]
-    fn mask_or(self, a: __mmask16, b: __mmask16) -> __mmask16 {
-        a | b
     }
     #[inline(always)]
     fn any(self, m: __mmask16) -> bool {

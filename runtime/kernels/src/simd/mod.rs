@@ -36,6 +36,7 @@ pub(crate) trait WithSimd {
 ///
 /// # Safety
 /// A value of an implementing type must exist only on CPUs with the features that its methods use.
+#[allow(clippy::wrong_self_convention, reason = "`self` is a token, not the value")]
 pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// 16 lanes of `f32`.
     type F: Copy;
@@ -105,10 +106,6 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     fn is_nan(self, a: Self::F) -> Self::M;
     /// The first `count <= 16` lanes.
     fn first(self, count: usize) -> Self::M;
-    /// `a && b`.
-    fn mask_and(self, a: Self::M, b: Self::M) -> Self::M;
-    /// `a || b`.
-    fn mask_or(self, a: Self::M, b: Self::M) -> Self::M;
     /// Whether any lane is true.
     fn any(self, m: Self::M) -> bool;
     /// `m ? a : b`.
@@ -165,6 +162,26 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// 8 rows of 8 elements at `from` with `from_stride` between rows are readable, likewise writable at `to`.
     unsafe fn transpose_8x8(self, from: *const u32, from_stride: isize, to: *mut u32, to_stride: isize);
+
+    /// [`load`](Simd::load) of a whole vector, [`load_first`](Simd::load_first) of a part, which is slower.
+    ///
+    /// # Safety
+    /// `from` is readable for `count <= 16` elements.
+    #[inline(always)]
+    unsafe fn load_some(self, from: *const f32, count: usize) -> Self::F {
+        // SAFETY: the caller's promise.
+        unsafe { if count == LANES { self.load(from) } else { self.load_first(from, count) } }
+    }
+
+    /// [`store`](Simd::store) of a whole vector, [`store_first`](Simd::store_first) of a part, which is slower.
+    ///
+    /// # Safety
+    /// `to` is writable for `count <= 16` elements.
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut f32, count: usize, v: Self::F) {
+        // SAFETY: the caller's promise.
+        unsafe { if count == LANES { self.store(to, v) } else { self.store_first(to, count, v) } }
+    }
 
     /// `-a`.
     #[inline(always)]

@@ -21,24 +21,29 @@ impl Portable {
 #[repr(C, align(16))]
 pub(crate) struct Lanes<T>([T; LANES]);
 
+/// The lanes that `$lane` gives for each index. A plain loop: chains of iterators cost the compiler far more.
+macro_rules! lanes {
+    ($start:expr, |$i:ident| $lane:expr) => {{
+        let mut out = [$start; LANES];
+        let mut $i = 0;
+        while $i < LANES {
+            out[$i] = $lane;
+            $i += 1;
+        }
+        Lanes(out)
+    }};
+}
+
 /// Applies `f` lane by lane.
 #[inline(always)]
 fn map<A: Copy, R: Copy + Default>(a: Lanes<A>, f: impl Fn(A) -> R) -> Lanes<R> {
-    let mut out = [R::default(); LANES];
-    for (out, a) in out.iter_mut().zip(a.0) {
-        *out = f(a);
-    }
-    Lanes(out)
+    lanes!(R::default(), |i| f(a.0[i]))
 }
 
 /// Applies `f` to pairs of lanes.
 #[inline(always)]
 fn zip<A: Copy, R: Copy + Default>(a: Lanes<A>, b: Lanes<A>, f: impl Fn(A, A) -> R) -> Lanes<R> {
-    let mut out = [R::default(); LANES];
-    for ((out, a), b) in out.iter_mut().zip(a.0).zip(b.0) {
-        *out = f(a, b);
-    }
-    Lanes(out)
+    lanes!(R::default(), |i| f(a.0[i], b.0[i]))
 }
 
 /// Combines lanes 8, 4, 2 and 1 apart.
@@ -60,6 +65,12 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// A function of its own, as on the other sets, so that callers stay small.
+#[inline(never)]
+fn enter<W: WithSimd>(simd: Portable, work: W) -> W::Output {
+    work.with(simd)
+}
+
 /// 1.5 * 2^23: adding it moves a number's whole part to the low bits of the mantissa.
 const SHIFTER: f32 = 12_582_912.0;
 
@@ -74,7 +85,7 @@ unsafe impl Simd for Portable {
 
     #[inline(always)]
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output {
-        work.with(self)
+        enter(self, work)
     }
 
     #[inline(always)]
@@ -126,11 +137,7 @@ unsafe impl Simd for Portable {
     }
     #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        let mut out = c.0;
-        for ((c, a), b) in out.iter_mut().zip(a.0).zip(b.0) {
-            *c = multiply_add(a, b, *c);
-        }
-        Lanes(out)
+        lanes!(0.0, |i| multiply_add(a.0[i], b.0[i], c.0[i]))
     }
     #[inline(always)]
     fn min(self, a: Self::F, b: Self::F) -> Self::F {
@@ -171,19 +178,7 @@ unsafe impl Simd for Portable {
     }
     #[inline(always)]
     fn first(self, count: usize) -> Self::M {
-        let mut out = [false; LANES];
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = i < count;
-        }
-        Lanes(out)
-    }
-    #[inline(always)]
-    fn mask_and(self, a: Self::M, b: Self::M) -> Self::M {
-        zip(a, b, |a, b| a & b)
-    }
-    #[inline(always)]
-    fn mask_or(self, a: Self::M, b: Self::M) -> Self::M {
-        zip(a, b, |a, b| a | b)
+        lanes!(false, |i| i < count)
     }
     #[inline(always)]
     fn any(self, m: Self::M) -> bool {
@@ -191,11 +186,7 @@ unsafe impl Simd for Portable {
     }
     #[inline(always)]
     fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F {
-        let mut out = b.0;
-        for ((out, a), m) in out.iter_mut().zip(a.0).zip(m.0) {
-            *out = if m { a } else { *out };
-        }
-        Lanes(out)
+        lanes!(0.0, |i| if m.0[i] { a.0[i] } else { b.0[i] })
     }
 
     #[inline(always)]

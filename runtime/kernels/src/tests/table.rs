@@ -43,7 +43,7 @@ fn shares_cover_everything_once() {
                         Worker { run: std::ptr::null(), index, count, scratch: std::ptr::null_mut() };
                     let share = worker.share(total, grain);
                     assert_eq!(share.start, next);
-                    assert!(share.start % grain.max(1) == 0 || share.is_empty());
+                    assert!(share.start.is_multiple_of(grain.max(1)) || share.is_empty());
                     next = share.end;
                 }
                 assert_eq!(next, total);
