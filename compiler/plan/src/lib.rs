@@ -23,7 +23,7 @@ mod walk;
 mod weights;
 
 pub use error::PlanError;
-pub use report::{Memory, memory};
+pub use report::{Memory, dims, memory};
 pub use text::PlanText;
 pub use walk::plan;
 pub use weights::{Packing, PlannedWeight, pack};

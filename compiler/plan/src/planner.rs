@@ -78,8 +78,8 @@ impl Access {
     }
 }
 
-/// Parts of a buffer that a step of this phase touches, and whether it writes them.
-type PartAccess = (Vec<(u32, u32)>, bool);
+/// The pieces of joins that were used, and whether they were written.
+type Use = (Vec<(u32, u32)>, bool);
 
 /// Everything that does not belong to one function.
 pub(crate) struct Planner<'m> {
@@ -100,7 +100,8 @@ pub(crate) struct Planner<'m> {
     pub node: (String, String),
     pub(crate) next_step: u32,
     next_join: u32,
-    accesses: FxHashMap<BufferId, Vec<PartAccess>>,
+    /// What steps since the last barrier did to each buffer.
+    accesses: FxHashMap<BufferId, Vec<Use>>,
     wait: bool,
     constants: FxHashMap<(ConstantId, Packing), BufferId>,
 }

@@ -147,8 +147,8 @@ impl Context<'_, '_> {
         let dtype = self.scope.function.ty(value).dtype;
         let dims = self.dims(value)?;
         let location = self.destination(value, &dims, Fits::Dense)?;
+        let mut draft = RegionDraft::new(vec![Size::ONE]);
         for (index, &size) in known.iter().enumerate() {
-            let mut draft = RegionDraft::new(vec![Size::ONE]);
             let entry = self.planner.table.entry(&self.planner.sizes, size);
             let result = draft.dim(entry, dtype);
             let mut element = location.clone();
@@ -156,6 +156,8 @@ impl Context<'_, '_> {
             element.dims = vec![Size::ONE];
             element.strides = vec![Size::ONE];
             draft.write(element, result);
+        }
+        if !known.is_empty() {
             draft.emit(self.planner, "sizes stored as data");
         }
         self.place(value, location.clone());

@@ -9,6 +9,10 @@
 //!   worker wrote (or read, where memory is used again). Buffers live from the phase (steps between two barriers) of their first
 //!   write to the phase of their last use; two buffers share memory only when their phases are disjoint.
 
+mod check;
+
+pub use check::{MAX_DEPTH, MalformedPlan};
+
 use lathe_ops::Op;
 use lathe_tensor::DType;
 use serde::{Deserialize, Serialize};

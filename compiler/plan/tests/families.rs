@@ -1,0 +1,93 @@
+//! Plans of small functions, one a family, as text.
+
+use lathe_ir::parse;
+use lathe_plan::{PlanOptions, PlanText, plan};
+
+fn planned(text: &str) -> String {
+    let module = parse(text).unwrap();
+    let planned = plan(&module, module.main().unwrap(), &PlanOptions::default()).unwrap();
+    planned.plan.check().unwrap();
+    PlanText(&planned.plan).to_string()
+}
+
+macro_rules! snapshots {
+    ($($name:ident: $text:literal,)*) => { $(
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!(planned($text));
+        }
+    )* };
+}
+
+snapshots! {
+    pieces_are_made_inside_the_joined_output: r#"
+graph "main" (x: f32[n, 4], y: f32[n, 2]) {
+  %0 = relu x
+  %1 = sigmoid y
+  %2 = concat %0, %1 {axis=1}
+  return %2 as joined
+}
+"#,
+    convolution_with_symbolic_same_padding: r#"
+graph "main" (x: f32[1, 2, h, w]) {
+  c0 = const f32[4, 2, 3, 3] splat 0.5
+  c1 = const f32[4] splat 1
+  %0 = conv x, c0, c1 {activation="relu",dilations=[1,1],groups=1,padding="same_upper",strides=[2,2]}
+  %1 = max_pool %0 {ceil_mode=false,column_major=false,dilations=[1,1],kernel=[2,2],padding={"explicit":{"begins":[0,0],"ends":[0,0]}},strides=[2,2]}
+  return %1 as y
+}
+"#,
+    sizes_that_depend_on_data_begin_a_stage: r#"
+graph "main" (x: f32[n]) {
+  %0 = non_zero x
+  %1 = transpose %0 {perm=[1,0]}
+  %2 = neg %1
+  return %2 as y
+}
+"#,
+    sizes_are_stored_only_where_they_are_data: r#"
+graph "main" (x: f32[n, 3], k: i64[1]) {
+  %0 = shape x {end=null,start=0}
+  %1 = mul %0, k
+  return %1 as y, %0 as sizes
+}
+"#,
+    an_undecided_broadcast_has_a_stride_of_its_own: r#"
+graph "main" (x: f32[n, 3], y: f32[m, 3]) {
+  %0 = add x, y
+  return %0 as z
+}
+"#,
+    what_has_no_builtin_is_evaluated: r#"
+graph "main" (x: f32[n, 3], y: f32[n, 3]) {
+  %0 = pow x, y
+  %1 = relu %0
+  return %1 as z
+}
+"#,
+    slices_are_views: r#"
+graph "main" (x: f32[n, 8]) {
+  c0 = const i64[1] [6]
+  c1 = const i64[1] [-9223372036854775807]
+  c2 = const i64[1] [1]
+  c3 = const i64[1] [-2]
+  %0 = slice x, c0, c1, c2, c3
+  %1 = relu %0
+  return %1 as y
+}
+"#,
+    branches_write_the_outputs_of_the_if: r#"
+graph "main" (p: bool[1], x: f32[n]) {
+  %0 = if p, x {else="no",then="yes"}
+  return %0 as y
+}
+graph "yes" (x: f32[n]) {
+  %0 = neg x
+  return %0 as y
+}
+graph "no" (x: f32[n]) {
+  %0 = relu x
+  return %0 as y
+}
+"#,
+}
