@@ -10,6 +10,9 @@ use crate::{Answer, Dim, IrError};
 /// Exporters write "to the end" as the largest i32 or i64.
 const TO_THE_END: i64 = i32::MAX as i64;
 
+/// No size reaches so far: bounds beyond are the same bound, and arithmetic on them cannot overflow.
+const FAR: i64 = 1 << 48;
+
 pub(super) fn slice(cx: &mut Context<'_>) -> Outputs {
     let x = cx.ty(0)?;
     for index in 1..5 {
@@ -94,9 +97,12 @@ fn sliced(
     step: i64,
 ) -> Result<Option<Dim>, IrError> {
     let zero = Dim::constant(0);
+    let near = |index: &Dim| match index.as_constant() {
+        Some(index) => Dim::constant(index.clamp(-FAR, FAR)),
+        None => index.clone(),
+    };
+    let (start, end) = (&near(start), &near(end));
     let is_negative = |index: &Dim| match index.at_least(0) {
-        // The smallest i64 is outside of what dims count with.
-        _ if index.as_constant().is_some() => index.as_constant().map(|index| index < 0),
         Answer::Yes => Some(false),
         Answer::No => Some(true),
         Answer::Unknown => None,
@@ -107,7 +113,7 @@ fn sliced(
     let beyond = |index: &Dim, cx: &mut Context<'_>| -> Result<bool, IrError> {
         match (index.as_constant(), dim.as_constant()) {
             (Some(index), Some(size)) => Ok(index >= size),
-            (Some(i64::MAX), None) => Ok(true),
+            (Some(FAR), None) => Ok(true),
             (Some(index), None) if index >= TO_THE_END => {
                 cx.at_least(&Dim::constant(index), dim, "a slice to the end")?;
                 Ok(true)
@@ -126,7 +132,7 @@ fn sliced(
             // A start beyond the end needs no clamp: the length is negative then.
             let from = match start_negative {
                 // "From the beginning", as the smallest i64: no size reaches so far.
-                true if start.as_constant().is_some_and(|start| start < i64::MIN / 2) => zero.clone(),
+                true if start.as_constant() == Some(-FAR) => zero.clone(),
                 true => dim.add(start).max(&zero),
                 false => start.clone(),
             };
