@@ -140,7 +140,7 @@ impl Program {
         weights: impl Fn(&str) -> Option<Tensor>,
     ) -> Result<Self, RuntimeError> {
         let mut steps = Vec::new();
-        flatten(std::mem::take(&mut plan.steps), &mut steps, 0)?;
+        flatten(plan.steps.clone(), &mut steps, 0)?;
         validate(&plan, &steps, functions.shapes.len())?;
         let mut program = Self {
             template: vec![Address::NULL; plan.slots.len()],
