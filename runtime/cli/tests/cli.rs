@@ -74,9 +74,21 @@ fn bits_do_not_depend_on_threads_or_processes() {
     let home = Home::new();
     home.succeeds(&["compile", &magika(), "-o", "m.lathe", "--target", "v4", "--target", "v2"]);
     let run = |arguments: &[&str], folder: &str| {
-        let fixed = ["run", "m.lathe", "--fill", "random", "--seed", "5", "--dim", "unk__214=3", "--output-dir", folder];
+        let fixed = [
+            "run",
+            "m.lathe",
+            "--fill",
+            "random",
+            "--seed",
+            "5",
+            "--dim",
+            "unk__214=3",
+            "--output-dir",
+            folder,
+        ];
         home.succeeds(&[&fixed, arguments].concat());
-        let mut files: Vec<_> = std::fs::read_dir(home.path(folder)).expect("outputs").flatten().map(|f| f.path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(home.path(folder)).expect("outputs").flatten().map(|f| f.path()).collect();
         files.sort();
         files.iter().map(|file| std::fs::read(file).expect("an output")).collect::<Vec<_>>()
     };
@@ -112,7 +124,8 @@ fn the_cache_compiles_once() {
     home.succeeds(&["run", &magika(), "--fill", "zeros"]);
     assert_eq!(entries(), 1);
     // A broken entry is made again.
-    let entry = std::fs::read_dir(home.path("cache")).expect("the cache").flatten().next().expect("an entry").path();
+    let entry =
+        std::fs::read_dir(home.path("cache")).expect("the cache").flatten().next().expect("an entry").path();
     std::fs::write(&entry, b"nonsense").expect("written");
     home.succeeds(&["run", &magika(), "--fill", "zeros"]);
     assert!(std::fs::metadata(&entry).expect("the entry").len() > 1000);
@@ -135,7 +148,9 @@ fn stages_print_stable_text() {
 #[test]
 fn wrong_usage_exits_with_2_and_failures_with_1() {
     let home = Home::new();
-    for arguments in [&["nonsense"][..], &["run"], &["run", "m.onnx", "--no-such-flag"], &["--threads", "0", "doctor"]] {
+    for arguments in
+        [&["nonsense"][..], &["run"], &["run", "m.onnx", "--no-such-flag"], &["--threads", "0", "doctor"]]
+    {
         assert_eq!(home.fails(arguments).0, 2, "{arguments:?}");
     }
     let (code, message) = home.fails(&["generate", "model.gguf"]);
@@ -156,7 +171,18 @@ fn wrong_usage_exits_with_2_and_failures_with_1() {
 fn bench_and_doctor_report_in_json() {
     let home = Home::new();
     let vary = "unk__214=1..4";
-    let bench = home.json(&["bench", &magika(), "--fill", "random", "--runs", "8", "--vary", vary, "--profile", "--json"]);
+    let bench = home.json(&[
+        "bench",
+        &magika(),
+        "--fill",
+        "random",
+        "--runs",
+        "8",
+        "--vary",
+        vary,
+        "--profile",
+        "--json",
+    ]);
     assert!(bench["median_ms"].as_f64() > Some(0.0), "{bench}");
     assert!(bench["gflops"].as_f64() > Some(0.0), "{bench}");
     assert!(bench["profile"].as_array().is_some_and(|rows| rows.len() > 10), "{bench}");

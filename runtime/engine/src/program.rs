@@ -135,7 +135,7 @@ impl Program {
 
     /// The same for functions that are in memory already.
     pub(crate) fn new(
-        mut plan: Plan,
+        plan: Plan,
         functions: Functions,
         weights: impl Fn(&str) -> Option<Tensor>,
     ) -> Result<Self, RuntimeError> {
