@@ -104,7 +104,7 @@ fn shape_functions_compute_dims() {
         // More entries than one function holds, now and then.
         let count = if seed % 50 == 7 { 700 } else { 30 };
         let mut exprs = vec![DimExpr::Symbol(0)];
-        let first = count as u32 + 2;
+        let first = count as u32 + 1;
         for index in 1..count as u32 {
             let mut earlier = || DimId(first + random.below(index as usize) as u32);
             let (a, b) = (earlier(), earlier());
