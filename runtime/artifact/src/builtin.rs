@@ -105,7 +105,7 @@ macro_rules! builtins {
 builtins! {
     /// `c[m, n] = act(a[m, k] x b + bias[n] + residual[m, n])` with `b` in [`crate::layout::PackedMatrix`] panels.
     /// `bias` and `residual` are optional; rows of `a`, `residual` and `c` are `*_stride` apart.
-    /// `activation` is an [`Activation`] code with its parameters `alpha`, `beta`.
+    /// `activation` is an [`crate::builtin::Activation`] code with its parameters `alpha`, `beta`.
     MatMulPacked "matmul_packed" {
         a: input, b: input, bias: input, residual: input, c: output,
         m: int, n: int, k: int, a_stride: int, residual_stride: int, c_stride: int,
@@ -159,7 +159,7 @@ builtins! {
         x: input, mask: input, y: output, outer: int, n: int, inner: int, log: int, scale: float,
         mask_rows: int, mask_inner_rows: int,
     }
-    /// Reduces the middle axis of `x[outer, n, inner]` to `y[outer, inner]`; `kind` is a [`Reduction`] code.
+    /// Reduces the middle axis of `x[outer, n, inner]` to `y[outer, inner]`; `kind` is a [`crate::builtin::Reduction`] code.
     Reduce "reduce" { x: input, y: output, outer: int, n: int, inner: int, kind: int, }
     /// Index (i64) of the largest (`min` nonzero: smallest) element of the middle axis; `last` nonzero takes the last of equals.
     ArgReduce "arg_reduce" { x: input, y: output, outer: int, n: int, inner: int, min: int, last: int, }
@@ -184,7 +184,7 @@ builtins! {
     Gather "gather" {
         x: input, indices: input, y: output, outer: int, axis: int, inner_bytes: int, count: int, index_bytes: int,
     }
-    /// Resizes the last two axes of `planes` images. `mode` is a [`ResizeMode`], `coordinate` and `rounding` are codes of
+    /// Resizes the last two axes of `planes` images. `mode` is a [`crate::builtin::ResizeMode`], `coordinate` and `rounding` are codes of
     /// [`crate::layout::resize`] (not `tf_crop_and_resize`); source position from `scale_*` (output over input; 0 for the quotient of the sizes). `cubic` is the cubic coefficient.
     Resize "resize" {
         x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
@@ -199,7 +199,7 @@ builtins! {
         y: inout, y_h: output, y_c: output, gates: inout,
         seq: int, batch: int, input: int, hidden: int, y_stride: int, reverse: int,
     }
-    /// `y[i] = f(x[i])` over `count` elements in one piece, called by generated regions on tiles; `function` is a [`TileFunction`] code.
+    /// `y[i] = f(x[i])` over `count` elements in one piece, called by generated regions on tiles; `function` is a [`crate::builtin::TileFunction`] code.
     /// Does not share work: the calling worker computes all of it.
     Tile "tile" { x: input, y: output, count: int, function: int, }
 }

@@ -5,7 +5,7 @@
 //!   input shapes fills the symbols and runs the shape function of stage 0. A step that makes data-dependent
 //!   sizes ends a stage: it writes its symbols, then the next stage's entries are computed.
 //! - **Slots**: addresses. A [`SlotKind`] says who owns the memory. Values that are views of one another share a slot.
-//! - **Steps**: run in order by all workers. A [`Step::Barrier`] stands only where a later step touches what another
+//! - **Steps**: run in order by all workers. A [`StepKind::Barrier`] stands only where a later step touches what another
 //!   worker wrote (or read, where memory is used again). Buffers live from the phase (steps between two barriers) of their first
 //!   write to the phase of their last use; two buffers share memory only when their phases are disjoint.
 
