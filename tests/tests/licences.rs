@@ -105,4 +105,10 @@ fn every_dependency_is_permissive() {
         .map(|package| format!("{} {}", package["name"], package["license"]))
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
+    let elsewhere: Vec<&Value> = packages
+        .iter()
+        .filter(|package| package["source"].as_str().is_some_and(|source| !source.starts_with("registry+")))
+        .map(|package| &package["name"])
+        .collect();
+    assert!(elsewhere.is_empty(), "not from a registry: {elsewhere:?}");
 }
