@@ -17,7 +17,7 @@ fn best<A: Arguments>(isa: Isa, args: &A) -> f64 {
     for _ in 0..40 {
         let start = Instant::now();
         for _ in 0..4 {
-            // SAFETY: `main` makes arguments that fit its buffers.
+            // SAFETY: `Bench` makes arguments that fit its buffers.
             assert_eq!(unsafe { isa::call(isa, &worker, black_box(args)) }, Status::Ok);
         }
         best = best.min(start.elapsed().as_nanos() as f64 / 4.0);
@@ -25,28 +25,38 @@ fn best<A: Arguments>(isa: Isa, args: &A) -> f64 {
     best
 }
 
-fn report(isa: Isa, name: &str, nanoseconds: f64, rows: usize, bytes: usize) {
-    let speed = bytes as f64 / nanoseconds;
-    println!("{:9} {name:34} {:9.1} ns/row {speed:7.1} GB/s", isa.name(), nanoseconds / rows as f64);
+const ROWS: usize = 64;
+const COLS: usize = 768;
+/// Bytes read and written once.
+const BYTES: usize = 2 * ROWS * COLS * 4;
+
+/// Measurements of one instruction set on `[ROWS, COLS]` elements.
+struct Bench {
+    isa: Isa,
+    from: *const u8,
+    to: *mut u8,
 }
 
-fn main() {
-    const COLS: usize = 768;
-    const ROWS: usize = 64;
-    let x: Vec<f32> = (0..ROWS * COLS).map(|i| (i % 101) as f32 / 25.0 - 2.0).collect();
-    let mut y = vec![0.0_f32; ROWS * COLS];
-    let (from, to) = (x.as_ptr().cast::<u8>(), y.as_mut_ptr().cast::<u8>());
-    let bytes = 2 * x.len() * 4;
-    let (rows, cols) = (ROWS as i64, COLS as i64);
-    for isa in Isa::available() {
+impl Bench {
+    fn report<A: Arguments>(&self, name: &str, bytes: usize, args: &A) {
+        let nanoseconds = best(self.isa, args);
+        let (row, speed) = (nanoseconds / ROWS as f64, bytes as f64 / nanoseconds);
+        println!("{:9} {name:34} {row:9.1} ns/row {speed:7.1} GB/s", self.isa.name());
+    }
+
+    fn functions(&self) {
+        let (x, y, count) = (self.from, self.to, (ROWS * COLS) as i64);
         for function in [TileFunction::Exp, TileFunction::Tanh, TileFunction::Gelu, TileFunction::Sin] {
-            let tile = args::Tile { x: from, y: to, count: rows * cols, function: function as i64 };
-            report(isa, function.name(), best(isa, &tile), ROWS, bytes);
+            self.report(function.name(), BYTES, &args::Tile { x, y, count, function: function as i64 });
         }
+    }
+
+    fn normalisations(&self) {
+        let (rows, cols) = (ROWS as i64, COLS as i64);
         let softmax = args::Softmax {
-            x: from,
+            x: self.from,
             mask: std::ptr::null(),
-            y: to,
+            y: self.to,
             outer: rows,
             n: cols,
             inner: 1,
@@ -55,60 +65,59 @@ fn main() {
             mask_rows: 0,
             mask_inner_rows: 0,
         };
-        report(isa, "softmax of 768", best(isa, &softmax), ROWS, bytes);
-        let strided = args::Softmax { outer: 1, n: rows, inner: cols, ..softmax };
-        report(isa, "softmax of 64 across 768", best(isa, &strided), ROWS, bytes);
+        self.report("softmax of 768", BYTES, &softmax);
+        let across = args::Softmax { outer: 1, n: rows, inner: cols, ..softmax };
+        self.report("softmax of 64 across 768", BYTES, &across);
         let norm = args::LayerNorm {
-            x: from,
+            x: self.from,
             residual: std::ptr::null(),
-            scale: from,
-            bias: from,
-            y: to,
+            scale: self.from,
+            bias: self.from,
+            y: self.to,
             sum: std::ptr::null_mut(),
             rows,
             cols,
             epsilon: 1e-5,
             rms: 0,
         };
-        report(isa, "layer_norm of 768", best(isa, &norm), ROWS, bytes);
-        report(isa, "rms_norm of 768", best(isa, &args::LayerNorm { rms: 1, ..norm }), ROWS, bytes);
-        let reduce = |outer, n, inner, kind: Reduction| args::Reduce {
-            x: from,
-            y: to,
-            outer,
-            n,
-            inner,
-            kind: kind as i64,
-        };
-        report(isa, "sum of 768", best(isa, &reduce(rows, cols, 1, Reduction::Sum)), ROWS, bytes / 2);
-        report(isa, "max of 768", best(isa, &reduce(rows, cols, 1, Reduction::Max)), ROWS, bytes / 2);
-        report(
-            isa,
-            "sum of 64 across 768",
-            best(isa, &reduce(1, rows, cols, Reduction::Sum)),
-            ROWS,
-            bytes / 2,
-        );
-        let arg = args::ArgReduce { x: from, y: to, outer: 1, n: rows * cols, inner: 1, min: 0, last: 0 };
-        report(isa, "argmax of 49152", best(isa, &arg), ROWS, bytes / 2);
-        let copy =
-            |sizes: &'static [i64], from_strides: &'static [i64], to_strides: &'static [i64]| args::Copy {
-                src: from,
-                dst: to,
+        self.report("layer_norm of 768", BYTES, &norm);
+        self.report("rms_norm of 768", BYTES, &args::LayerNorm { rms: 1, ..norm });
+    }
+
+    fn reductions(&self) {
+        let (rows, cols) = (ROWS as i64, COLS as i64);
+        let (x, y) = (self.from, self.to);
+        let reduce =
+            |outer, n, inner, kind: Reduction| args::Reduce { x, y, outer, n, inner, kind: kind as i64 };
+        self.report("sum of 768", BYTES / 2, &reduce(rows, cols, 1, Reduction::Sum));
+        self.report("max of 768", BYTES / 2, &reduce(rows, cols, 1, Reduction::Max));
+        self.report("sum of 64 across 768", BYTES / 2, &reduce(1, rows, cols, Reduction::Sum));
+        let largest = args::ArgReduce { x, y, outer: 1, n: rows * cols, inner: 1, min: 0, last: 0 };
+        self.report("argmax of 49152", BYTES / 2, &largest);
+    }
+
+    fn copies(&self) {
+        let copy = |name: &str, sizes: &[i64], src_strides: &[i64], dst_strides: &[i64]| {
+            let args = args::Copy {
+                src: self.from,
+                dst: self.to,
                 element_bytes: 4,
                 rank: sizes.len() as i64,
                 sizes: sizes.as_ptr(),
-                src_strides: from_strides.as_ptr(),
-                dst_strides: to_strides.as_ptr(),
+                src_strides: src_strides.as_ptr(),
+                dst_strides: dst_strides.as_ptr(),
             };
-        let transpose = copy(&[768, 64], &[1, 768], &[64, 1]);
-        report(isa, "copy [64, 768] -> [768, 64]", best(isa, &transpose), ROWS, bytes);
-        let heads = copy(&[12, 64, 64], &[64, 768, 1], &[4096, 64, 1]);
-        report(isa, "copy [64, 12, 64] -> [12, 64, 64]", best(isa, &heads), ROWS, bytes);
-        report(isa, "copy of one run", best(isa, &copy(&[49152], &[1], &[1])), ROWS, bytes);
+            self.report(name, BYTES, &args);
+        };
+        copy("copy [64, 768] -> [768, 64]", &[768, 64], &[1, 768], &[64, 1]);
+        copy("copy [64, 12, 64] -> [12, 64, 64]", &[12, 64, 64], &[64, 768, 1], &[4096, 64, 1]);
+        copy("copy of one run", &[49152], &[1], &[1]);
+    }
+
+    fn images(&self) {
         let pool = args::Pool {
-            x: from,
-            y: to,
+            x: self.from,
+            y: self.to,
             planes: 12,
             height: 64,
             width: 64,
@@ -126,12 +135,12 @@ fn main() {
             pad_right: 0,
             kind: 0,
         };
-        report(isa, "max_pool 3x3 of 12x64x64", best(isa, &pool), ROWS, bytes);
+        self.report("max_pool 3x3 of 12x64x64", BYTES, &pool);
         let halved = args::Pool { out_height: 31, out_width: 31, stride_h: 2, stride_w: 2, ..pool };
-        report(isa, "max_pool 3x3 stride 2", best(isa, &halved), ROWS, bytes);
+        self.report("max_pool 3x3 stride 2", BYTES, &halved);
         let resize = args::Resize {
-            x: from,
-            y: to,
+            x: self.from,
+            y: self.to,
             planes: 12,
             height: 32,
             width: 32,
@@ -144,7 +153,20 @@ fn main() {
             rounding: 2,
             cubic: -0.75,
         };
-        report(isa, "nearest x2 to 12x64x64", best(isa, &resize), ROWS, bytes / 2);
-        report(isa, "linear x2 to 12x64x64", best(isa, &args::Resize { mode: 1, ..resize }), ROWS, bytes / 2);
+        self.report("nearest x2 to 12x64x64", BYTES / 2, &resize);
+        self.report("linear x2 to 12x64x64", BYTES / 2, &args::Resize { mode: 1, ..resize });
+    }
+}
+
+fn main() {
+    let x: Vec<f32> = (0..ROWS * COLS).map(|i| (i % 101) as f32 / 25.0 - 2.0).collect();
+    let mut y = vec![0.0_f32; ROWS * COLS];
+    for isa in Isa::available() {
+        let bench = Bench { isa, from: x.as_ptr().cast(), to: y.as_mut_ptr().cast() };
+        bench.functions();
+        bench.normalisations();
+        bench.reductions();
+        bench.copies();
+        bench.images();
     }
 }
