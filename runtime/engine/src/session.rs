@@ -45,6 +45,8 @@ pub struct Session {
     names: Arc<[String]>,
     cache: ShapeCache,
     arena: Memory,
+    /// Output buffers of the last run: used again once the caller has dropped them.
+    spare: Vec<Buffer>,
     /// Sizes of all axes of the inputs of the current run.
     key: Vec<i64>,
 }
@@ -73,7 +75,16 @@ impl Session {
         let names = program.plan.outputs.iter().map(|port| port.name.clone()).collect();
         let arena = Memory::zeroed(0).ok_or_else(|| RuntimeError::Bug("no empty arena".into()))?;
         let (model, team) = (model.clone(), team.clone());
-        Ok(Self { model, function, team, names, cache: ShapeCache::default(), arena, key: Vec::new() })
+        Ok(Self {
+            model,
+            function,
+            team,
+            names,
+            cache: ShapeCache::default(),
+            arena,
+            spare: Vec::new(),
+            key: Vec::new(),
+        })
     }
 
     /// The model.
@@ -139,7 +150,8 @@ impl Session {
         prepared.place(program, self.arena.address());
         let staged = point_at_inputs(program, &views, &mut prepared.slots);
         let mut owned = FxHashMap::default();
-        point_at_outputs(program, &prepared.dims, &mut prepared.slots, places, &mut owned, &mut budget)?;
+        let mut outputs = OutputMemory { owned: &mut owned, spare: &mut self.spare, budget: &mut budget };
+        point_at_outputs(program, &prepared.dims, &mut prepared.slots, places, &mut outputs)?;
         let tables = Tables::new(&mut prepared.dims, &mut prepared.slots);
         let used = budget.used;
         let mut leader = Leader { tables, owned, budget, error: None, evaluated: 0 };
@@ -162,6 +174,7 @@ impl Session {
         let tensors = collect(program, leader, places)?;
         // An output may be an input as it is: staged copies live until the outputs are taken.
         drop(staged);
+        self.spare = std::mem::take(&mut leader.owned).into_values().collect();
         stats.barriers = state.barrier.count();
         stats.evaluator_steps = leader.evaluated;
         stats.other_bytes = leader.budget.used.saturating_sub(used) + output_bytes(&tensors);
@@ -260,14 +273,30 @@ fn point_at_inputs(program: &Program, views: &[TensorView<'_>], slots: &mut [Add
     staged
 }
 
+/// Where the memory of outputs comes from.
+struct OutputMemory<'a> {
+    owned: &'a mut FxHashMap<usize, Buffer>,
+    spare: &'a mut Vec<Buffer>,
+    budget: &'a mut Budget,
+}
+
+impl OutputMemory<'_> {
+    /// A buffer of the last run that nobody holds any more, or a new one: large buffers cost a system call and page faults.
+    fn buffer(&mut self, bytes: usize) -> Buffer {
+        match self.spare.iter_mut().position(|spare| spare.len() == bytes && spare.is_unique()) {
+            Some(index) => self.spare.swap_remove(index),
+            None => Buffer::zeroed(bytes),
+        }
+    }
+}
+
 /// Points slots at the memory of outputs: the caller's where it fits as it is, else memory of the run.
 fn point_at_outputs(
     program: &Program,
     dims: &[i64],
     slots: &mut [Address],
     places: &mut [Place<'_, '_>],
-    owned: &mut FxHashMap<usize, Buffer>,
-    budget: &mut Budget,
+    memory: &mut OutputMemory<'_>,
 ) -> Result<(), RuntimeError> {
     for &(slot, output) in &program.outputs {
         let bytes = program.slot_bytes(slot, dims)?;
@@ -283,10 +312,10 @@ fn point_at_outputs(
                 continue;
             }
         }
-        budget.take(bytes as u64, &format!("output `{}`", port.name))?;
-        let mut buffer = Buffer::zeroed(bytes);
+        memory.budget.take(bytes as u64, &format!("output `{}`", port.name))?;
+        let mut buffer = memory.buffer(bytes);
         slots[slot] = Address(buffer.make_mut().as_mut_ptr());
-        owned.insert(slot, buffer);
+        memory.owned.insert(slot, buffer);
     }
     Ok(())
 }

@@ -84,6 +84,14 @@ impl Buffer {
         }
     }
 
+    /// Whether nobody else shares the bytes, so that writing them copies nothing.
+    pub fn is_unique(&mut self) -> bool {
+        match &mut self.storage {
+            Storage::Owned(lines) => Arc::get_mut(lines).is_some(),
+            Storage::Mapped(_) => false,
+        }
+    }
+
     /// Whether the bytes belong to a mapped file.
     pub fn is_mapped(&self) -> bool {
         matches!(self.storage, Storage::Mapped(_))
