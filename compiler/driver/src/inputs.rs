@@ -21,7 +21,7 @@ pub fn small_dims(module: &Module, function: FunctionId, round: usize) -> Vec<(S
     symbols
         .into_iter()
         .enumerate()
-        .map(|(index, symbol)| (symbol, SMALL[(index + round + 1) % SMALL.len()]))
+        .map(|(index, symbol)| (symbol, SMALL[(index + round) % SMALL.len()]))
         .collect()
 }
 

@@ -4,6 +4,7 @@
 //! largest output, as rewrites may sum in another order.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lathe_ir::{EvaluateOptions, FunctionId, Module, Symbol};
 use lathe_tensor::{DType, Tensor};
@@ -22,6 +23,8 @@ pub use tract::run as run_tract;
 
 /// Sets of inputs that every stage is tried with.
 const ROUNDS: usize = 2;
+/// A model whose evaluation takes longer is tried with one set of inputs.
+const LONG_ROUND: Duration = Duration::from_millis(300);
 
 /// One set of inputs with the sizes behind it and the answer of the graph as imported.
 pub struct Round {
@@ -57,6 +60,7 @@ impl Verification {
     pub fn of_module(module: Module, path: &Path, seed: u64) -> Result<Self, CompileError> {
         let fail = |reason: String| CompileError::Evaluate { path: path.to_path_buf(), reason };
         let main = module.main().ok_or_else(|| fail("the module has no functions".to_string()))?;
+        let start = Instant::now();
         let mut rounds = Vec::new();
         let mut last_error = String::new();
         // Some sizes do not fit some models (a window larger than the input): other rounds then serve.
@@ -68,7 +72,8 @@ impl Verification {
                 Ok(expected) => rounds.push(Round { inputs: named(&module, main, inputs), dims, expected }),
                 Err(error) => last_error = error.to_string(),
             }
-            if rounds.len() == ROUNDS {
+            // Every pass evaluates every round again: one is enough where the model is large.
+            if rounds.len() == ROUNDS || (!rounds.is_empty() && start.elapsed() > LONG_ROUND) {
                 break;
             }
         }
