@@ -1,6 +1,7 @@
-//! Convolutions over one or two spatial axes with constant weights.
+//! Convolutions over one or two spatial axes. Constant weights are packed at compile time.
 
 use lathe_artifact::builtin::Builtin;
+use lathe_artifact::layout::PackedConv;
 use lathe_ir::Node;
 use lathe_ops::conv::{Conv, ConvTranspose, Padding};
 use lathe_ops::elementwise::Activation;
@@ -80,20 +81,22 @@ pub(super) fn pads(
 }
 
 pub(super) fn conv(context: &mut Context<'_, '_>, node: &Node, conv: &Conv) -> Result<(), Refusal> {
-    let (constant, shape) = constant_weights(context, node)?;
-    let [out_channels, _, ref kernel @ ..] = shape[..] else { return refuse("weights without channels") };
+    let weights = weights(context, node)?;
+    let [out_channels, channels, ref kernel @ ..] = weights.shape[..] else {
+        return refuse("weights without channels");
+    };
     let window = window(kernel, &conv.strides, &conv.dilations)?;
     let Geometry { source, target, input, output } = geometry(context, node)?;
     let (begins, _) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
     let packing = Packing::Conv {
         out_channels,
-        channels: shape[1].saturating_mul(conv.groups),
+        channels: channels.saturating_mul(conv.groups),
         groups: conv.groups,
         kernel_h: window.kernel[0] as usize,
         kernel_w: window.kernel[1] as usize,
         transposed: None,
     };
-    let weight = packed_location(context, constant, packing)?;
+    let weight = packed_weights(context, node, &weights, packing)?;
     let reason =
         format!("{out_channels} channels of {}x{}: packed blocks", window.kernel[0], window.kernel[1]);
     let call = Call { builtin: Builtin::Conv, source, weight, target, input, output, window, begins };
@@ -108,12 +111,14 @@ pub(super) fn conv_transpose(
     if conv.output_shape.is_some() || !matches!(conv.padding, Padding::Explicit { .. }) {
         return refuse("padding that follows from the output's size");
     }
-    let (constant, shape) = constant_weights(context, node)?;
-    let [channels, _, ref kernel @ ..] = shape[..] else { return refuse("weights without channels") };
+    let weights = weights(context, node)?;
+    let [channels, outs, ref kernel @ ..] = weights.shape[..] else {
+        return refuse("weights without channels");
+    };
     let window = window(kernel, &conv.strides, &conv.dilations)?;
     let Geometry { source, target, input, output } = geometry(context, node)?;
     let (begins, _) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
-    let out_channels = shape[1].saturating_mul(conv.groups);
+    let out_channels = outs.saturating_mul(conv.groups);
     let steps = |axis: usize| (window.strides[axis] as usize, window.dilations[axis] as usize);
     let packing = Packing::Conv {
         out_channels,
@@ -123,7 +128,7 @@ pub(super) fn conv_transpose(
         kernel_w: window.kernel[1] as usize,
         transposed: Some((steps(0).0, steps(1).0, steps(0).1, steps(1).1)),
     };
-    let weight = packed_location(context, constant, packing)?;
+    let weight = packed_weights(context, node, &weights, packing)?;
     let call =
         Call { builtin: Builtin::ConvTranspose, source, weight, target, input, output, window, begins };
     emit(context, node, call, conv.groups, &conv.activation, "cells of equal residue: packed classes")
@@ -213,30 +218,84 @@ pub(super) fn geometry(context: &mut Context<'_, '_>, node: &Node) -> Result<Geo
     Ok(Geometry { source, target, input, output })
 }
 
-/// The constant and shape of the weights.
-fn constant_weights(
-    context: &mut Context<'_, '_>,
-    node: &Node,
-) -> Result<(lathe_ir::ConstantId, Vec<usize>), Refusal> {
+/// The weights of a convolution.
+struct Weights {
+    /// The constant that they are, whole and as it is.
+    constant: Option<lathe_ir::ConstantId>,
+    shape: Vec<usize>,
+}
+
+fn weights(context: &mut Context<'_, '_>, node: &Node) -> Result<Weights, Refusal> {
     context.require_f32(node)?;
     let weight = context.required(node, 1)?;
     let location = context.location(weight)?;
-    let kind = context.planner.buffers[location.buffer.0 as usize].kind.clone();
-    let BufferKind::Constant(constant, Packing::Dense) = kind else {
-        return refuse("the weights are computed");
-    };
-    let dims: Option<Vec<_>> = location
+    let shape: Option<Vec<_>> = location
         .dims
         .iter()
         .map(|&size| context.planner.sizes.as_constant(size).and_then(|size| usize::try_from(size).ok()))
         .collect();
-    match dims {
-        Some(dims) if location.offset == Size::ZERO && location.is_dense(&mut context.planner.sizes) => {
-            if !(3..=4).contains(&dims.len()) {
-                return refuse("the builtin has one or two spatial axes");
-            }
-            Ok((constant, dims))
-        }
-        _ => refuse("the weights are a view"),
+    let Some(shape) = shape else { return refuse("the kernel's size is not constant") };
+    if !(3..=4).contains(&shape.len()) {
+        return refuse("the builtin has one or two spatial axes");
     }
+    let whole = location.offset == Size::ZERO && location.is_dense(&mut context.planner.sizes);
+    let constant = match context.planner.buffers[location.buffer.0 as usize].kind {
+        BufferKind::Constant(constant, Packing::Dense) if whole => Some(constant),
+        _ => None,
+    };
+    Ok(Weights { constant, shape })
+}
+
+/// The weights in the layout of the builtin: packed at compile time, or by copies where they are computed.
+fn packed_weights(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    weights: &Weights,
+    packing: Packing,
+) -> Result<Location, Refusal> {
+    if let Some(constant) = weights.constant {
+        return packed_location(context, constant, packing);
+    }
+    let Some(layout) = packing.conv_layout().filter(|layout| layout.transposed.is_none()) else {
+        return refuse("the weights are computed");
+    };
+    let weight = context.required(node, 1)?;
+    let source = context.dense(weight)?;
+    if layout.is_depthwise() {
+        return Ok(source);
+    }
+    let length = match layout.packed_len() {
+        Ok(length) => context.size_of(length as i64),
+        Err(error) => return refuse(error.to_string()),
+    };
+    let packed = context.planner.temporary(lathe_tensor::DType::F32, &[length], context.scope.depth);
+    let (groups, outs) = (layout.groups as i64, layout.group_out_channels() as i64);
+    let (lanes, blocks) = (PackedConv::ROWS as i64, layout.row_blocks() as i64);
+    let k = layout.group_channels() as i64 * (layout.kernel_h * layout.kernel_w) as i64;
+    let rest = outs % lanes;
+    if rest > 0 {
+        super::shape::fill(context, &packed, 4, length, 0, "channels beyond the last");
+    }
+    // Blocks of rows, each `[k][lanes]`: the whole ones, then the last.
+    for (first, count, width) in [(0, outs / lanes, lanes), (blocks - 1, i64::from(rest > 0), rest)] {
+        if count == 0 {
+            continue;
+        }
+        let mut numbers = |values: [i64; 4]| values.map(|value| context.size_of(value)).to_vec();
+        let dims = numbers([groups, count, k, width]);
+        let from = (numbers([outs * k, lanes * k, 1, k]), numbers([first * lanes * k, 0, 0, 0])[0]);
+        let to =
+            (numbers([blocks * k * lanes, k * lanes, lanes, 1]), numbers([first * k * lanes, 0, 0, 0])[0]);
+        let boxed = |location: &Location, (strides, offset): (Vec<Size>, Size)| Location {
+            dims: dims.clone(),
+            strides,
+            offset,
+            ..location.clone()
+        };
+        let mut from = boxed(&source, from);
+        from.offset = context.planner.sizes.add(from.offset, source.offset);
+        let to = boxed(&packed, to);
+        context.copy(&from, &to, "computed weights packed in blocks of rows")?;
+    }
+    Ok(packed)
 }
