@@ -13,6 +13,7 @@ mod fuse;
 pub mod pattern;
 pub mod pipeline;
 mod rewrite;
+mod specialize;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! The phases: literal lists. The order within a list is the order in which passes run.
 
 use crate::driver::Pass;
-use crate::{canonical, fuse};
+use crate::{canonical, fuse, specialize};
 
 /// Turns exporters' habits into one form: constants and shapes folded, no-ops gone, affine maps inside weights.
 pub const CANONICAL: &[Pass] = &[
@@ -34,10 +34,13 @@ pub const FUSE: &[Pass] = &[
     Pass::Function(&canonical::dead_code::DeadCode),
 ];
 
+/// Functions for special uses beside `main`, while ops are still whole.
+pub const SPECIALIZE: &[Pass] = &[Pass::Function(&specialize::cache::Cache)];
+
 /// The last step before planning: what is left of elementwise chains becomes regions.
 pub const LOWER: &[Pass] = &[Pass::Function(&fuse::regions::RegionFusion)];
 
 /// The pipeline of `compile`.
 pub fn standard() -> Vec<Pass> {
-    [CANONICAL, FUSE, LOWER].concat()
+    [CANONICAL, FUSE, SPECIALIZE, LOWER].concat()
 }
