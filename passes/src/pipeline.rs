@@ -21,6 +21,7 @@ pub const FUSE: &[Pass] = &[
     Pass::Rule(&fuse::softmax::SoftmaxFusion),
     // Before what swallows its pieces: scales into weights, masks into regions.
     Pass::Rule(&fuse::attention::AttentionFusion),
+    Pass::Rule(&fuse::attention::proven::MaskProving),
     Pass::Rule(&fuse::gelu::GeluFusion),
     Pass::Rule(&fuse::silu::SiluFusion),
     Pass::Rule(&fuse::hard_swish::HardSwishFusion),
