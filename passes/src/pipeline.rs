@@ -7,6 +7,8 @@ use crate::{canonical, fuse};
 pub const CANONICAL: &[Pass] = &[
     Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::fold_shapes::FoldShapes),
+    // Sizes that turn out constant take what is computed from them along.
+    Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::no_ops::NoOps),
     Pass::Rule(&canonical::merge_casts::MergeCasts),
     Pass::Rule(&canonical::merge_transposes::MergeTransposes),

@@ -85,6 +85,11 @@ impl Bias {
         let proven = |facts: &Visibility| facts.rest.is_empty() && is_covered(reader, facts);
         if is_covered(reader, &facts) {
             bias.facts = facts;
+        } else {
+            tracing::debug!(assumed = reader.assumptions().len(), "a mask reads what may lie outside");
+        }
+        if !facts_text(&bias.facts).is_empty() {
+            tracing::debug!(rest = facts_text(&bias.facts), "a mask is not understood as a whole");
         }
         // Facts that are proven hold even where a mask says more than they do: that mask then stays beside them.
         for (term, formula) in masks {
@@ -152,6 +157,10 @@ impl Bias {
         }
         Ok(sum)
     }
+}
+
+fn facts_text(facts: &Visibility) -> String {
+    facts.rest.join("; ")
 }
 
 fn scalar(rewrite: &mut Rewrite, number: f32) -> Result<Term, String> {
