@@ -7,6 +7,8 @@ use crate::{canonical, fuse, specialize};
 pub const CANONICAL: &[Pass] = &[
     Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::fold_shapes::FoldShapes),
+    // Sizes that turn out constant take what is computed from them along.
+    Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::no_ops::NoOps),
     Pass::Rule(&canonical::merge_casts::MergeCasts),
     Pass::Rule(&canonical::merge_transposes::MergeTransposes),
@@ -19,6 +21,9 @@ pub const CANONICAL: &[Pass] = &[
 pub const FUSE: &[Pass] = &[
     Pass::Rule(&fuse::layer_norm::LayerNormFusion),
     Pass::Rule(&fuse::softmax::SoftmaxFusion),
+    // Before what swallows its pieces: scales into weights, masks into regions.
+    Pass::Rule(&fuse::attention::AttentionFusion),
+    Pass::Rule(&fuse::attention::proven::MaskProving),
     Pass::Rule(&fuse::gelu::GeluFusion),
     Pass::Rule(&fuse::silu::SiluFusion),
     Pass::Rule(&fuse::hard_swish::HardSwishFusion),
