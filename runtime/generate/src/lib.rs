@@ -5,7 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod generator;
+mod model;
 mod sampling;
+mod stream;
 
-pub use generator::{Finish, GenerateError, Generator, LanguageModel};
+pub use generator::{Continuation, Finish, GenerateError, Generator, PREFILL_ROWS, Prompt, Timing, Token};
+pub use model::{Extend, LanguageModel, Logits};
 pub use sampling::{Sampler, Sampling};
+pub use stream::Stream;
