@@ -45,7 +45,13 @@ pub const FUSE: &[Pass] = &[
 ];
 
 /// Functions for special uses beside `main`, while ops are still whole.
-pub const SPECIALIZE: &[Pass] = &[Pass::Function(&specialize::cache::Cache)];
+pub const SPECIALIZE: &[Pass] = &[
+    Pass::Function(&specialize::cache::Cache),
+    // Each row-wise value was given its sizes anew.
+    Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Function(&canonical::dead_code::DeadCode),
+];
 
 /// The last step before planning: what is left of elementwise chains becomes regions.
 pub const LOWER: &[Pass] = &[Pass::Function(&fuse::regions::RegionFusion)];
