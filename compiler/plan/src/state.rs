@@ -1,6 +1,6 @@
 //! The states of a function: which inputs are memory that it changes in place, and what they hold.
 
-use lathe_artifact::plan::{State, StateKind};
+use lathe_artifact::plan::{Regime, State, StateKind};
 use lathe_ir::{Function, Node, Operation, Source, ValueId};
 use lathe_ops::Op;
 
@@ -50,6 +50,17 @@ pub(crate) fn of(function: &Function) -> Result<Vec<State>, String> {
         });
     }
     Ok(states)
+}
+
+/// The lengths above which a function computes other keys and values: its inputs `longer.N`.
+pub(crate) fn regimes(function: &Function) -> Vec<Regime> {
+    let inputs = function.inputs().iter();
+    let regimes = inputs.filter_map(|&input| {
+        let boundary = function.value(input).name.as_deref()?.strip_prefix("longer.")?.parse().ok()?;
+        let user = function.users(input).first().and_then(|user| function.node(*user));
+        Some(Regime { node: user.map_or(String::new(), |node| node.name.clone()), boundary })
+    });
+    regimes.collect()
 }
 
 /// The version of a state after all appends.
