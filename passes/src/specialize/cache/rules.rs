@@ -81,6 +81,7 @@ impl Decode<'_> {
             }
             Mapped::Sizes(elements) => self.size_operand(node, op, index, input, &elements),
             Mapped::Length(_) => refuse("it computes with the total length"),
+            Mapped::Source => refuse("it reads the encoder's output other than by an attention"),
             Mapped::Joined(..) => refuse("past keys or values are used other than by an attention"),
         }
     }
