@@ -1,6 +1,7 @@
 //! `decode` against `main` and against PyTorch's `generate`, on the evaluator over pages, for every decoder of the zoo: whole,
 //! token by token, in random chunks, in a mixed batch.
 
+mod encoder;
 mod paged;
 mod zoo;
 

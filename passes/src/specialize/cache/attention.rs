@@ -75,11 +75,18 @@ impl Decode<'_> {
             scale: attention.scale,
             softcap: attention.softcap,
         };
+        let bias = match node.inputs.get(3).copied().flatten().filter(|&mask| self.uniform(mask).is_none()) {
+            Some(mask) if window.is_none() => Some(
+                self.bias(mask, q.heads).ok_or_else(|| refuse("its bias does not follow rows and keys"))?,
+            ),
+            Some(_) => return Err(refuse("a bias beside a window")),
+            None => None,
+        };
         let slopes = self.per_head(node, Attention::ALIBI_SLOPES)?;
         let sinks = self.per_head(node, Attention::SINKS)?;
         let mut operands: Vec<_> =
             [q.value, state, position, seq_start, self.inputs.context_len, table].map(Some).into();
-        operands.extend([None, slopes, sinks]);
+        operands.extend([bias, slopes, sinks]);
         while operands.last() == Some(&None) {
             operands.pop();
         }
@@ -113,7 +120,8 @@ impl Decode<'_> {
                 let reason = format!("{reason}; `{}`: {}", refusal.node, refusal.reason);
                 return Err(Refusal::new(&node.name, reason));
             }
-            if !self.uniform(mask).is_some_and(|element| hides_nothing(&element)) {
+            let bias = index == 3 && matches!(self.lookup(mask), Mapped::Keyed(_));
+            if !bias && !self.uniform(mask).is_some_and(|element| hides_nothing(&element)) {
                 return refuse(reason);
             }
         }

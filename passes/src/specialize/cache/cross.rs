@@ -34,7 +34,11 @@ impl Decode<'_> {
                     found |= self.main.ty(input).dims.iter().any(|dim| self.is_foreign(dim))
                 }
                 Mapped::Refused(refusal) => return Err(refusal),
-                Mapped::Rows(_) | Mapped::Places(_) | Mapped::Joined(..) | Mapped::Length(_) => {
+                Mapped::Rows(_)
+                | Mapped::Keyed(_)
+                | Mapped::Places(_)
+                | Mapped::Joined(..)
+                | Mapped::Length(_) => {
                     return Ok(false);
                 }
                 Mapped::Fixed(_) => {}

@@ -13,7 +13,7 @@
 //!   sequence are appended before any of them is read, and a row reads keys up to its own position only;
 //! - **prefix scan**: positions counted by `range` or by `cum_sum` over the mask are the input `position` ([`positions`]). No row
 //!   is padding, so the mask is all ones and what follows from it is one constant ([`uniform`]); constant tables cut to the length are
-//!   gathered by position;
+//!   gathered by position; a bias by the distance of row and key is computed for the places of the block table ([`keyed`]);
 //! - **regime**: a comparison of the total length with a constant becomes the input `longer.N`: whether the sequence has more
 //!   than `N` tokens. All sequences of a call must agree; one that crosses `N` is computed again from its first token;
 //! - anything else refuses with the node and the reason.
@@ -28,6 +28,7 @@ mod build;
 mod cross;
 mod head;
 mod interface;
+mod keyed;
 mod mapped;
 mod positions;
 mod rules;

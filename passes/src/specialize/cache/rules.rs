@@ -81,6 +81,7 @@ impl Decode<'_> {
             }
             Mapped::Sizes(elements) => self.size_operand(node, op, index, input, &elements),
             Mapped::Length(_) => refuse("it computes with the total length"),
+            Mapped::Keyed(_) => refuse("it relates tokens to tokens, and is no attention"),
             Mapped::Source => refuse("it reads the encoder's output other than by an attention"),
             Mapped::Joined(..) => refuse("past keys or values are used other than by an attention"),
         }
@@ -159,6 +160,7 @@ impl Decode<'_> {
             Op::GatherElements(gather) => self.alike(operands).and(apart(gather.axis, "a choice")),
             Op::ScatterElements(scatter) => self.alike(operands).and(apart(scatter.axis, "a choice")),
             Op::Concat(concat) => self.alike(operands).and(apart(concat.axis, "a concatenation")),
+            Op::Tile(_) => only_first(),
             Op::Split(split) => only_first().and(apart(split.axis, "a split")),
             Op::Slice(_) => only_first(),
             Op::Transpose(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Expand(_) => {
@@ -192,7 +194,7 @@ impl Decode<'_> {
             (Op::Expand(_), Some(rows)) if dims.len() - axis != before.len() - rows => {
                 fail("an expansion that moves the tokens")
             }
-            (Op::Slice(_), Some(rows)) if axis != rows => fail("a slice of the tokens"),
+            (Op::Slice(_) | Op::Tile(_), Some(rows)) if axis != rows => fail("it moves the tokens"),
             _ => Ok(()),
         }
     }

@@ -68,10 +68,17 @@ impl Decode<'_> {
         if first.is_some() {
             return Ok(first);
         }
-        let second = match Operation::Op(op.clone()).is_elementwise() {
+        let elementwise = Operation::Op(op.clone()).is_elementwise();
+        let mut second = match elementwise {
             true => self.uniform_elementwise(node, op)?,
             false => self.uniform_view(node, op)?,
         };
+        if second.is_none() {
+            second = match elementwise {
+                true => self.keyed_elementwise(node, op)?,
+                false => self.keyed_view(node, op)?,
+            };
+        }
         match second {
             Some(found) => Ok(Some(found)),
             None => self.viewed(node, op),
