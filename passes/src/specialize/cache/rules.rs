@@ -157,6 +157,12 @@ impl Decode<'_> {
             },
             Op::Gather(gather) if x.axis.is_some() => only_first().and(apart(gather.axis, "a choice")),
             Op::Gather(_) => Ok(()),
+            // A whole index stands in the last axis.
+            Op::GatherNd(gather) if gather.batch_dims == 0 && x.axis.is_none() => match operand(1) {
+                Some(indices) if self.from_right(&indices) != Some(1) => Ok(()),
+                _ => fail("an index that runs over the tokens"),
+            },
+            Op::ScatterNd(_) => self.scattered(operands),
             Op::GatherElements(gather) => self.alike(operands).and(apart(gather.axis, "a choice")),
             Op::ScatterElements(scatter) => self.alike(operands).and(apart(scatter.axis, "a choice")),
             Op::Concat(concat) => self.alike(operands).and(apart(concat.axis, "a concatenation")),
@@ -260,6 +266,21 @@ impl Decode<'_> {
         match (axis_of(axis, self.rank(x)), x.axis) {
             (Some(first), Some(rows)) if rows < first => Ok(()),
             _ => fail("a norm over the tokens"),
+        }
+    }
+
+    /// Slices at constant places of axes before that of the tokens are replaced by slices of the same tokens.
+    fn scattered(&self, operands: &[Option<Operand>]) -> Checked {
+        let [Some(x), Some(indices), Some(updates)] = operands else { return fail("no operand") };
+        let depth = self.ty(indices.value).dims.last().and_then(Dim::as_constant);
+        let depth = depth.and_then(|depth| usize::try_from(depth).ok());
+        let places = self.rank(indices).checked_sub(1);
+        let (Some(depth), Some(places), None, Some(axis)) = (depth, places, indices.axis, x.axis) else {
+            return fail("what is replaced depends on the tokens");
+        };
+        match axis.checked_sub(depth) {
+            Some(rest) if updates.axis == Some(places + rest) => Ok(()),
+            _ => fail("tokens are replaced by others"),
         }
     }
 
