@@ -2,7 +2,7 @@
 
 use crate::arena::{self, Buffer};
 use crate::builtin::Builtin;
-use crate::plan::{Arg, Call, DimExpr, DimId, Plan, SlotKind, Step, StepKind, SymbolSource};
+use crate::plan::{Arg, Call, DimExpr, DimId, Plan, SlotKind, Step, StepId, StepKind, SymbolSource};
 
 /// What a plan takes for given sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,17 @@ pub struct Estimate {
     pub flops: u64,
     /// Bytes of the weights that a run reads.
     pub weight_bytes: u64,
+}
+
+/// What one step takes for given sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepWork {
+    /// The step.
+    pub step: StepId,
+    /// Floating-point operations, as in [`Estimate::flops`].
+    pub flops: u64,
+    /// Bytes of the slots that a builtin step names, each counted once: what it moves at the most where it reads views.
+    pub bytes: u64,
 }
 
 impl Plan {
@@ -40,6 +51,64 @@ impl Plan {
         estimate.arena_lower_bound_bytes = arena::lower_bound(&buffers);
         estimate.flops = flops(&self.steps, &value);
         estimate
+    }
+
+    /// What each builtin step takes for given sizes, blocks of an `if` included.
+    pub fn step_work(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<StepWork> {
+        let dims = self.known_dims(size);
+        let value = |id: DimId| dims.get(id.0 as usize).copied().flatten();
+        let mut work = Vec::new();
+        let mut open: Vec<&Step> = self.steps.iter().rev().collect();
+        while let Some(step) = open.pop() {
+            match &step.kind {
+                StepKind::Call(call) => {
+                    let flops = call_flops(call, &value).unwrap_or(0);
+                    work.push(StepWork { step: step.id, flops, bytes: self.call_bytes(call, &value) });
+                }
+                StepKind::If { then_steps, else_steps, .. } => {
+                    open.extend(then_steps.iter().chain(else_steps).rev());
+                }
+                _ => {}
+            }
+        }
+        work
+    }
+
+    fn call_bytes(&self, call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> u64 {
+        let named = call.args.iter().filter_map(|arg| match arg {
+            Arg::View(view) => Some(view.slot),
+            _ => None,
+        });
+        let mut slots: Vec<_> = named.collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let bytes = slots.iter().filter_map(|slot| {
+            let bytes = value(self.slots.get(slot.0 as usize)?.bytes)?;
+            u64::try_from(bytes).ok()
+        });
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of the arena that are in use in each phase, for given sizes.
+    pub fn memory_over_time(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<u64> {
+        let dims = self.known_dims(size);
+        // Differences first: a buffer begins in one phase and ends behind another.
+        let mut change = vec![0i64; self.phases as usize + 1];
+        for slot in &self.slots {
+            let SlotKind::Arena { first, last } = slot.kind else { continue };
+            let bytes = dims.get(slot.bytes.0 as usize).copied().flatten().unwrap_or(0);
+            for (phase, bytes) in [(first as usize, bytes), (last as usize + 1, -bytes)] {
+                if let Some(entry) = change.get_mut(phase) {
+                    *entry = entry.saturating_add(bytes);
+                }
+            }
+        }
+        let mut used = 0i64;
+        let phases = change.iter().take(self.phases as usize).map(|change| {
+            used = used.saturating_add(*change);
+            u64::try_from(used).unwrap_or(0)
+        });
+        phases.collect()
     }
 
     /// The entries of the dims table that follow from the inputs.

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use lathe_runtime::StepTime;
 use lathe_tensor::Tensor;
 use serde_json::{Value, json};
 
 use crate::cli::args::{BenchArgs, Common};
 use crate::cli::error::CliError;
+use crate::cli::profile::{self, Profile};
 use crate::cli::{inputs, load, report};
 use crate::{Isa, Model, RunOptions, RunStats, Session};
 
@@ -47,8 +47,7 @@ struct Measured {
     shape_cached_us: f64,
     rss_first_mib: f64,
     rss_last_mib: f64,
-    /// Seconds of each step, summed over the runs.
-    profile: Vec<(StepTime, f64)>,
+    profile: Profile,
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
@@ -81,23 +80,17 @@ fn measure(
         shape_cached_us: f64::INFINITY,
         rss_first_mib: 0.0,
         rss_last_mib: 0.0,
-        profile: Vec::new(),
+        profile: Profile::default(),
     };
     // A tenth of the runs settles allocators and caches of shapes; growth after that is a leak.
     let settled = args.runs as usize / 10;
     for index in 0..args.runs as usize {
         let (elapsed, stats) = run_once(session, &sets[index % sets.len()], args.profile)?;
         measured.seconds.push(elapsed.as_secs_f64());
-        for step in stats.profile {
-            let seconds = step.time.as_secs_f64();
-            match measured.profile.iter_mut().find(|(known, _)| known.step == step.step) {
-                Some((_, total)) => *total += seconds,
-                None => measured.profile.push((step, seconds)),
-            }
-        }
         if stats.shape_cached {
             measured.shape_cached_us = measured.shape_cached_us.min(stats.prepare.as_secs_f64() * 1e6);
         }
+        measured.profile.add(stats.profile);
         if index == settled {
             measured.rss_first_mib = report::resident_mib().0;
         }
@@ -123,11 +116,7 @@ fn result(
     };
     let median_ms = quantile(0.5);
     let first = sets.first().map(Vec::as_slice).unwrap_or_default();
-    let work = model.estimate(&|input, axis| {
-        let name = &model.inputs().get(input)?.name;
-        let (_, tensor) = first.iter().find(|(given, _)| given == name)?;
-        i64::try_from(*tensor.shape().get(axis)?).ok()
-    });
+    let work = model.estimate(&profile::sizes(model, first));
     let rate = |amount: u64| amount as f64 / (median_ms / 1e3) / 1e9;
     let dims: Vec<Value> = sets
         .first()
@@ -160,17 +149,7 @@ fn result(
         result["share_of_peak"] = json!(rate(work.flops) / peak);
     }
     if args.profile {
-        let total: f64 = measured.profile.iter().map(|(_, seconds)| seconds).sum();
-        result["profile"] = measured
-            .profile
-            .iter()
-            .map(|(step, seconds)| {
-                json!({
-                    "step": step.step, "node": step.node, "op": step.op, "exec": step.exec.name(),
-                    "ms": seconds * 1e3 / f64::from(args.runs), "share": seconds / total.max(1e-12),
-                })
-            })
-            .collect();
+        result["profile"] = measured.profile.json();
     }
     result
 }
