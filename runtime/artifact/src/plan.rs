@@ -8,10 +8,13 @@
 //! - **Steps**: run in order by all workers. A [`StepKind::Barrier`] stands only where a later step touches what another
 //!   worker wrote (or read, where memory is used again). Buffers live from the phase (steps between two barriers) of their first
 //!   write to the phase of their last use; two buffers share memory only when their phases are disjoint.
+//! - **States**: inputs whose memory the program changes in place ([`Plan::states`]). Input and output port of a state name the same slot.
 
 mod check;
+mod state;
 
 pub use check::{MAX_DEPTH, MalformedPlan};
+pub use state::{PAGE_TOKENS, Regime, State, StateKind};
 
 use lathe_ops::Op;
 use lathe_tensor::DType;
@@ -134,6 +137,8 @@ pub enum SlotKind {
     Input(u32),
     /// Graph output of this index; the caller's memory, or made for the run.
     Output(u32),
+    /// The state of this index into [`Plan::states`]: memory that the engine lends, read and written in place.
+    State(u32),
     /// A tensor of the artifact.
     Weight(String),
     /// A range of the arena, live in phases `first..=last`.
@@ -296,4 +301,10 @@ pub struct Plan {
     pub phases: u32,
     /// Names of views that cost no step, for `inspect`: node and op.
     pub views: Vec<(String, String)>,
+    /// Inputs whose memory outlives the call.
+    #[serde(default)]
+    pub states: Vec<State>,
+    /// Lengths at which cached keys and values lose their meaning.
+    #[serde(default)]
+    pub regimes: Vec<Regime>,
 }

@@ -115,6 +115,8 @@ pub(crate) struct Program {
     pub(crate) arena: Vec<usize>,
     /// Slot and index of each input.
     pub(crate) inputs: Vec<(usize, usize)>,
+    /// Slot and index of each state.
+    pub(crate) states: Vec<(usize, usize)>,
     /// Slot and index of each output whose size is known at once.
     pub(crate) outputs: Vec<(usize, usize)>,
     /// By stage: slots that the run allocates when it begins.
@@ -151,6 +153,7 @@ impl Program {
             weights: FxHashMap::default(),
             arena: Vec::new(),
             inputs: Vec::new(),
+            states: Vec::new(),
             outputs: Vec::new(),
             input_symbols: Vec::new(),
         };
@@ -166,6 +169,7 @@ impl Program {
             }
             match &slot.kind {
                 SlotKind::Input(input) => self.inputs.push((index, *input as usize)),
+                SlotKind::State(state) => self.states.push((index, *state as usize)),
                 SlotKind::Output(output) if slot.stage == 0 => self.outputs.push((index, *output as usize)),
                 SlotKind::Output(_) | SlotKind::Dynamic => self.dynamic[slot.stage as usize].push(index),
                 SlotKind::Arena { .. } => self.arena.push(index),

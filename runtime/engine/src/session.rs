@@ -141,6 +141,12 @@ impl Session {
         let start = Instant::now();
         let model = self.model.clone();
         let program = model.program(self.function)?;
+        if !program.states.is_empty() {
+            let name = &program.plan.name;
+            return Err(RuntimeError::Unsupported(format!(
+                "function `{name}` keeps states, which a session does not lend"
+            )));
+        }
         let views = bind_inputs(&program.plan, inputs, &mut self.key)?;
         let budget = Budget { limit: model.max_memory(), used: program.weight_bytes() };
         let shape_cached = self.reserve(program, &budget)?;

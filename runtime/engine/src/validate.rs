@@ -31,6 +31,7 @@ fn check(plan: &Plan, steps: &[StepEntry], shapes: usize) -> Result<(), String> 
         match &slot.kind {
             SlotKind::Input(input) => expect((*input as usize) < plan.inputs.len(), "a slot's input")?,
             SlotKind::Output(output) => expect((*output as usize) < plan.outputs.len(), "a slot's output")?,
+            SlotKind::State(state) => expect((*state as usize) < plan.states.len(), "a slot's state")?,
             SlotKind::Arena { first, last } => {
                 expect(slot.stage == 0 && first <= last, &format!("arena slot {index}"))?;
             }

@@ -106,11 +106,20 @@ impl Chaos {
         })
     }
 
+    fn pages(&mut self) -> Value {
+        let window = json!(self.size());
+        json!({
+            "kv_heads": self.size(), "qk_head_dim": self.size(), "v_head_dim": self.size(),
+            "window": self.maybe(window), "scale": self.float(), "softcap": self.float(),
+        })
+    }
+
     /// Everything that any other op may ask for; serde takes what it knows.
     fn attributes(&mut self, name: &str) -> Value {
         let mut all = match name {
             "conv" | "conv_transpose" | "max_pool" | "average_pool" => return self.window(),
             "resize" => return self.resampling(),
+            "paged_attention" => return self.pages(),
             "reduce" => json!({"kind": self.of(&["sum", "mean", "max", "log_sum_exp", "l2", "prod"])}),
             "pad" => json!({"mode": self.of(&["constant", "edge", "reflect", "wrap"])}),
             _ => json!({}),
@@ -130,6 +139,7 @@ impl Chaos {
             "precision": null, "q_heads": self.maybe(heads.clone()), "kv_heads": self.maybe(heads.clone()),
             "causal": self.flag(), "scale": self.float(), "softcap": self.float(), "qk_output": self.below(5),
             "left_window": self.maybe(heads.clone()), "right_window": null, "softmax_in_f64": false,
+            "bottom_right": self.flag(),
             "interleaved": self.flag(), "heads": self.maybe(heads), "rotary_dim": self.maybe(rotary),
             "hidden": self.size(), "direction": self.of(&["forward", "reverse", "bidirectional"]),
             "activations": [], "activation_alpha": [], "activation_beta": [], "clip": null,
