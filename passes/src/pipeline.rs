@@ -19,6 +19,8 @@ pub const CANONICAL: &[Pass] = &[
 pub const FUSE: &[Pass] = &[
     Pass::Rule(&fuse::layer_norm::LayerNormFusion),
     Pass::Rule(&fuse::softmax::SoftmaxFusion),
+    // Before what swallows its pieces: scales into weights, masks into regions.
+    Pass::Rule(&fuse::attention::AttentionFusion),
     Pass::Rule(&fuse::gelu::GeluFusion),
     Pass::Rule(&fuse::silu::SiluFusion),
     Pass::Rule(&fuse::hard_swish::HardSwishFusion),

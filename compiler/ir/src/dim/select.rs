@@ -44,6 +44,7 @@ fn select(kind: Kind, a: &Dim, b: &Dim) -> Dim {
         // A size that is not 1 is the result: the others are 1 or equal to it.
         let one = Dim::constant(1);
         leaves.retain(|leaf| *leaf != one);
+        drop_clamped(&mut leaves);
         if let Some(sure) = leaves.iter().find(|leaf| leaf.as_constant().is_some()) {
             return sure.clone();
         }
@@ -66,6 +67,22 @@ fn select(kind: Kind, a: &Dim, b: &Dim) -> Dim {
         });
     }
     result
+}
+
+/// Drops `min(a, c)` beside `a` where `c` is at least 1: they broadcast only where they are equal. Exporters clamp slices of tables so.
+fn drop_clamped(leaves: &mut Vec<Dim>) {
+    if leaves.len() > MAX_COMPARED {
+        return;
+    }
+    let all = leaves.clone();
+    let is_clamp_of = |leaf: &Dim, other: &Dim| match leaf.as_atom() {
+        Some(Atom::Min(pair)) => {
+            let (a, b) = (&pair.0, &pair.1);
+            (a == other && b.at_least(1) == Answer::Yes) || (b == other && a.at_least(1) == Answer::Yes)
+        }
+        _ => false,
+    };
+    leaves.retain(|leaf| !all.iter().any(|other| other != leaf && is_clamp_of(leaf, other)));
 }
 
 /// The operands of nested operations of the same kind; `max(a, b) + 1` counts as `max(a + 1, b + 1)`.
