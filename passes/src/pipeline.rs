@@ -18,6 +18,11 @@ pub const CANONICAL: &[Pass] = &[
 /// Recognises high-level ops in their decompositions.
 pub const FUSE: &[Pass] = &[
     Pass::Rule(&fuse::layer_norm::LayerNormFusion),
+    Pass::Rule(&fuse::rms_norm::RmsNormFusion),
+    Pass::Rule(&fuse::rotary::RotaryFusion),
+    // Each rotation made its own tables; layers, queries and keys share them.
+    Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
+    Pass::Rule(&fuse::rotary::facts::RotaryFacts),
     Pass::Rule(&fuse::softmax::SoftmaxFusion),
     // Before what swallows its pieces: scales into weights, masks into regions.
     Pass::Rule(&fuse::attention::AttentionFusion),
