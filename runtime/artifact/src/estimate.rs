@@ -2,7 +2,7 @@
 
 use crate::arena::{self, Buffer};
 use crate::builtin::Builtin;
-use crate::plan::{Arg, Call, DimExpr, DimId, Plan, SlotKind, Step, StepId, StepKind, SymbolSource};
+use crate::plan::{Arg, Call, DimExpr, DimId, Plan, SlotKind, Step, StepId, StepKind, Symbol, SymbolSource};
 
 /// What a plan takes for given sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct StepWork {
 impl Plan {
     /// What the plan takes when axis `axis` of input `input` has size `size(input, axis)`. Sizes that depend on data count as 0.
     pub fn estimate(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Estimate {
-        let dims = self.known_dims(size);
+        let dims = self.dims_for(size);
         let value = |id: DimId| dims.get(id.0 as usize).copied().flatten();
         let bytes = |id: DimId| value(id).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
         let mut buffers = Vec::new();
@@ -55,7 +55,7 @@ impl Plan {
 
     /// What each builtin step takes for given sizes, blocks of an `if` included.
     pub fn step_work(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<StepWork> {
-        let dims = self.known_dims(size);
+        let dims = self.dims_for(size);
         let value = |id: DimId| dims.get(id.0 as usize).copied().flatten();
         let mut work = Vec::new();
         let mut open: Vec<&Step> = self.steps.iter().rev().collect();
@@ -91,7 +91,7 @@ impl Plan {
 
     /// Bytes of the arena that are in use in each phase, for given sizes.
     pub fn memory_over_time(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<u64> {
-        let dims = self.known_dims(size);
+        let dims = self.dims_for(size);
         // Differences first: a buffer begins in one phase and ends behind another.
         let mut change = vec![0i64; self.phases as usize + 1];
         for slot in &self.slots {
@@ -111,26 +111,27 @@ impl Plan {
         phases.collect()
     }
 
-    /// The entries of the dims table that follow from the inputs.
-    fn known_dims(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<Option<i64>> {
+    /// The dims table where axis `axis` of input `input` has size `size(input, axis)`.
+    fn dims_for(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<Option<i64>> {
+        self.known_dims(&|symbol| match symbol.source {
+            SymbolSource::Input { input, axis } => size(input as usize, axis as usize),
+            SymbolSource::Step { .. } => None,
+        })
+    }
+
+    /// The dims table for symbols of these sizes; `None` where an entry depends on an unknown one, or overflows.
+    pub fn known_dims(&self, size: &dyn Fn(&Symbol) -> Option<i64>) -> Vec<Option<i64>> {
         let mut dims: Vec<Option<i64>> = Vec::with_capacity(self.dims.len());
         for expression in &self.dims {
             let get = |id: &DimId| dims.get(id.0 as usize).copied().flatten();
             let both = |a: &DimId, b: &DimId| Some((get(a)?, get(b)?));
             let value = match expression {
                 DimExpr::Const(value) => Some(*value),
-                DimExpr::Symbol(symbol) => {
-                    match self.symbols.get(*symbol as usize).map(|symbol| symbol.source) {
-                        Some(SymbolSource::Input { input, axis }) => size(input as usize, axis as usize),
-                        _ => None,
-                    }
-                }
+                DimExpr::Symbol(symbol) => self.symbols.get(*symbol as usize).and_then(size),
                 DimExpr::Add(a, b) => both(a, b).and_then(|(a, b)| a.checked_add(b)),
                 DimExpr::Mul(a, b) => both(a, b).and_then(|(a, b)| a.checked_mul(b)),
                 DimExpr::FloorDiv(a, b) => both(a, b).and_then(|(a, b)| floor_div(a, b)),
-                DimExpr::Mod(a, b) => {
-                    both(a, b).and_then(|(a, b)| a.checked_sub(b.checked_mul(floor_div(a, b)?)?))
-                }
+                DimExpr::Mod(a, b) => both(a, b).and_then(|(a, b)| floor_mod(a, b)),
                 DimExpr::Min(a, b) => both(a, b).map(|(a, b)| a.min(b)),
                 DimExpr::Max(a, b) => both(a, b).map(|(a, b)| a.max(b)),
                 DimExpr::Broadcast(a, b) => both(a, b).map(|(a, b)| if a == 1 { b } else { a }),
@@ -152,6 +153,10 @@ fn floor_div(a: i64, b: i64) -> Option<i64> {
     let quotient = a.checked_div(b)?;
     let below = a % b != 0 && (a < 0) != (b < 0);
     Some(if below { quotient - 1 } else { quotient })
+}
+
+fn floor_mod(a: i64, b: i64) -> Option<i64> {
+    if b == 0 { Some(0) } else { a.checked_sub(b.checked_mul(floor_div(a, b)?)?) }
 }
 
 /// Of both branches of an `if` the larger counts.

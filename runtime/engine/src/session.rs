@@ -25,6 +25,9 @@ const SHRINK_FACTOR: usize = 2;
 /// Arenas up to this size are never made smaller.
 const SMALL_ARENA: usize = 1 << 20;
 
+/// A spare buffer may be this many times as large as the output that goes into it.
+const SPARE_FACTOR: usize = 2;
+
 /// What a run may be told.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
@@ -68,6 +71,11 @@ impl Session {
     /// A session on a team.
     pub fn with_team(model: &Model, team: &Team) -> Result<Self, RuntimeError> {
         Self::of_function(model, 0, team)
+    }
+
+    /// Forgets the sizes of earlier runs: the next run works out places and sizes anew, in the memory that is there.
+    pub fn forget_shapes(&mut self) {
+        self.cache = ShapeCache::default();
     }
 
     fn of_function(model: &Model, function: usize, team: &Team) -> Result<Self, RuntimeError> {
@@ -148,7 +156,7 @@ impl Session {
             )));
         }
         let views = bind_inputs(&program.plan, inputs, &mut self.key)?;
-        let budget = Budget { limit: model.max_memory(), used: program.weight_bytes() };
+        let budget = Budget { limit: model.max_memory(), used: program.weight_bytes };
         let shape_cached = self.reserve(program, &budget)?;
         let mut budget = budget;
         budget.take(self.arena.len() as u64, "the arena")?;
@@ -287,9 +295,11 @@ struct OutputMemory<'a> {
 }
 
 impl OutputMemory<'_> {
-    /// A buffer of the last run that nobody holds any more, or a new one: large buffers cost a system call and page faults.
+    /// A buffer of the last run that nobody holds any more, or a new one: new ones cost zeroing, and large ones a system call
+    /// and page faults.
     fn buffer(&mut self, bytes: usize) -> Buffer {
-        match self.spare.iter_mut().position(|spare| spare.len() == bytes && spare.is_unique()) {
+        let fits = |len: usize| bytes <= len && len / SPARE_FACTOR <= bytes;
+        match self.spare.iter_mut().position(|spare| fits(spare.len()) && spare.is_unique()) {
             Some(index) => self.spare.swap_remove(index),
             None => Buffer::zeroed(bytes),
         }

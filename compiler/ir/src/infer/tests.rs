@@ -1,5 +1,7 @@
 //! Exporter patterns, end to end, and a table of cases a family.
 
+mod every_op;
+
 use lathe_ops::{Op, shape};
 use lathe_tensor::DType;
 
