@@ -14,6 +14,7 @@ mod mask;
 pub mod pattern;
 pub mod pipeline;
 mod rewrite;
+mod specialize;
 #[cfg(test)]
 mod tests;
 

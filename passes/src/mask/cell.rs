@@ -32,6 +32,7 @@ impl Cell {
             (Formula::Known(true), a, _) => a,
             (Formula::Known(false), _, b) => b,
             (_, a, b) if a == b => a,
+            (condition, Cell::Int(a), Cell::Int(b)) if agree_where(&condition, &a, &b) => Cell::Int(b),
             (condition, Cell::Bool(a), Cell::Bool(b)) => Cell::Bool(condition.choose(a, b)),
             (condition, a, b) => Cell::Select(condition, a.into(), b.into()),
         }
@@ -142,6 +143,15 @@ impl Cell {
             })
         })
     }
+}
+
+/// Whether both are the same where the condition holds, because it holds at the first place of an axis alone: `-i >= 0`.
+fn agree_where(condition: &Formula, a: &Dim, b: &Dim) -> bool {
+    let Formula::AtLeast(bound) = condition else { return false };
+    let negated = bound.scale(-1);
+    let Some(first) = negated.as_symbol() else { return false };
+    let at_first = |dim: &Dim| dim.substitute(&|symbol| (symbol == first).then(|| Dim::constant(0)));
+    at_first(a) == at_first(b)
 }
 
 fn integers(kind: Binary, a: &Dim, b: &Dim) -> Option<Dim> {

@@ -72,7 +72,12 @@ impl<'a> Reader<'a> {
 
     /// The index into an operand of the element that broadcasting takes for `index` of the result.
     pub fn operand_index(&self, operand: ValueId, result: ValueId, index: &[Dim]) -> Option<Vec<Dim>> {
-        let (from, to) = (self.dims(operand), self.dims(result));
+        self.index_into(operand, &self.dims(result), index)
+    }
+
+    /// The same for a result of these lifted sizes.
+    pub fn index_into(&self, operand: ValueId, to: &[Dim], index: &[Dim]) -> Option<Vec<Dim>> {
+        let from = self.dims(operand);
         let skip = to.len().checked_sub(from.len())?;
         let pairs = from.iter().zip(to.get(skip..)?).zip(index.get(skip..)?);
         pairs

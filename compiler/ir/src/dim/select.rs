@@ -75,14 +75,23 @@ fn drop_clamped(leaves: &mut Vec<Dim>) {
         return;
     }
     let all = leaves.clone();
-    let is_clamp_of = |leaf: &Dim, other: &Dim| match leaf.as_atom() {
-        Some(Atom::Min(pair)) => {
-            let (a, b) = (&pair.0, &pair.1);
-            (a == other && b.at_least(1) == Answer::Yes) || (b == other && a.at_least(1) == Answer::Yes)
-        }
-        _ => false,
+    let is_clamp_of = |leaf: &Dim, other: &Dim| {
+        minimum_of(leaf).is_some_and(|(a, b)| {
+            (a == *other && b.at_least(1) == Answer::Yes) || (b == *other && a.at_least(1) == Answer::Yes)
+        })
     };
     leaves.retain(|leaf| !all.iter().any(|other| other != leaf && is_clamp_of(leaf, other)));
+}
+
+/// The operands of a minimum, which is also written `c - max(c - a, c - b)`.
+fn minimum_of(dim: &Dim) -> Option<(Dim, Dim)> {
+    let [Term { factors, coefficient }] = &dim.terms[..] else { return None };
+    let shift = Dim::constant(dim.constant);
+    match (&factors[..], coefficient) {
+        ([Atom::Min(pair)], 1) => Some((pair.0.add(&shift), pair.1.add(&shift))),
+        ([Atom::Max(pair)], -1) => Some((shift.sub(&pair.0), shift.sub(&pair.1))),
+        _ => None,
+    }
 }
 
 /// The operands of nested operations of the same kind; `max(a, b) + 1` counts as `max(a + 1, b + 1)`.

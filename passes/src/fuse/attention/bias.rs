@@ -2,6 +2,7 @@
 
 use lathe_ir::{Answer, Dim, ValueId};
 use lathe_ops::Op;
+use lathe_ops::attention::Attention;
 use lathe_ops::elementwise::{Binary, Cast, Unary, Where};
 use lathe_ops::shape::{Expand, Reshape, Slice, Transpose};
 use lathe_tensor::{DType, Tensor};
@@ -62,10 +63,11 @@ impl Bias {
                 }
             }
         }
-        Self::sort(reader, scores, terms)
+        Self::sort(reader, scores.scaled_terms, terms)
     }
 
-    fn sort(reader: &Reader<'_>, scores: &Scores, terms: Vec<Left>) -> Result<Self, String> {
+    /// Sorts terms into facts and what is left; `scaled` where a factor stands outside of one.
+    pub fn sort(reader: &Reader<'_>, scaled: bool, terms: Vec<Left>) -> Result<Self, String> {
         let mut all = Formula::Known(true);
         let mut bias = Self::default();
         let mut masks = Vec::new();
@@ -83,6 +85,11 @@ impl Bias {
         let proven = |facts: &Visibility| facts.rest.is_empty() && is_covered(reader, facts);
         if is_covered(reader, &facts) {
             bias.facts = facts;
+        } else {
+            tracing::debug!(assumed = reader.assumptions().len(), "a mask reads what may lie outside");
+        }
+        if !facts_text(&bias.facts).is_empty() {
+            tracing::debug!(rest = facts_text(&bias.facts), "a mask is not understood as a whole");
         }
         // Facts that are proven hold even where a mask says more than they do: that mask then stays beside them.
         for (term, formula) in masks {
@@ -91,7 +98,7 @@ impl Bias {
             }
         }
         for term in numbers {
-            if scores.scaled_terms {
+            if scaled {
                 return Err("a bias is scaled with the scores".to_string());
             }
             match (&term, &bias.alibi) {
@@ -107,13 +114,26 @@ impl Bias {
         Ok(bias)
     }
 
-    /// The operand `mask`, for scores of these sizes.
-    pub fn emit_mask(
+    /// Adds the operands `mask` to `alibi_positions` to those before them, for scores of these sizes.
+    pub fn emit(
         &self,
         reader: &Reader<'_>,
         rewrite: &mut Rewrite,
         dims: &[Dim],
-    ) -> Result<Term, String> {
+        inputs: &mut Vec<Term>,
+    ) -> Result<(), String> {
+        inputs.push(self.emit_mask(reader, rewrite, dims)?);
+        inputs.resize(Attention::KEY_PADDING, None);
+        let padding = self.facts.padding.as_ref();
+        inputs.push(padding.and_then(|padding| emit_padding(reader, rewrite, padding, &dims[3])));
+        let slopes = self.alibi.as_ref().map(|alibi| numbers(rewrite, &alibi.slopes)).transpose()?;
+        inputs.push(slopes.flatten());
+        inputs.push(self.alibi.as_ref().and_then(|alibi| alibi.positions).and_then(Rewrite::value));
+        Ok(())
+    }
+
+    /// The operand `mask`, for scores of these sizes.
+    fn emit_mask(&self, reader: &Reader<'_>, rewrite: &mut Rewrite, dims: &[Dim]) -> Result<Term, String> {
         if let [Left::Hides { condition, index, hidden_if }] = &self.left[..] {
             let mask = laid_out(reader, rewrite, *condition, index, dims)?;
             let negated = |rewrite: &mut Rewrite| rewrite.node(Op::Unary(Unary::Not), &[mask]);
@@ -139,6 +159,10 @@ impl Bias {
     }
 }
 
+fn facts_text(facts: &Visibility) -> String {
+    facts.rest.join("; ")
+}
+
 fn scalar(rewrite: &mut Rewrite, number: f32) -> Result<Term, String> {
     let tensor = Tensor::from_slice(&[number], &[]).map_err(|error| error.to_string())?;
     Ok(rewrite.constant(tensor))
@@ -160,7 +184,7 @@ impl Left {
 }
 
 /// The terms of a sum.
-fn addends(reader: &Reader<'_>, value: ValueId, index: Vec<Dim>, into: &mut Vec<Left>) {
+pub(super) fn addends(reader: &Reader<'_>, value: ValueId, index: Vec<Dim>, into: &mut Vec<Left>) {
     if let Some((_, node, Op::Binary(Binary::Add))) = reader.context.producer(value)
         && let [Some(a), Some(b)] = node.inputs[..]
         && let (Some(at_a), Some(at_b)) =
@@ -241,12 +265,7 @@ fn laid_out(
 }
 
 /// The operand `key_padding`: bool `[batch, total]`.
-pub(super) fn emit_padding(
-    reader: &Reader<'_>,
-    rewrite: &mut Rewrite,
-    padding: &Padding,
-    total: &Dim,
-) -> Term {
+fn emit_padding(reader: &Reader<'_>, rewrite: &mut Rewrite, padding: &Padding, total: &Dim) -> Term {
     let ty = reader.context.ty(padding.value);
     let mut term = Rewrite::value(padding.value);
     let (batch, keys) = (&ty.dims[padding.batch_axis], &ty.dims[padding.key_axis]);
@@ -271,4 +290,10 @@ pub(super) fn emit_padding(
         term = rewrite.node(Op::Slice(Slice {}), &[&[term], &sizes[..]].concat());
     }
     term
+}
+
+/// A constant of one axis.
+pub(super) fn numbers(rewrite: &mut Rewrite, numbers: &[f32]) -> Result<Term, String> {
+    let tensor = Tensor::from_slice(numbers, &[numbers.len()]).map_err(|error| error.to_string())?;
+    Ok(rewrite.constant(tensor))
 }

@@ -14,11 +14,21 @@ use crate::{Context, Rewrite, Term};
 /// Ops between the product and the projection.
 const LONGEST: usize = 24;
 
+/// Which axis of a value is which.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    /// Batch, heads, length and head_dim.
+    Apart([usize; 4]),
+    /// Batch and heads in one, length and head_dim.
+    Folded([usize; 3]),
+}
+
+const STRAIGHT: Layout = Layout::Apart([0, 1, 2, 3]);
+
 /// An operand of attention.
 pub(super) struct Operand {
     value: ValueId,
-    /// Axis of `value` for each of batch, heads, length and head_dim.
-    axes: Option<[usize; 4]>,
+    layout: Layout,
     /// Nodes between `value` and what is to be used instead, the innermost first, on top of this value.
     replay: Option<(ValueId, Vec<ValueId>)>,
     /// Query heads for each head.
@@ -34,16 +44,17 @@ pub(super) fn operand(reader: &Reader<'_>, value: ValueId, index: Vec<Dim>) -> O
     let mut scale = 1.0;
     let mut best: Option<Operand> = None;
     for _ in 0..LONGEST {
-        if let Some((axes, repeats)) = head_axes(reader, value, &index) {
-            let straight = axes == Some([0, 1, 2, 3]);
+        if let Some((layout, repeats)) = layout_of(reader, value, &index) {
+            let plainer = |best: &Operand| match layout {
+                STRAIGHT => true,
+                Layout::Apart(_) => best.layout != STRAIGHT,
+                Layout::Folded(_) => matches!(best.layout, Layout::Folded(_)),
+            };
             let better = best.as_ref().is_none_or(|best| {
-                repeats > best.repeats
-                    || scale != best.scale
-                    || (repeats == best.repeats
-                        && (straight || best.axes.is_none() || best.axes != Some([0, 1, 2, 3])))
+                repeats > best.repeats || (repeats == best.repeats && (scale != best.scale || plainer(best)))
             });
             if better {
-                best = Some(Operand { value, axes, replay: None, repeats, scale });
+                best = Some(Operand { value, layout, replay: None, repeats, scale });
             }
         }
         if let Some((x, factor)) = scaled(context, value) {
@@ -84,15 +95,24 @@ fn below(context: Context<'_>, operand: &mut Operand) {
     }
 }
 
-/// The axes of batch, heads, length and head_dim, and how often each head serves; no axes where the value has batch and heads in one.
-fn head_axes(reader: &Reader<'_>, value: ValueId, index: &[Dim]) -> Option<(Option<[usize; 4]>, i64)> {
+/// The axes of a value whose element at `index` is that of the operand, and how many query heads each head serves.
+fn layout_of(reader: &Reader<'_>, value: ValueId, index: &[Dim]) -> Option<(Layout, i64)> {
     let space = &reader.space;
     let (batch, head, position, element) =
         (space.coordinate(0), space.coordinate(1), space.coordinate(2), space.coordinate(3));
     let dims = reader.dims(value);
-    if let [folded, a, b] = index {
+    if index.len() == 3 {
         let lead = batch.mul(&space.size(1)).add(&head);
-        return (*folded == lead && *a == position && *b == element).then_some((None, 1));
+        let sizes = [space.size(0).mul(&space.size(1)), space.size(2), space.size(3)];
+        let orders: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0]];
+        let fits = |axes: &[usize; 3]| {
+            let wanted = [&lead, &position, &element];
+            axes.iter()
+                .zip(wanted)
+                .zip(&sizes)
+                .all(|((axis, at), size)| index[*axis] == *at && dims[*axis] == *size)
+        };
+        return orders.into_iter().find(fits).map(|axes| (Layout::Folded(axes), 1));
     }
     if index.len() != 4 {
         return None;
@@ -115,7 +135,7 @@ fn head_axes(reader: &Reader<'_>, value: ValueId, index: &[Dim]) -> Option<(Opti
         let [b, h, t, d] = axes;
         let sizes = dims[b] == space.size(0) && dims[t] == space.size(2) && dims[d] == space.size(3);
         let places = index[b] == batch && index[t] == position && index[d] == element;
-        (sizes && places).then(|| is_head(h)).flatten().map(|repeats| (Some(axes), repeats))
+        (sizes && places).then(|| is_head(h)).flatten().map(|repeats| (Layout::Apart(axes), repeats))
     })
 }
 
@@ -132,25 +152,28 @@ impl Operand {
                 term = rewrite.node(Operation::Op(op.clone()), &inputs);
             }
         }
-        match self.axes {
-            None => {
+        match self.layout {
+            STRAIGHT => term,
+            Layout::Apart(axes) => self.transposed(context, rewrite, term, &axes),
+            Layout::Folded(axes) => {
+                if axes != [0, 1, 2] {
+                    term = self.transposed(context, rewrite, term, &axes);
+                }
                 let shape = rewrite.dims(dims);
                 rewrite.node(Op::Reshape(Reshape { allow_zero: true }), &[term, shape])
             }
-            Some([0, 1, 2, 3]) => term,
-            Some(axes) => self.transposed(context, rewrite, term, axes),
         }
     }
 
     /// One transpose for two, where the operand is transposed already.
-    fn transposed(&self, context: Context<'_>, rewrite: &mut Rewrite, term: Term, axes: [usize; 4]) -> Term {
+    fn transposed(&self, context: Context<'_>, rewrite: &mut Rewrite, term: Term, axes: &[usize]) -> Term {
         if self.replay.is_none()
             && let Some((_, node, Op::Transpose(inner))) = context.producer(self.value)
-            && inner.perm.len() == 4
+            && inner.perm.len() == axes.len()
         {
             let perm: Vec<usize> = axes.iter().filter_map(|axis| inner.perm.get(*axis).copied()).collect();
             let x = node.inputs.first().copied().flatten()?;
-            if perm == [0, 1, 2, 3] {
+            if perm.iter().enumerate().all(|(axis, from)| axis == *from) {
                 return Rewrite::value(x);
             }
             return rewrite.node(Op::Transpose(Transpose { perm }), &[Rewrite::value(x)]);

@@ -15,17 +15,18 @@
 mod alibi;
 mod bias;
 mod heads;
+pub(crate) mod proven;
 mod score;
 
 use lathe_ir::{Answer, Dim, NodeId, ValueId};
 use lathe_ops::Op;
 use lathe_ops::attention::Attention;
 use lathe_ops::shape::Reshape;
-use lathe_tensor::{DType, Tensor};
+use lathe_tensor::DType;
 
 use crate::mask::Reader;
 use crate::{Context, Proposal, Rewrite, Rule, Term};
-use bias::Bias;
+use bias::{Bias, numbers};
 use heads::Operand;
 use score::Scores;
 
@@ -196,17 +197,7 @@ impl<'a> Match<'a> {
         if inputs.iter().any(Option::is_none) {
             return Err("an operand cannot be made".to_string());
         }
-        inputs.push(bias.emit_mask(&self.reader, rewrite, &self.dims)?);
-        inputs.resize(Attention::KEY_PADDING, None);
-        inputs.push(
-            bias.facts
-                .padding
-                .as_ref()
-                .and_then(|padding| bias::emit_padding(&self.reader, rewrite, padding, &self.dims[3])),
-        );
-        let slopes = bias.alibi.as_ref().map(|alibi| numbers(rewrite, &alibi.slopes)).transpose()?;
-        inputs.push(slopes.flatten());
-        inputs.push(bias.alibi.as_ref().and_then(|alibi| alibi.positions).and_then(Rewrite::value));
+        bias.emit(&self.reader, rewrite, &self.dims, &mut inputs)?;
         inputs.push(self.sinks(rewrite)?);
         while inputs.last() == Some(&None) {
             inputs.pop();
@@ -226,11 +217,6 @@ impl<'a> Match<'a> {
     }
 }
 
-fn numbers(rewrite: &mut Rewrite, numbers: &[f32]) -> Result<Term, String> {
-    let tensor = Tensor::from_slice(numbers, &[numbers.len()]).map_err(|error| error.to_string())?;
-    Ok(rewrite.constant(tensor))
-}
-
 /// The sizes `[batch, heads, seq, total]`: of a value of the walk with four axes, else of one head.
 fn score_dims(context: Context<'_>, scores: &Scores, q: ValueId, k: ValueId) -> Result<[Dim; 4], String> {
     let dims = |value: ValueId| &context.ty(value).dims;
@@ -242,7 +228,14 @@ fn score_dims(context: Context<'_>, scores: &Scores, q: ValueId, k: ValueId) -> 
     let lead = match four.map(|value| &dims(*value)[..]) {
         Some([batch, heads, ..]) => [batch.clone(), heads.clone()],
         _ => match scores.values.last().map(|value| &dims(*value)[..]) {
-            Some([batch, _, _]) => [batch.clone(), Dim::constant(1)],
+            // Heads folded into the batch by a known number.
+            Some([folded, _, _]) => match folded.terms() {
+                [term] if folded.constant_part() == 0 && term.coefficient() > 1 => {
+                    let heads = Dim::constant(term.coefficient());
+                    [folded.floor_div(&heads), heads]
+                }
+                _ => [folded.clone(), Dim::constant(1)],
+            },
             _ => return Err("scores with other than three or four axes".to_string()),
         },
     };

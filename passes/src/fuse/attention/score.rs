@@ -175,7 +175,6 @@ fn walk(context: Context<'_>, value: ValueId, mut scores: Scores, fuel: usize) -
                 scores.softcap = factor;
                 return go(inner, scores);
             }
-            scores.scaled_terms |= factor != 1.0;
             scores.scale *= factor;
             go(x, scores)
         }
@@ -199,11 +198,6 @@ fn walk(context: Context<'_>, value: ValueId, mut scores: Scores, fuel: usize) -
         }
         _ => None,
     }
-    .map(|mut scores| {
-        // A factor inside of all terms scales the product alone.
-        scores.scaled_terms &= !scores.steps.is_empty();
-        scores
-    })
 }
 
 /// `x * c` or `x / c` as `x` and the factor.

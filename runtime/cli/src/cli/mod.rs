@@ -7,6 +7,7 @@ mod compare;
 mod error;
 mod fill;
 mod inputs;
+mod interrupt;
 mod load;
 mod profile;
 mod report;
@@ -24,7 +25,6 @@ use error::CliError;
 
 /// Commands and flags that are described but come in a later version.
 const LATER: &[&str] = &[
-    "generate",
     "chat",
     "embed",
     "classify",
@@ -44,6 +44,32 @@ const LATER: &[&str] = &[
     "--trace",
     "--prompt-tokens",
     "--gen-tokens",
+    "--prompt",
+    "-p",
+    "--chat",
+    "--image",
+    "--video",
+    "--frames",
+    "--temperature",
+    "--top-k",
+    "--top-p",
+    "--min-p",
+    "--repetition-penalty",
+    "--stop",
+    "--beams",
+    "--length-penalty",
+    "--early-stopping",
+    "--draft",
+    "--lookup",
+    "--steps",
+    "--block-length",
+    "--remasking",
+    "--show-steps",
+    "--kv",
+    "--context",
+    "--rope-scaling",
+    "--rope-factor",
+    "--rope-original",
 ];
 
 /// Runs the command line; `command` is put before the arguments of a binary that is named after a command.
@@ -76,6 +102,7 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Bench(args) => commands::bench::run(common, args),
         Command::Inspect(args) => commands::inspect::run(common, args),
         Command::Explain(args) => commands::explain::run(common, args),
+        Command::Generate(args) => commands::generate::run(common, args),
         Command::Verify(args) => commands::verify::run(common, args),
         Command::Doctor(json) => commands::doctor::run(common, *json),
     }
