@@ -118,7 +118,8 @@ fn plain(name: &str, operands: &[&str]) -> (String, String) {
         (inputs, types)
     };
     let known = ["f32", "i64", "bool"].into_iter().map(case);
-    let known = known.into_iter().find(|(_, types)| types.contains("[a"));
+    let is_type = |types: &str| ["f32[", "i64[", "bool["].iter().any(|start| types.starts_with(start));
+    let known = known.into_iter().find(|(_, types)| is_type(types));
     known.unwrap_or_else(|| panic!("`{name}` infers for no dtype"))
 }
 
