@@ -7,6 +7,7 @@ pub mod failpoint;
 pub mod isa;
 pub mod measure;
 
+mod attention;
 mod conv;
 mod elementwise;
 mod gather;
@@ -15,6 +16,7 @@ mod math;
 mod matmul;
 mod norm;
 mod pool;
+mod position;
 mod recurrent;
 mod reduce;
 mod resize;
