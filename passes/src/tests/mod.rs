@@ -1,8 +1,10 @@
 //! Snapshot tests: IR text in, refusals and whole IR text out.
 
+mod attention;
 mod canonical;
 mod driver;
 mod fuse;
+mod masks;
 mod regions;
 
 use crate::driver::{Options, optimise};
