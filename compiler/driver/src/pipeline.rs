@@ -7,12 +7,12 @@ use std::time::Instant;
 use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
-use lathe_ir::{Function, FunctionId, Module, Operation};
+use lathe_ir::{FunctionId, Module, Operation};
 use lathe_passes::Report;
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
-use crate::{CompileError, CompileOptions};
+use crate::{CompileError, CompileOptions, describe};
 
 /// The build of this compiler: artifacts of another build are compiled again from their IR.
 pub const BUILD_ID: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"), " ", env!("LATHE_SOURCE_HASH"));
@@ -178,22 +178,6 @@ fn typical_dims(plan: &Plan) -> String {
     sizes.collect::<Vec<_>>().join(", ")
 }
 
-/// The operations of a function in order, as `inspect --json` shows them.
-fn nodes(function: &Function) -> Value {
-    let order = function.topological_order().unwrap_or_default();
-    order
-        .into_iter()
-        .filter_map(|id| function.node(id))
-        .map(|node| {
-            let attributes = match &node.operation {
-                Operation::Op(op) => op.attributes(),
-                _ => serde_json::Map::new(),
-            };
-            json!({"op": node.operation.name(), "name": node.name, "attrs": attributes})
-        })
-        .collect()
-}
-
 /// What the compile report says, as JSON (see `docs/JSON.md`).
 fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usize) -> Value {
     let applied: Vec<Value> = passes
@@ -207,8 +191,10 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
     let plan = artifact.functions.first().map(|function| &function.plan);
     let estimate = plan.map(|plan| plan.estimate(&|_, axis| Some(typical_size(axis)))).unwrap_or_default();
     let decode = artifact.functions.iter().map(|function| &function.plan).find(|plan| plan.name == "decode");
-    let nodes: serde_json::Map<String, Value> =
-        module.functions().map(|(_, function)| (function.name().to_string(), nodes(function))).collect();
+    let nodes: serde_json::Map<String, Value> = module
+        .functions()
+        .map(|(_, function)| (function.name().to_string(), describe(function).into()))
+        .collect();
     json!({
         "arena_peak_bytes": estimate.arena_peak_bytes,
         "arena_lower_bound_bytes": estimate.arena_lower_bound_bytes,

@@ -1,9 +1,11 @@
 //! Snapshot tests: IR text in, refusals and whole IR text out.
 
+mod attention;
 mod cache;
 mod canonical;
 mod driver;
 mod fuse;
+mod masks;
 mod regions;
 
 use crate::driver::{Options, optimise};
