@@ -4,6 +4,8 @@ mod canonical;
 mod driver;
 mod fuse;
 mod regions;
+mod rms_norm;
+mod rotary;
 
 use crate::driver::{Options, optimise};
 use crate::{Pass, standard};
