@@ -7,7 +7,7 @@ use std::time::Instant;
 use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
-use lathe_ir::{Function, Module, Operation};
+use lathe_ir::{Function, FunctionId, Module, Operation};
 use lathe_passes::Report;
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
@@ -17,19 +17,36 @@ use crate::{CompileError, CompileOptions};
 /// The build of this compiler: artifacts of another build are compiled again from their IR.
 pub const BUILD_ID: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"), " ", env!("LATHE_SOURCE_HASH"));
 
+/// The names of functions that passes make beside `main`.
+const ENTRIES: [&str; 2] = ["decode", "encode"];
+
 /// Compiles a model file.
 ///
 /// # Errors
 /// Where the file is broken or hostile, asks for what this version does not support, or takes more than `options.max_memory`.
 pub fn compile(path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+    compile_observed(path, options, &mut |_, _| {}).map(|(artifact, _)| artifact)
+}
+
+/// The same, with what each pass did and refused. `observe` sees the module as imported, under the name `import`, and after each
+/// pass that changed it.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_observed(
+    path: &Path,
+    options: &CompileOptions,
+    observe: &mut dyn FnMut(&'static str, &Module),
+) -> Result<(Artifact, Report), CompileError> {
     let start = Instant::now();
     let mut module = import(path, options)?;
+    observe("import", &module);
     let ops_before = count_nodes(&module);
-    let passes = optimise(&mut module, options, &mut |_, _| {})?;
+    let passes = optimise(&mut module, options, observe)?;
     let mut artifact = assemble(&module, path, options)?;
     artifact.report = report(&artifact, &module, &passes, ops_before);
     artifact.report["seconds"] = json!(start.elapsed().as_secs_f64());
-    Ok(artifact)
+    Ok((artifact, passes))
 }
 
 /// Reads a model file into a module.
@@ -106,7 +123,8 @@ fn plan_and_generate(
         path: path.to_path_buf(),
         reason: "the module has no functions".to_string(),
     })?;
-    let planned = lathe_plan::plan(module, main, &lathe_plan::PlanOptions::default())
+    let entries = entries(module, main);
+    let planned = lathe_plan::plan_all(module, &entries, &lathe_plan::PlanOptions::default())
         .map_err(|source| plan_error(path, source))?;
     let native;
     let targets = match &options.targets[..] {
@@ -116,11 +134,27 @@ fn plan_and_generate(
         }
         targets => targets,
     };
-    let code = targets
-        .iter()
-        .map(|target| lathe_codegen::generate(&planned.plan, target).map_err(codegen))
-        .collect::<Result<_, _>>()?;
-    Ok((vec![PlannedFunction { plan: planned.plan, code }], planned.weights))
+    let mut functions = Vec::with_capacity(planned.plans.len());
+    for plan in planned.plans {
+        let code = targets
+            .iter()
+            .map(|target| lathe_codegen::generate(&plan, target).map_err(codegen))
+            .collect::<Result<_, _>>()?;
+        functions.push(PlannedFunction { plan, code });
+    }
+    Ok((functions, planned.weights))
+}
+
+/// The functions that a program offers: `main`, and what passes made beside it.
+pub(crate) fn entries(module: &Module, main: FunctionId) -> Vec<FunctionId> {
+    let made = ENTRIES.iter().filter_map(|name| module.function_named(name));
+    let called = |id: FunctionId| {
+        module.functions().any(|(_, function)| {
+            let nodes = function.node_ids().filter_map(|node| function.node(node));
+            nodes.flat_map(|node| node.operation.callees()).any(|callee| callee == id)
+        })
+    };
+    std::iter::once(main).chain(made.filter(|&id| id != main && !called(id))).collect()
 }
 
 pub(crate) fn plan_error(path: &Path, source: lathe_plan::PlanError) -> CompileError {
@@ -172,6 +206,7 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
     let weight_bytes: usize = artifact.weights.values().map(|weight| weight.bytes().len()).sum();
     let plan = artifact.functions.first().map(|function| &function.plan);
     let estimate = plan.map(|plan| plan.estimate(&|_, axis| Some(typical_size(axis)))).unwrap_or_default();
+    let decode = artifact.functions.iter().map(|function| &function.plan).find(|plan| plan.name == "decode");
     let nodes: serde_json::Map<String, Value> =
         module.functions().map(|(_, function)| (function.name().to_string(), nodes(function))).collect();
     json!({
@@ -184,6 +219,6 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
         "passes": applied,
         "refused": refused,
         "weight_bytes": weight_bytes,
-        "kv_bytes_per_token": 0,
+        "kv_bytes_per_token": decode.map_or(0, |plan| plan.kv_bytes_per_token()),
     })
 }

@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod affine;
 pub(crate) mod affine_forward;
+pub(crate) mod attention;
 pub(crate) mod batch_norm;
 pub(crate) mod gelu;
 pub(crate) mod hard_swish;

@@ -71,6 +71,9 @@ pub(crate) fn infer(
         return Err(cx.bad(format!("has 1 to {} outputs, not {outputs}", results.len())));
     }
     results.truncate(outputs);
+    if let Operation::Op(op) = operation {
+        known::evaluate(&cx, op, &mut results);
+    }
     for output in &mut results {
         if output.ty.dims.len() > MAX_RANK {
             return Err(cx.bad(format!("rank {} is above {MAX_RANK}", output.ty.dims.len())));
@@ -156,6 +159,8 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::DynamicQuantizeLinear(_) => quant::dynamic_quantize(cx),
         Op::MatMulInteger(_) => quant::matmul_integer(cx),
         Op::Attention(attributes) => attention::attention(cx, attributes),
+        Op::KvAppend(_) => attention::kv_append(cx),
+        Op::PagedAttention(attributes) => attention::paged_attention(cx, attributes),
         Op::RotaryEmbedding(attributes) => position::rotary_embedding(cx, attributes),
         Op::Lstm(attributes) => recurrent::lstm(cx, attributes),
     }

@@ -1,5 +1,7 @@
 //! Exporter patterns, end to end, and a table of cases a family.
 
+mod every_op;
+
 use lathe_ops::{Op, shape};
 use lathe_tensor::DType;
 
@@ -187,4 +189,89 @@ fn indices() {
     refuses("x: f32[a], i: i64[n, 2]", "%0 = gather_nd x, i {batch_dims=0}", "do not fit rank 1");
     refuses("x: f32[a], i: i64[n, m]", "%0 = gather_nd x, i {batch_dims=18446744073709551615}", "batch axes");
     check("x: f32[a, b]", "%0 = non_zero x", "i64[2, u0]");
+}
+
+const ATTENTION: &str = r#"{q_heads=null, kv_heads=null, causal=true, scale=null, softcap=0.0, qk_output=0, left_window=null, right_window=null, softmax_in_f64=false, bottom_right=true}"#;
+
+#[test]
+fn attention() {
+    let qkv = "q: f32[b, 8, s, 64], k: f32[b, 2, t, 64], v: f32[b, 2, t, 32]";
+    check(qkv, &format!("%0 = attention q, k, v {ATTENTION}"), "f32[b, 8, s, 32]");
+    let extras = format!("{qkv}, p: bool[b, t], a: f32[8], i: i64[b, n], z: f32[8]");
+    let line = |extras: &str| format!("%0 = attention q, k, v, _, _, _, _, {extras} {ATTENTION}");
+    check(&extras, &line("p, a, i, z"), "f32[b, 8, s, 32]; n == t");
+    refuses(&extras, &line("a"), "operand 7 must be bool");
+    refuses(&extras, &line("_, _, i"), "alibi_positions without alibi_slopes");
+    let few = format!("{qkv}, z: f32[7]");
+    refuses(&few, &line("_, _, _, z"), "one number a query head: 7 is not 8");
+}
+
+#[test]
+fn paged_attention() {
+    let rows = "p: i64[1, n], s: i64[m], t: i64[b, pages]";
+    let append = format!("c: bf16[pool, e], k: f32[1, 2, n, 64], v: f32[1, 2, n, 32], {rows}");
+    let line = "%0 = kv_append c, k, v, p, s, t";
+    check(&append, line, "bf16[pool, e]; e == 12288; m == b + 1");
+    refuses(&append.replace("bf16", "i8"), line, "f32, f16 or bf16");
+    refuses(&append.replace("[pool, e]", "[pool, 5]"), line, "elements of a page: 5 is not 12288");
+    let attend = format!("q: f32[1, 8, n, 64], c: f16[pool, 12288], {rows}, l: i64[b]");
+    let line = "%0 = paged_attention q, c, p, s, l, t {kv_heads=2, qk_head_dim=64, v_head_dim=32, window=4, scale=null, softcap=0.0}";
+    check(&attend, line, "f32[1, 8, n, 32]; m == b + 1");
+    refuses(&attend.replace("[1, 8, n", "[1, 7, n"), line, "multiple of the key heads");
+    refuses(&attend.replace("[1, 8, n", "[2, 8, n"), line, "rows are packed: 2 is not 1");
+}
+
+#[test]
+fn chains_of_constants_are_evaluated() {
+    let lines = r#"  c0 = const i64[] 1
+  c1 = const i64[3] [0, 1, 2]
+  c2 = const bool[1, 3] [false, true, false]
+  c3 = const i64[] 2
+  c4 = const i64[1] [-1]
+  %0 = where c2, c3, c0
+  %1 = reshape %0, c4 {allow_zero=false}
+  %2 = tile x, %1
+  return %2 as z"#;
+    let found = inferred("x: f32[rows, 1, 64]", lines);
+    assert!(found.starts_with("f32[rows, 2, 64]"), "{found}");
+}
+
+#[test]
+fn slices_from_a_bound_of_unknown_sign_have_static_sizes() {
+    let lines = r#"  c0 = const i64[1] [9223372036854775807]
+  c1 = const i64[1] [0]
+  c2 = const i64[1] [1]
+  %0 = dims [-n + 8]
+  %1 = slice x, %0, c0, c1, c2
+  return %1 as z"#;
+    let text = format!("graph \"m\" (x: f32[8], y: f32[n]) {{\n{lines}\n}}\n");
+    let module = crate::parse(&text).expect("parses");
+    let main = module.main().expect("a graph");
+    for n in 0..20usize {
+        let inputs = [8, n]
+            .map(|size| lathe_tensor::Tensor::from_slice(&vec![0f32; size], &[size]).expect("a tensor"));
+        let options = crate::EvaluateOptions { check: true, ..Default::default() };
+        let outputs = crate::evaluate(&module, main, &inputs, &options).expect("sizes agree");
+        let size = module
+            .function(main)
+            .outputs()
+            .first()
+            .map(|(_, value)| module.function(main).ty(*value).to_string());
+        assert!(!size.expect("an output").contains("u0"), "n {n}: {:?}", outputs[0].shape());
+    }
+}
+
+#[test]
+fn dims_of_sizes_that_only_the_run_knows_name_their_source() {
+    let with = r#"graph "m" (x: bool[n]) {
+  %0: i64[1, u0] = non_zero x
+  %1: i64[1] = dims %0 [2*u0]
+  return %1 as y
+}"#;
+    let module = crate::parse(with).expect("parses");
+    crate::verify(&module).expect("the operand has the size");
+    assert_eq!(crate::parse(&module.to_string()).expect("prints and parses").to_string(), module.to_string());
+    let without = crate::parse(&with.replace("dims %0", "dims")).expect("parses");
+    let error = crate::verify(&without).expect_err("nothing binds the symbol").to_string();
+    assert!(error.contains("has the size `u0`"), "{error}");
 }

@@ -1,0 +1,156 @@
+//! `lathe generate MODEL`: tokens after a prompt.
+
+use std::io::Write;
+
+use lathe_generate::{
+    Continuation, Finish, Generator, GraphModel, GraphSequence, LanguageModel, Past, Prompt, Sampling,
+    Timing, Token,
+};
+use lathe_tensor::Tensor;
+use serde_json::json;
+
+use crate::cli::args::{CacheChoice, Common, GenerateArgs, TokenList};
+use crate::cli::error::CliError;
+use crate::cli::{interrupt, load, report};
+use crate::generative::{GenerationConfig, GraphFiles};
+use crate::{CancelToken, RunOptions};
+
+/// How generation keeps the past, as the report says it.
+struct CacheReport {
+    kind: &'static str,
+    bytes_planned: u64,
+    bytes_used: u64,
+}
+
+/// What was generated, and how.
+struct Report {
+    results: Vec<Continuation>,
+    timing: Timing,
+    cache: CacheReport,
+}
+
+/// Runs the command.
+pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
+    if args.tokens.iter().any(|prompt| prompt.0.is_empty()) {
+        return Err(CliError::Usage("--tokens: a prompt has at least one token".into()));
+    }
+    let config = GenerationConfig::beside(&args.model);
+    let options = load::load_options(common, None)?;
+    let graphs = GraphFiles::find(&args.model)?.load(&options)?;
+    let team = load::team(common)?;
+    let past = match args.cache {
+        CacheChoice::Auto => Past::Thread,
+        CacheChoice::Off => Past::Recompute,
+    };
+    let mut model = GraphModel::new(&graphs, past, &team)?;
+    let cancel = CancelToken::new();
+    interrupt::watch(cancel.clone());
+    model.options = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
+    let kind = if model.past() == Past::Thread { "native" } else { "none" };
+    let begun = begin(&mut model, args, &config)?;
+    let prompts = begun.iter().map(|(sequence, tokens)| Prompt { sequence: *sequence, tokens });
+    let prompts: Vec<_> = prompts.collect();
+    let (results, timing) = generate(&mut model, &prompts, args, &config)?;
+    let cache = CacheReport { kind, bytes_planned: 0, bytes_used: 0 };
+    print(args, &Report { results, timing, cache })
+}
+
+/// Begins a sequence a prompt, with the tokens that it takes in first: the prompt, or the start token after an encoder.
+fn begin<'a>(
+    model: &mut GraphModel,
+    args: &'a GenerateArgs,
+    config: &GenerationConfig,
+) -> Result<Vec<(GraphSequence, Vec<u32>)>, CliError> {
+    let begin = |prompt: &'a TokenList| {
+        if !model.is_encoder_decoder() {
+            return Ok((model.begin(Vec::new())?, prompt.0.clone()));
+        }
+        if !model.has_encoder_tokens() {
+            return Err(CliError::Input(
+                "the encoder takes no tokens: --tokens does not fit this model".into(),
+            ));
+        }
+        let start = args.decoder_start.or(config.decoder_start).ok_or_else(|| {
+            CliError::Input(
+                "the decoder needs a start token: give --decoder-start ID, or put the model's generation_config.json \
+                 beside it"
+                    .into(),
+            )
+        })?;
+        let tokens: Vec<i64> = prompt.0.iter().map(|&token| i64::from(token)).collect();
+        let tensor = Tensor::from_slice(&tokens, &[1, tokens.len()]).map_err(crate::Error::from)?;
+        Ok((model.begin(vec![("input_ids".to_string(), tensor)])?, vec![start]))
+    };
+    args.tokens.iter().map(begin).collect()
+}
+
+/// Generates; without `--json` each token is printed as it comes.
+fn generate<M: LanguageModel>(
+    model: &mut M,
+    prompts: &[Prompt<'_, M::Sequence>],
+    args: &GenerateArgs,
+    config: &GenerationConfig,
+) -> Result<(Vec<Continuation>, Timing), CliError>
+where
+    CliError: From<lathe_generate::GenerateError<M::Error>>,
+{
+    let stop = match (args.ignore_eos, &args.eos) {
+        (true, _) => Vec::new(),
+        (false, Some(eos)) => eos.0.clone(),
+        (false, None) => config.eos.clone(),
+    };
+    let generator = Generator { sampling: Sampling::default(), stop, max_tokens: args.count as usize };
+    let stream = !args.json.json && prompts.len() == 1;
+    let mut failure = None;
+    let result = generator.generate(model, prompts, &mut |token| {
+        if !stream {
+            return true;
+        }
+        match print_token(token) {
+            Ok(()) => true,
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        }
+    });
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(result?),
+    }
+}
+
+fn print_token(token: Token) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let end = if token.finish.is_some() { "\n" } else { " " };
+    write!(out, "{}{end}", token.id)?;
+    out.flush()
+}
+
+fn print(args: &GenerateArgs, report: &Report) -> Result<(), CliError> {
+    let Report { results, timing, cache } = report;
+    if !args.json.json {
+        let lines = results.iter().map(|result| format!("{}\n", ids(&result.tokens)));
+        return if results.len() == 1 { Ok(()) } else { report::print(&lines.collect::<String>()) };
+    }
+    let first = results.first();
+    let finishes: Vec<&str> = results.iter().map(|result| result.finish.name()).collect();
+    let sequences: Vec<&[u32]> = results.iter().map(|result| &result.tokens[..]).collect();
+    report::print_json(&json!({
+        "tokens": first.map(|result| &result.tokens),
+        "sequences": sequences,
+        "finish": first.map_or(Finish::Length.name(), |result| result.finish.name()),
+        "finishes": finishes,
+        "prompt_tokens": args.tokens.iter().map(|prompt| prompt.0.len()).sum::<usize>(),
+        "prefill_tps": timing.prefill_rate(),
+        "decode_tps": timing.step_rate(),
+        "ttft_ms": timing.first.as_secs_f64() * 1e3,
+        "cache": cache.kind,
+        "kv_bytes_planned": cache.bytes_planned,
+        "kv_bytes_used": cache.bytes_used,
+    }))
+}
+
+fn ids(tokens: &[u32]) -> String {
+    tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+}
