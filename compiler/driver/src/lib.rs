@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod describe;
 mod emit;
 mod error;
 mod inputs;

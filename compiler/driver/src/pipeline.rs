@@ -7,7 +7,7 @@ use std::time::Instant;
 use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
-use lathe_ir::{Function, FunctionId, Module, Operation};
+use lathe_ir::{Function, FunctionId, Module};
 use lathe_passes::Report;
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
@@ -185,10 +185,7 @@ fn nodes(function: &Function) -> Value {
         .into_iter()
         .filter_map(|id| function.node(id))
         .map(|node| {
-            let attributes = match &node.operation {
-                Operation::Op(op) => op.attributes(),
-                _ => serde_json::Map::new(),
-            };
+            let attributes = crate::describe::attributes(function, node);
             json!({"op": node.operation.name(), "name": node.name, "attrs": attributes})
         })
         .collect()

@@ -4,6 +4,7 @@ mod cache;
 mod canonical;
 mod driver;
 mod fuse;
+mod gqa;
 mod regions;
 mod rms_norm;
 mod rotary;
@@ -19,7 +20,7 @@ pub(crate) fn check(pass: &str, text: &str) -> String {
     run(&[*pass], text)
 }
 
-pub(crate) fn run(passes: &[Pass], text: &str) -> String {
+pub(crate) fn run(passes: &[Pass<'_>], text: &str) -> String {
     let mut module = lathe_ir::parse(text).unwrap_or_else(|error| panic!("{error} in {text}"));
     let options = Options { verify: true, ..Options::default() };
     let report =
