@@ -206,6 +206,10 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
             let channels = int("out_channels")?.checked_div(int("groups")?)?;
             product(&["batch", "channels", "height", "width", "kernel_h", "kernel_w"])?.checked_mul(channels)
         }
+        Builtin::Attention => {
+            let dims = int("qk_dim")?.checked_add(int("v_dim")?)?;
+            product(&["batch", "heads", "seq", "total"])?.checked_mul(dims)
+        }
         Builtin::Lstm => {
             let inner = int("input")?.checked_add(int("hidden")?)?.checked_mul(4)?;
             product(&["seq", "batch", "hidden"])?.checked_mul(inner)
