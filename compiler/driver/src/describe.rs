@@ -3,6 +3,7 @@
 use lathe_ir::{Function, Node, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_ops::attention::Attention;
+use lathe_ops::position::RotaryEmbedding;
 use serde_json::{Map, Value, json};
 
 /// The operations of a function in order, as `inspect --json` shows them: `{op, name, attrs}`.
@@ -17,6 +18,7 @@ pub fn describe(function: &Function) -> Vec<Value> {
 fn attributes(function: &Function, node: &Node) -> Map<String, Value> {
     match &node.operation {
         Operation::Op(Op::Attention(op)) => attention(function, node, op),
+        Operation::Op(Op::RotaryEmbedding(op)) => rotary_embedding(function, node, op),
         Operation::Op(op) => op.attributes(),
         _ => Map::new(),
     }
@@ -76,4 +78,21 @@ fn head_dim(function: &Function, queries: ValueId, op: &Attention) -> Option<i64
 /// The shortest decimal of an f32.
 fn decimal(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
+}
+
+/// `kind`, `dims` (elements of a head that are rotated), `base` and `scaling`, the last two null where the tables were not understood.
+fn rotary_embedding(function: &Function, node: &Node, op: &RotaryEmbedding) -> Map<String, Value> {
+    let mut attributes = Op::RotaryEmbedding(op.clone()).attributes();
+    let x = node.inputs.first().copied().flatten();
+    let width = x.and_then(|x| function.ty(x).dims.last()?.as_constant());
+    let head_dim = width.map(|width| match op.heads {
+        Some(heads) if x.is_some_and(|x| function.ty(x).rank() == 3) => width / (heads as i64).max(1),
+        _ => width,
+    });
+    let dims = op.rotary_dim.filter(|dims| *dims > 0).map(|dims| dims as i64).or(head_dim);
+    attributes.insert("kind".to_string(), json!(if op.interleaved { "interleaved" } else { "half" }));
+    attributes.insert("dims".to_string(), json!(dims));
+    attributes.insert("base".to_string(), json!(op.base));
+    attributes.insert("scaling".to_string(), json!(op.scaling));
+    attributes
 }

@@ -7,6 +7,7 @@ pub mod cache;
 mod describe;
 mod emit;
 mod error;
+mod heads;
 mod inputs;
 mod options;
 mod pipeline;

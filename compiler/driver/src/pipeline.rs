@@ -7,11 +7,12 @@ use std::time::Instant;
 use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
-use lathe_ir::{FunctionId, Module, Operation};
-use lathe_passes::Report;
+use lathe_ir::{FunctionId, Module};
+use lathe_passes::{HeadMerging, Report};
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
+use crate::heads::{self, Pooling};
 use crate::{CompileError, CompileOptions, describe};
 
 /// The build of this compiler: artifacts of another build are compiled again from their IR.
@@ -42,9 +43,18 @@ pub fn compile_observed(
     let mut module = import(path, options)?;
     observe("import", &module);
     let ops_before = count_nodes(&module);
-    let passes = optimise(&mut module, options, observe)?;
+    let mut pooling = Pooling::default();
+    let passes = optimise(&mut module, options, &mut |pass, module| {
+        if options.kv_heads.is_some() {
+            pooling.see(pass, module);
+        }
+        observe(pass, module);
+    })?;
     let mut artifact = assemble(&module, path, options)?;
     artifact.report = report(&artifact, &module, &passes, ops_before);
+    if let Some(kv_heads) = options.kv_heads {
+        artifact.report["pooled"] = pooling.report(path, kv_heads, &passes)?;
+    }
     artifact.report["seconds"] = json!(start.elapsed().as_secs_f64());
     Ok((artifact, passes))
 }
@@ -66,7 +76,9 @@ pub fn optimise(
         stop_after: options.stop_after,
         verify: options.check_passes,
     };
-    Ok(lathe_passes::optimise(module, &lathe_passes::standard(), &passes, observe)?)
+    let merging = HeadMerging { kv_heads: options.kv_heads };
+    let list = if options.kv_heads.is_some() { heads::passes(&merging) } else { lathe_passes::standard() };
+    Ok(lathe_passes::optimise(module, &list, &passes, observe)?)
 }
 
 /// Compiles the IR of an artifact whose code cannot be used: not trusted, of another build or for another CPU. Its weights are taken as

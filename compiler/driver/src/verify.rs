@@ -114,7 +114,7 @@ impl Verification {
     pub fn passes_of(
         &self,
         path: &Path,
-        passes: &[lathe_passes::Pass],
+        passes: &[lathe_passes::Pass<'_>],
         options: &CompileOptions,
     ) -> Result<Vec<(String, Difference)>, CompileError> {
         let mut results: Vec<(String, Difference)> = Vec::new();
