@@ -328,10 +328,10 @@ impl WithSimd for Weigh<'_> {
             unsafe {
                 let index = self.first + index;
                 let line = self.memory.scores.add(index * KEYS);
-                let mut values: [S::F; VECTORS] = std::array::from_fn(
-                    #[inline(always)]
-                    |v| simd.load(line.add(v * LANES)),
-                );
+                let mut values = [simd.splat(0.0); VECTORS];
+                for (v, value) in values.iter_mut().enumerate() {
+                    *value = simd.load(line.add(v * LANES));
+                }
                 if !self.scores.plain {
                     self.scores.change(simd, row, self.facts, &mut values);
                 }
@@ -344,14 +344,26 @@ impl WithSimd for Weigh<'_> {
     }
 }
 
+/// The lanes of a vector from place `begin` on that lie below `bound`.
+#[inline(always)]
+fn below<S: Simd>(simd: S, bound: usize, begin: usize) -> S::M {
+    simd.first(bound.saturating_sub(begin).min(LANES))
+}
+
+/// What weights relative to the score `from` are to be multiplied with to be relative to `to`.
+#[inline(always)]
+fn decay<S: Simd>(simd: S, from: f32, to: f32) -> S::F {
+    exp(simd, simd.splat(from - to))
+}
+
 /// Takes away what a row does not see of a tile.
 #[inline(always)]
 fn hide<S: Simd>(simd: S, row: &Row, start: usize, values: &mut [S::F; VECTORS]) {
     let hidden = simd.splat(f32::NEG_INFINITY);
     for (v, value) in values.iter_mut().enumerate() {
-        let lanes = |bound: usize| simd.first(bound.saturating_sub(start + v * LANES).min(LANES));
-        let kept = simd.select(lanes(row.end), *value, hidden);
-        *value = simd.select(lanes(row.first), hidden, kept);
+        let begin = start + v * LANES;
+        let kept = simd.select(below(simd, row.end, begin), *value, hidden);
+        *value = simd.select(below(simd, row.first, begin), hidden, kept);
     }
 }
 
@@ -371,7 +383,7 @@ impl Weigh<'_> {
             let mut sum = simd.load(lanes);
             if simd.any(simd.less(simd.splat(*largest), top)) {
                 let higher = simd.largest(top);
-                let factor = exp(simd, simd.splat(*largest - higher));
+                let factor = decay(simd, *largest, higher);
                 *largest = higher;
                 sum = simd.mul(sum, factor);
                 let sums = chunk.sums.add(index * chunk.v_width);
@@ -381,11 +393,9 @@ impl Weigh<'_> {
             }
             // A row without any score yet must not subtract infinities.
             let base = simd.splat(if *largest == f32::NEG_INFINITY { 0.0 } else { *largest });
-            let weights: [S::F; VECTORS] = std::array::from_fn(
-                #[inline(always)]
-                |v| exp(simd, simd.sub(values[v], base)),
-            );
-            for (v, weight) in weights.iter().enumerate() {
+            let mut weights = values;
+            for (v, weight) in weights.iter_mut().enumerate() {
+                *weight = exp(simd, simd.sub(*weight, base));
                 simd.store(line.add(v * LANES), *weight);
             }
             let halves = (simd.add(weights[0], weights[1]), simd.add(weights[2], weights[3]));
@@ -409,18 +419,24 @@ unsafe fn join<S: Simd>(simd: S, memory: &Memory, rows: usize) {
                 continue;
             }
             let largest = if old > new { old } else { new };
-            let factor = |from: f32| exp(simd, simd.splat(from - largest));
-            let (before, now) = (factor(old), factor(new));
+            let (before, now) = (decay(simd, old, largest), decay(simd, new, largest));
             *whole.largest.add(row) = largest;
-            let add = |to: *mut f32, from: *const f32| {
-                simd.store(to, simd.fma(simd.load(to), before, simd.mul(simd.load(from), now)));
-            };
-            add(whole.lanes.add(row * LANES), chunk.lanes.add(row * LANES));
+            join_vector(simd, [before, now], whole.lanes.add(row * LANES), chunk.lanes.add(row * LANES));
             for at in (row * whole.v_width..(row + 1) * whole.v_width).step_by(LANES) {
-                add(whole.sums.add(at), chunk.sums.add(at));
+                join_vector(simd, [before, now], whole.sums.add(at), chunk.sums.add(at));
             }
         }
     }
+}
+
+/// `to = to * before + from * now`.
+///
+/// # Safety
+/// Both sides hold a vector.
+#[inline(always)]
+unsafe fn join_vector<S: Simd>(simd: S, [before, now]: [S::F; 2], to: *mut f32, from: *const f32) {
+    // SAFETY: the caller's promise.
+    unsafe { simd.store(to, simd.fma(simd.load(to), before, simd.mul(simd.load(from), now))) };
 }
 
 /// Divides by the weights' sums and writes the result.
@@ -442,9 +458,9 @@ unsafe fn finish<S: Simd>(simd: S, memory: &Memory, rows: &[Row], scores: &Score
                     None => 1.0 / sum,
                     Some(sink) => {
                         let top = if sink > largest { sink } else { largest };
-                        let weight = |from: f32| simd.to_array(exp(simd, simd.splat(from - top)))[0];
-                        let own = weight(largest);
-                        own / (sum * own + weight(sink))
+                        let own = simd.to_array(decay(simd, largest, top))[0];
+                        let other = simd.to_array(decay(simd, sink, top))[0];
+                        own / (sum * own + other)
                     }
                 }
             };
