@@ -48,6 +48,10 @@ pub const FUSE: &[Pass<'static>] = &[
 pub const SPECIALIZE: &[Pass<'static>] = &[
     Pass::Rule(&specialize::gqa::HeadMerging { kv_heads: None }),
     Pass::Function(&specialize::cache::Cache),
+    // Each row-wise value was given its sizes anew.
+    Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Function(&canonical::dead_code::DeadCode),
 ];
 
 /// The last step before planning: what is left of elementwise chains becomes regions.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod caching;
 mod describe;
 mod emit;
 mod error;

@@ -13,7 +13,7 @@ use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
 use crate::heads::{self, Pooling};
-use crate::{CompileError, CompileOptions, describe};
+use crate::{CompileError, CompileOptions, caching, describe};
 
 /// The build of this compiler: artifacts of another build are compiled again from their IR.
 pub const BUILD_ID: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"), " ", env!("LATHE_SOURCE_HASH"));
@@ -203,10 +203,11 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
     let plan = artifact.functions.first().map(|function| &function.plan);
     let estimate = plan.map(|plan| plan.estimate(&|_, axis| Some(typical_size(axis)))).unwrap_or_default();
     let decode = artifact.functions.iter().map(|function| &function.plan).find(|plan| plan.name == "decode");
-    let nodes: serde_json::Map<String, Value> = module
+    let mut nodes: serde_json::Map<String, Value> = module
         .functions()
         .map(|(_, function)| (function.name().to_string(), describe(function).into()))
         .collect();
+    caching::annotate(module, &mut nodes);
     json!({
         "arena_peak_bytes": estimate.arena_peak_bytes,
         "arena_lower_bound_bytes": estimate.arena_lower_bound_bytes,
@@ -217,6 +218,7 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
         "passes": applied,
         "refused": refused,
         "weight_bytes": weight_bytes,
+        "cache": caching::report(module, passes, decode),
         "kv_bytes_per_token": decode.map_or(0, |plan| plan.kv_bytes_per_token()),
     })
 }

@@ -13,10 +13,10 @@ use super::positions::{Special, axis_of};
 use super::uniform::hides_nothing;
 
 /// Queries, keys or values as `[1, heads, rows, head_dim]`.
-struct Heads {
-    value: ValueId,
-    heads: usize,
-    size: usize,
+pub(super) struct Heads {
+    pub value: ValueId,
+    pub heads: usize,
+    pub size: usize,
 }
 
 impl Decode<'_> {
@@ -188,7 +188,7 @@ impl Decode<'_> {
     }
 
     /// An operand as rows of heads.
-    fn heads(&mut self, node: &Node, operand: ValueId, count: Option<usize>) -> Result<Heads, Refusal> {
+    pub fn heads(&mut self, node: &Node, operand: ValueId, count: Option<usize>) -> Result<Heads, Refusal> {
         let refuse = |reason: &str| Refusal::new(&node.name, reason);
         let rows = match self.lookup(operand) {
             Mapped::Rows(rows) | Mapped::Joined(rows, _) => rows,
@@ -222,7 +222,7 @@ impl Decode<'_> {
     }
 
     /// `[1, heads, rows, size]` as `[1, rows, heads * size]`.
-    fn merge_heads(&mut self, node: &Node, value: ValueId, width: usize) -> Result<ValueId, Refusal> {
+    pub fn merge_heads(&mut self, node: &Node, value: ValueId, width: usize) -> Result<ValueId, Refusal> {
         let perm = shape::Transpose { perm: vec![0, 2, 1, 3] };
         let value = self.emit_one(&node.name, Op::Transpose(perm), &[value])?;
         let rows = Dim::symbol(self.rows.clone());

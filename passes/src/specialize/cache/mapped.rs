@@ -20,6 +20,8 @@ pub(super) enum Mapped {
     Length(i64),
     /// The new keys or values (rows along axis 2) behind those of the past input of this index.
     Joined(Rows, usize),
+    /// Made from the encoder's inputs alone: `encode` computes it, where a row reads it through an attention.
+    Source,
     /// It has no meaning for a row: where and why.
     Refused(Refusal),
 }

@@ -81,6 +81,7 @@ impl Decode<'_> {
             }
             Mapped::Sizes(elements) => self.size_operand(node, op, index, input, &elements),
             Mapped::Length(_) => refuse("it computes with the total length"),
+            Mapped::Source => refuse("it reads the encoder's output other than by an attention"),
             Mapped::Joined(..) => refuse("past keys or values are used other than by an attention"),
         }
     }
@@ -164,6 +165,7 @@ impl Decode<'_> {
                 only_first()
             }
             Op::RotaryEmbedding(_) => self.rotary(operands),
+            op if op.name() == "moe" => self.experts(op, operands),
             _ => fail(format!("`{}` is not known to keep tokens apart", op.name())),
         }
     }
@@ -256,6 +258,21 @@ impl Decode<'_> {
         match (axis_of(axis, self.rank(x)), x.axis) {
             (Some(first), Some(rows)) if rows < first => Ok(()),
             _ => fail("a norm over the tokens"),
+        }
+    }
+
+    /// Each token is routed on its own, unless experts have a capacity, for which tokens compete.
+    fn experts(&self, op: &Op, operands: &[Option<Operand>]) -> Checked {
+        let [x, logits, weights @ ..] = operands else { return fail("no operand") };
+        if op.attributes().get("capacity").is_some_and(|capacity| !capacity.is_null()) {
+            return fail("experts whose capacity the tokens share");
+        }
+        if weights.iter().flatten().any(|operand| operand.axis.is_some()) {
+            return fail("experts that depend on the tokens");
+        }
+        match x.filter(|x| self.from_right(x) != Some(1)) {
+            Some(_) => self.alike(&[*x, *logits]),
+            None => fail("a product that sums over the tokens"),
         }
     }
 
