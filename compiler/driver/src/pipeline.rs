@@ -7,12 +7,13 @@ use std::time::Instant;
 use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
-use lathe_ir::{Function, FunctionId, Module, Operation};
-use lathe_passes::Report;
+use lathe_ir::{FunctionId, Module};
+use lathe_passes::{HeadMerging, Report};
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
-use crate::{CompileError, CompileOptions, caching};
+use crate::heads::{self, Pooling};
+use crate::{CompileError, CompileOptions, caching, describe};
 
 /// The build of this compiler: artifacts of another build are compiled again from their IR.
 pub const BUILD_ID: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"), " ", env!("LATHE_SOURCE_HASH"));
@@ -25,14 +26,37 @@ const ENTRIES: [&str; 2] = ["decode", "encode"];
 /// # Errors
 /// Where the file is broken or hostile, asks for what this version does not support, or takes more than `options.max_memory`.
 pub fn compile(path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+    compile_observed(path, options, &mut |_, _| {}).map(|(artifact, _)| artifact)
+}
+
+/// The same, with what each pass did and refused. `observe` sees the module as imported, under the name `import`, and after each
+/// pass that changed it.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_observed(
+    path: &Path,
+    options: &CompileOptions,
+    observe: &mut dyn FnMut(&'static str, &Module),
+) -> Result<(Artifact, Report), CompileError> {
     let start = Instant::now();
     let mut module = import(path, options)?;
+    observe("import", &module);
     let ops_before = count_nodes(&module);
-    let passes = optimise(&mut module, options, &mut |_, _| {})?;
+    let mut pooling = Pooling::default();
+    let passes = optimise(&mut module, options, &mut |pass, module| {
+        if options.kv_heads.is_some() {
+            pooling.see(pass, module);
+        }
+        observe(pass, module);
+    })?;
     let mut artifact = assemble(&module, path, options)?;
     artifact.report = report(&artifact, &module, &passes, ops_before);
+    if let Some(kv_heads) = options.kv_heads {
+        artifact.report["pooled"] = pooling.report(path, kv_heads, &passes)?;
+    }
     artifact.report["seconds"] = json!(start.elapsed().as_secs_f64());
-    Ok(artifact)
+    Ok((artifact, passes))
 }
 
 /// Reads a model file into a module.
@@ -52,7 +76,9 @@ pub fn optimise(
         stop_after: options.stop_after,
         verify: options.check_passes,
     };
-    Ok(lathe_passes::optimise(module, &lathe_passes::standard(), &passes, observe)?)
+    let merging = HeadMerging { kv_heads: options.kv_heads };
+    let list = if options.kv_heads.is_some() { heads::passes(&merging) } else { lathe_passes::standard() };
+    Ok(lathe_passes::optimise(module, &list, &passes, observe)?)
 }
 
 /// Compiles the IR of an artifact whose code cannot be used: not trusted, of another build or for another CPU. Its weights are taken as
@@ -164,22 +190,6 @@ fn typical_dims(plan: &Plan) -> String {
     sizes.collect::<Vec<_>>().join(", ")
 }
 
-/// The operations of a function in order, as `inspect --json` shows them.
-fn nodes(function: &Function) -> Value {
-    let order = function.topological_order().unwrap_or_default();
-    order
-        .into_iter()
-        .filter_map(|id| function.node(id))
-        .map(|node| {
-            let attributes = match &node.operation {
-                Operation::Op(op) => op.attributes(),
-                _ => serde_json::Map::new(),
-            };
-            json!({"op": node.operation.name(), "name": node.name, "attrs": attributes})
-        })
-        .collect()
-}
-
 /// What the compile report says, as JSON (see `docs/JSON.md`).
 fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usize) -> Value {
     let applied: Vec<Value> = passes
@@ -193,8 +203,10 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
     let plan = artifact.functions.first().map(|function| &function.plan);
     let estimate = plan.map(|plan| plan.estimate(&|_, axis| Some(typical_size(axis)))).unwrap_or_default();
     let decode = artifact.functions.iter().map(|function| &function.plan).find(|plan| plan.name == "decode");
-    let mut nodes: serde_json::Map<String, Value> =
-        module.functions().map(|(_, function)| (function.name().to_string(), nodes(function))).collect();
+    let mut nodes: serde_json::Map<String, Value> = module
+        .functions()
+        .map(|(_, function)| (function.name().to_string(), describe(function).into()))
+        .collect();
     caching::annotate(module, &mut nodes);
     json!({
         "arena_peak_bytes": estimate.arena_peak_bytes,

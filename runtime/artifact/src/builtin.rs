@@ -211,6 +211,38 @@ builtins! {
     /// `y[i] = f(x[i])` over `count` elements in one piece, called by generated regions on tiles; `function` is a [`crate::builtin::TileFunction`] code.
     /// Does not share work: the calling worker computes all of it.
     Tile "tile" { x: input, y: output, count: int, function: int, }
+    /// Attention of `q[batch, heads, seq, qk_dim]` over `k[batch, kv_heads, total, qk_dim]` and `v[batch, kv_heads, total, v_dim]`: the
+    /// last axes are contiguous, the others have strides `*_batch`, `*_head`, `*_row`; head dims are at most 256. Query `i` stands at
+    /// position `origin + i` (with `lengths`, i64 `[batch]`: at `length - seq + i`, and keys from `length` on are hidden) and sees keys
+    /// from `left` before to `right` after it; -1 leaves a side open. Optional: `mask`, f32 or (`mask_bool`) bytes that hide where 0, with
+    /// strides `mask_*` for `mask_width` keys, the others being hidden; `key_padding` bytes `[batch, total]`, 0 hides;
+    /// `alibi_slopes[heads]` with `alibi_positions[batch, total]` (f32, or i64 where `positions_i64`); `sinks[heads]`.
+    Attention "attention" {
+        q: input, k: input, v: input, mask: input, lengths: input, key_padding: input, alibi_slopes: input, alibi_positions: input,
+        sinks: input, y: output,
+        batch: int, heads: int, kv_heads: int, seq: int, total: int, qk_dim: int, v_dim: int,
+        q_batch: int, q_head: int, q_row: int, k_batch: int, k_head: int, k_row: int, v_batch: int, v_head: int, v_row: int,
+        y_batch: int, y_head: int, y_row: int, mask_batch: int, mask_head: int, mask_row: int,
+        mask_width: int, mask_bool: int, positions_i64: int, origin: int, left: int, right: int, scale: float, softcap: float,
+    }
+    /// Writes `k[kv_heads, rows, qk_dim]` and `v[kv_heads, rows, v_dim]` (strides `*_head`, `*_row`, last axes contiguous) into the pages of
+    /// `state[pool]` in [`crate::layout::KvPage`], whose elements are of the [`crate::builtin::StateElement`] `element`. Rows `seq_start[s]..seq_start[s + 1]` are sequence `s`; place `p = position[row]` of it is
+    /// place `p % 64` of page `block_table[s, p / 64]`. Places of one call differ; those without a page give `IndexOutOfRange`.
+    KvAppend "kv_append" {
+        k: input, v: input, position: input, seq_start: input, block_table: input, state: inout,
+        kv_heads: int, rows: int, qk_dim: int, v_dim: int, k_head: int, k_row: int, v_head: int, v_row: int,
+        sequences: int, pages: int, pool: int, element: int,
+    }
+    /// Attention of `q[heads, rows, qk_dim]` over such a state, row `r` of a sequence seeing its keys up to `position[r]`, which lies below
+    /// `context_len[s]`, and, with `window` not -1, only those after `position[r] - window`. Optional: `bias` with strides `bias_*`
+    /// for `bias_width` keys, `alibi_slopes[heads]`, `sinks[heads]`.
+    PagedAttention "paged_attention" {
+        q: input, state: input, position: input, seq_start: input, context_len: input, block_table: input, bias: input,
+        alibi_slopes: input, sinks: input, y: output,
+        heads: int, kv_heads: int, rows: int, qk_dim: int, v_dim: int, q_head: int, q_row: int, y_head: int, y_row: int,
+        sequences: int, pages: int, pool: int, bias_head: int, bias_row: int, bias_width: int,
+        window: int, element: int, scale: float, softcap: float,
+    }
 }
 
 macro_rules! codes {
@@ -309,6 +341,18 @@ codes! {
         Silu = 9 "silu",
         /// `ln(1 + exp(x))`.
         Softplus = 10 "softplus",
+    }
+}
+
+codes! {
+    /// Elements of a state's pages.
+    StateElement {
+        /// f32.
+        F32 = 0 "f32",
+        /// IEEE half precision.
+        F16 = 1 "f16",
+        /// The upper half of an f32.
+        BF16 = 2 "bf16",
     }
 }
 

@@ -7,6 +7,7 @@ pub mod failpoint;
 pub mod isa;
 pub mod measure;
 
+mod attention;
 mod conv;
 mod elementwise;
 mod gather;
