@@ -40,7 +40,12 @@ struct Ended {
 /// Runs `lathe run` on a row of the manifest.
 fn run(model: &Path, row: &Value, folder: &Path) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
-    command.arg("run").arg(model).arg("--no-cache").current_dir(folder).env("LATHE_KEY_FILE", folder.join("key"));
+    command
+        .arg("run")
+        .arg(model)
+        .arg("--no-cache")
+        .current_dir(folder)
+        .env("LATHE_KEY_FILE", folder.join("key"));
     for (index, (name, value)) in row["feeds"].as_object().into_iter().flatten().enumerate() {
         let tensor = feed(value).expect("the manifest describes a tensor");
         let file = folder.join(format!("{index}.pb"));
@@ -61,7 +66,8 @@ fn run(model: &Path, row: &Value, folder: &Path) -> Ended {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let read = |name: &str| String::from_utf8_lossy(&std::fs::read(folder.join(name)).expect("a file")).into_owned();
+    let read =
+        |name: &str| String::from_utf8_lossy(&std::fs::read(folder.join(name)).expect("a file")).into_owned();
     Ended { code: status.code(), took: start.elapsed(), peak, out: read("out"), message: read("message") }
 }
 
