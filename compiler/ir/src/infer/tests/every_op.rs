@@ -43,7 +43,10 @@ const CASES: &[(&str, &str)] = &[
     ("x: f32[b, s, 8], y: f32[8]", "%0, %1, %2 = layer_norm x, y {axis=-1, epsilon=1e-5}"),
     ("x: f32[b, s, 8], y: f32[8]", "%0 = rms_norm x, y {axis=2, epsilon=1e-5}"),
     ("x: f32[b, c, h], y: f32[c], z: f32[c]", "%0 = instance_norm x, y, z {epsilon=1e-5}"),
-    ("x: f32[b, 6, h], y: f32[6], z: f32[6]", "%0 = group_norm x, y, z {groups=3, per_group=false, epsilon=1e-5}"),
+    (
+        "x: f32[b, 6, h], y: f32[6], z: f32[6]",
+        "%0 = group_norm x, y, z {groups=3, per_group=false, epsilon=1e-5}",
+    ),
     ("x: f32[a, b]", "%0 = softmax x {axis=-1, log=true}"),
     (
         "x: f32[a, b, 3]",
@@ -73,10 +76,7 @@ const CASES: &[(&str, &str)] = &[
     ("x: f32[v, 8], y: i64[b, s]", "%0 = gather x, y {axis=0}"),
     ("x: f32[a, b], y: i64[c, d]", "%0 = gather_elements x, y {axis=1}"),
     ("x: f32[a, b, 4], y: i64[n, 2]", "%0 = gather_nd x, y {batch_dims=0}"),
-    (
-        "x: f32[a, b], y: i64[c, d], z: f32[c, d]",
-        "%0 = scatter_elements x, y, z {axis=0, reduction=\"add\"}",
-    ),
+    ("x: f32[a, b], y: i64[c, d], z: f32[c, d]", "%0 = scatter_elements x, y, z {axis=0, reduction=\"add\"}"),
     ("x: f32[a, b], y: i64[n, 1], z: f32[n, b]", "%0 = scatter_nd x, y, z {reduction=\"replace\"}"),
     ("x: bool[a, b]", "%0 = non_zero x"),
     (
