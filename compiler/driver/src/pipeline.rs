@@ -97,8 +97,7 @@ pub fn compile_ir_text(
             .and_then(|count| dtype.storage_bytes(count));
         bytes.filter(|bytes| *bytes as u64 <= limit).and_then(|_| Tensor::zeros(dtype, shape).ok())
     };
-    let module = lathe_ir::parse_with(&artifact.ir_text, &placeholder)
-        .map_err(|error| CompileError::Ir { path: path.to_path_buf(), reason: error.to_string() })?;
+    let module = parsed(&artifact.ir_text, &placeholder, path)?;
     let (functions, _) = plan_and_generate(&module, path, options)?;
     Ok(Artifact {
         functions,
@@ -110,6 +109,18 @@ pub fn compile_ir_text(
 }
 
 fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+    // The plan is made from the text, as `compile_ir_text` will make it: weights are named by the order of constants there.
+    let ir_text = module.to_string();
+    let mut by_hash: BTreeMap<u64, Vec<&Tensor>> = BTreeMap::new();
+    for (_, constant) in module.constants() {
+        by_hash.entry(lathe_ir::constant_hash(&constant.tensor)).or_default().push(&constant.tensor);
+    }
+    let constant = |hash: u64, dtype: DType, shape: &[usize]| {
+        let same = by_hash.get(&hash)?;
+        let fits = same.iter().find(|tensor| tensor.dtype() == dtype && tensor.shape() == shape);
+        fits.or_else(|| same.first()).map(|tensor| (*tensor).clone())
+    };
+    let module = &parsed(&ir_text, &constant, path)?;
     let (functions, planned) = plan_and_generate(module, path, options)?;
     let mut weights = BTreeMap::new();
     for weight in &planned {
@@ -119,10 +130,15 @@ fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Ar
     Ok(Artifact {
         functions,
         weights,
-        ir_text: module.to_string(),
+        ir_text,
         build_id: lathe_artifact::build_id().to_string(),
         report: Value::Null,
     })
+}
+
+fn parsed(text: &str, constants: lathe_ir::Lookup<'_>, path: &Path) -> Result<Module, CompileError> {
+    lathe_ir::parse_with(text, constants)
+        .map_err(|error| CompileError::Ir { path: path.to_path_buf(), reason: error.to_string() })
 }
 
 fn plan_and_generate(

@@ -29,4 +29,6 @@ mod softmax;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;
