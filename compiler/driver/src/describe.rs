@@ -82,7 +82,6 @@ fn decimal(number: f32) -> f64 {
 
 /// `kind`, `dims` (elements of a head that are rotated), `base` and `scaling`, the last two null where the tables were not understood.
 fn rotary_embedding(function: &Function, node: &Node, op: &RotaryEmbedding) -> Map<String, Value> {
-    let mut attributes = Op::RotaryEmbedding(op.clone()).attributes();
     let x = node.inputs.first().copied().flatten();
     let width = x.and_then(|x| function.ty(x).dims.last()?.as_constant());
     let head_dim = width.map(|width| match op.heads {
@@ -90,9 +89,12 @@ fn rotary_embedding(function: &Function, node: &Node, op: &RotaryEmbedding) -> M
         _ => width,
     });
     let dims = op.rotary_dim.filter(|dims| *dims > 0).map(|dims| dims as i64).or(head_dim);
-    attributes.insert("kind".to_string(), json!(if op.interleaved { "interleaved" } else { "half" }));
-    attributes.insert("dims".to_string(), json!(dims));
-    attributes.insert("base".to_string(), json!(op.base));
-    attributes.insert("scaling".to_string(), json!(op.scaling));
-    attributes
+    let kind = if op.interleaved { "interleaved" } else { "half" };
+    let attributes = [
+        ("kind", json!(kind)),
+        ("dims", json!(dims)),
+        ("base", json!(op.base)),
+        ("scaling", json!(op.scaling)),
+    ];
+    attributes.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }

@@ -289,3 +289,23 @@ fn gelu_by_tanh_of_a_product_is_recognised() {
 }"#
     ));
 }
+
+#[test]
+fn layer_norm_is_recognised_by_every_root_and_without_scale() {
+    let text = |normalise: &str| {
+        layer_norm("-1").replace(
+            "  %5 = sqrt %4        // \"deviation\"\n  %6 = div %1, %5     // \"normalise\"\n",
+            normalise,
+        )
+    };
+    for normalise in [
+        "  %5 = sqrt %4\n  %9 = reciprocal %5\n  %6 = mul %9, %1\n",
+        "  %5 = reciprocal %4\n  %9 = sqrt %5\n  %6 = mul %1, %9\n",
+    ] {
+        let out = check("fuse_layer_norm", &text(normalise));
+        assert!(out.contains("layer_norm x, c0, c1") && !out.contains("reduce"), "{out}");
+    }
+    let plain = layer_norm("-1").replace("return %8 as y", "return %6 as y");
+    let plain = plain.lines().filter(|line| !line.contains("%7 =") && !line.contains("%8 ="));
+    assert_snapshot!(check("fuse_layer_norm", &plain.collect::<Vec<_>>().join("\n")));
+}
