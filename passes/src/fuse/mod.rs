@@ -9,6 +9,7 @@ pub(crate) mod hard_swish;
 mod layer;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+pub(crate) mod moe;
 pub(crate) mod regions;
 pub(crate) mod residual;
 pub(crate) mod silu;

@@ -8,6 +8,7 @@ mod elementwise;
 mod gather;
 pub(crate) mod known;
 mod matmul;
+mod moe;
 mod norm;
 mod pool;
 mod position;
@@ -160,6 +161,7 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::MatMulInteger(_) => quant::matmul_integer(cx),
         Op::Attention(attributes) => attention::attention(cx, attributes),
         Op::RotaryEmbedding(attributes) => position::rotary_embedding(cx, attributes),
+        Op::Moe(attributes) => moe::moe(cx, attributes),
         Op::Lstm(attributes) => recurrent::lstm(cx, attributes),
     }
 }

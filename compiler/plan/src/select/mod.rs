@@ -5,6 +5,7 @@ mod conv;
 mod elementwise;
 mod gather;
 mod matmul;
+mod moe;
 mod norm;
 mod pad;
 mod pool;
@@ -73,6 +74,7 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::Trilu(trilu) => shape::trilu(context, node, trilu),
         Op::Gather(gather) => gather::gather(context, node, gather),
         Op::Resize(resize) => resize::resize(context, node, resize),
+        Op::Moe(moe) => moe::moe(context, node, moe),
         Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
         _ => refuse("no builtin for this op"),
     }
