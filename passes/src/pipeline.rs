@@ -32,6 +32,8 @@ pub const FUSE: &[Pass<'static>] = &[
     Pass::Rule(&fuse::gelu::GeluFusion),
     Pass::Rule(&fuse::silu::SiluFusion),
     Pass::Rule(&fuse::hard_swish::HardSwishFusion),
+    // Needs the activations as ops, and the products not yet merged with what follows them.
+    Pass::Rule(&fuse::moe::MoeFusion),
     Pass::Rule(&fuse::linear::LinearFusion),
     Pass::Rule(&fuse::batch_norm::BatchNormFolding),
     Pass::Rule(&fuse::affine::AffineFolding),

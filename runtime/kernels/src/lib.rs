@@ -14,6 +14,7 @@ mod gather;
 mod kernel;
 mod math;
 mod matmul;
+mod moe;
 mod norm;
 mod pool;
 mod position;
