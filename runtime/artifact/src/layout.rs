@@ -9,7 +9,7 @@ mod matrix;
 pub mod resize;
 
 pub use conv::{ConvClass, PackedConv, TransposedSteps};
-pub use kv::KvPage;
+pub use kv::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len};
 pub use matrix::PackedMatrix;
 
 /// Why weights cannot be packed.

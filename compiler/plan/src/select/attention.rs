@@ -1,6 +1,7 @@
 //! Attention: heads are read and written by their strides, and no matrix of scores is made.
 
 use lathe_artifact::builtin::{Builtin, StateElement};
+use lathe_artifact::layout::{CHUNK_PAGES, SHARED_ROWS, chunk_state_len};
 use lathe_ir::{Node, ValueId};
 use lathe_ops::attention::Attention;
 use lathe_ops::attention::paged::PagedAttention;
@@ -12,9 +13,6 @@ use crate::planner::{BufferKind, Operand};
 use crate::scope::{Context, Fits};
 use crate::size::Size;
 
-/// Most rows whose keys workers share, and pages of a chunk, as the builtin has them.
-const FEW_ROWS: i64 = 8;
-const CHUNK_PAGES: i64 = 8;
 /// Largest head of the builtins.
 const MOST_HEAD: i64 = 256;
 
@@ -254,10 +252,11 @@ pub(super) fn kv_append(context: &mut Context<'_, '_>, node: &Node) -> Result<()
 /// Room for the states of few rows, whose keys workers share in chunks.
 fn partial(context: &mut Context<'_, '_>, [rows, heads, pages]: [Size; 3], v_dim: i64) -> Location {
     let sizes = &mut context.planner.sizes;
-    let (most, pages) = (sizes.constant(FEW_ROWS), sizes.add_constant(pages, CHUNK_PAGES - 1));
-    let pages_of_chunk = sizes.constant(CHUNK_PAGES);
+    let (most, pages) =
+        (sizes.constant(SHARED_ROWS as i64), sizes.add_constant(pages, CHUNK_PAGES as i64 - 1));
+    let pages_of_chunk = sizes.constant(CHUNK_PAGES as i64);
     let (rows, chunks) = (sizes.min(rows, most), sizes.floor_div(pages, pages_of_chunk));
-    let state = context.size_of(32 + (v_dim + 31) / 32 * 32);
+    let state = context.size_of(chunk_state_len(v_dim as usize) as i64);
     context.planner.temporary(DType::F32, &[rows, heads, chunks, state], context.scope.depth)
 }
 

@@ -6,6 +6,7 @@
 //! lanes. A tile in which a row sees nothing leaves the row as it is.
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
+use lathe_artifact::layout::CHUNK_PAGES;
 
 use super::running::{Running, decay};
 use super::score::{Scores, TileFacts};
@@ -18,7 +19,7 @@ pub(crate) const KEYS: usize = 64;
 /// Vectors of a row of scores.
 pub(crate) const VECTORS: usize = KEYS / LANES;
 /// Tiles of a chunk.
-pub(crate) const CHUNK: usize = 8;
+pub(crate) const CHUNK: usize = CHUNK_PAGES;
 /// Most rows of a block.
 pub(crate) const BLOCK: usize = 32 * ROWS;
 /// Most elements of a head.

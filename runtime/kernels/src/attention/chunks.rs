@@ -1,6 +1,7 @@
 //! Few rows over long sequences: workers share the chunks of keys, then join them in the order in which one worker would.
 
 use lathe_artifact::abi::{Status, Worker};
+use lathe_artifact::layout::{SHARED_ROWS, chunk_state_len};
 
 use super::block::{BLOCK, CHUNK, KEYS, Row, accumulate};
 use super::paged::{Attend, Prepared};
@@ -8,8 +9,6 @@ use super::running::RowState;
 use super::units::{Split, cost};
 use crate::simd::Simd;
 
-/// Most rows of a call whose keys are shared; the plan makes room for the states of so many.
-const ROWS: usize = 8;
 /// Keys of a chunk.
 const CHUNK_KEYS: usize = CHUNK * KEYS;
 
@@ -18,7 +17,7 @@ impl Attend<'_> {
     #[inline(always)]
     pub(super) fn in_chunks(&self, prepared: &Prepared) -> bool {
         let rows = prepared.call.rows;
-        !self.partial.is_null() && rows <= ROWS && rows * prepared.call.group <= BLOCK
+        !self.partial.is_null() && rows <= SHARED_ROWS && rows * prepared.call.group <= BLOCK
     }
 
     /// The state of a row's chunk, kept between the phases.
@@ -26,9 +25,10 @@ impl Attend<'_> {
     fn kept(&self, prepared: &Prepared, [row, head, chunk]: [usize; 3]) -> RowState {
         let call = &prepared.call;
         let (chunks, heads) = (call.capacity.div_ceil(CHUNK_KEYS), call.group * call.pages.page.kv_heads);
-        let v_width = prepared.memory.sizes.v_width();
+        let sizes = prepared.memory.sizes;
         let at = (row * heads + head) * chunks + chunk;
-        RowState::kept(self.partial.cast::<f32>().wrapping_add(at * RowState::kept_len(v_width)), v_width)
+        let state = self.partial.cast::<f32>().wrapping_add(at * chunk_state_len(sizes.v_dim));
+        RowState::kept(state, sizes.v_width())
     }
 
     /// The keys that any of the rows `start..end` of a sequence sees.

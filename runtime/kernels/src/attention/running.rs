@@ -58,12 +58,7 @@ pub(super) struct RowState {
 }
 
 impl RowState {
-    /// Elements of a state that is kept for later.
-    pub(super) const fn kept_len(v_width: usize) -> usize {
-        2 * LANES + v_width
-    }
-
-    /// The state kept at `from`.
+    /// The state kept at `from`, of [`lathe_artifact::layout::chunk_state_len`] elements.
     pub(super) fn kept(from: *mut f32, v_width: usize) -> Self {
         let lanes = from.wrapping_add(LANES);
         Self { largest: from, lanes, sums: lanes.wrapping_add(LANES), v_width }

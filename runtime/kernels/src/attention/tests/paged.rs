@@ -4,7 +4,7 @@ use std::ptr::null;
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::{StateElement, args};
-use lathe_artifact::layout::KvPage;
+use lathe_artifact::layout::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len};
 use lathe_ops::Op;
 use lathe_ops::attention::paged;
 use lathe_tensor::Tensor;
@@ -211,7 +211,8 @@ fn chunked(isa: Isa, cache: &mut Cache, [q, k, v]: [&Operand; 3], chunks: &[usiz
         let new_q = cache.rows_of(q, [heads, qk_dim], &rows);
         let mut y = vec![0_f32; heads * count * v_dim];
         let attend = cache.attend_args(&rows, &new_q, y.as_mut_ptr().cast());
-        let kept = count.min(8) * heads * cache.pages.div_ceil(8) * (32 + v_dim.next_multiple_of(32));
+        let chunks = cache.pages.div_ceil(CHUNK_PAGES);
+        let kept = count.min(SHARED_ROWS) * heads * chunks * chunk_state_len(v_dim);
         let mut partial = vec![f32::NAN; kept];
         for phase in [0, 1] {
             // Two calls of three have room to share keys.
