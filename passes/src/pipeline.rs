@@ -37,6 +37,8 @@ pub const FUSE: &[Pass<'static>] = &[
     Pass::Rule(&fuse::gelu::GeluFusion),
     Pass::Rule(&fuse::silu::SiluFusion),
     Pass::Rule(&fuse::hard_swish::HardSwishFusion),
+    // Needs the activations as ops, and the products not yet merged with what follows them.
+    Pass::Rule(&fuse::moe::MoeFusion),
     Pass::Rule(&fuse::linear::LinearFusion),
     Pass::Rule(&fuse::batch_norm::BatchNormFolding),
     Pass::Rule(&fuse::affine::AffineFolding),
@@ -53,6 +55,10 @@ pub const FUSE: &[Pass<'static>] = &[
 pub const SPECIALIZE: &[Pass<'static>] = &[
     Pass::Rule(&specialize::gqa::HeadMerging { kv_heads: None }),
     Pass::Function(&specialize::cache::Cache),
+    // Each row-wise value was given its sizes anew.
+    Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Function(&canonical::dead_code::DeadCode),
 ];
 
 /// The last step before planning: what is left of elementwise chains becomes regions.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod caching;
 mod describe;
 mod emit;
 mod error;
@@ -14,6 +15,7 @@ mod pipeline;
 mod snapshot;
 pub mod verify;
 
+pub use describe::describe;
 pub use emit::{Stage, emit};
 pub use error::CompileError;
 pub use inputs::{TypedInputs, small_dims};

@@ -1,10 +1,12 @@
 //! Snapshot tests: IR text in, refusals and whole IR text out.
 
+mod attention;
 mod cache;
 mod canonical;
 mod driver;
 mod fuse;
 mod gqa;
+mod masks;
 mod regions;
 mod rms_norm;
 mod rotary;

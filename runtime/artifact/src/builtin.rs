@@ -208,6 +208,36 @@ builtins! {
         y: inout, y_h: output, y_c: output, gates: inout,
         seq: int, batch: int, input: int, hidden: int, y_stride: int, reverse: int,
     }
+    /// Chooses `top_k` of `experts` for each token by `logits[tokens, experts]`: `indices[tokens, top_k]` (i64) in descending order of score plus
+    /// `bias[experts]` (optional), and their `weights`. `sigmoid` 0 is a softmax; `renormalise` divides by the sum plus `epsilon`; then times
+    /// `scale`. With `groups`, only experts of the `group_top` groups with the largest sum of two may be chosen.
+    MoeRoute "moe_route" {
+        logits: input, bias: input, indices: output, weights: output, tokens: int, experts: int, top_k: int,
+        sigmoid: int, renormalise: int, epsilon: float, scale: float, groups: int, group_top: int,
+    }
+    /// Sorts the assignments of `indices[tokens, top_k]` by expert, stably: `rows` (i64, one a place) is the token of a place, `places[tokens, top_k]`
+    /// (i64) the place of an assignment or -1, `offsets[experts + 1]` (i64) the first place of each expert; places from the last offset on have
+    /// token 0. An expert takes the first `capacity` (0: all) of each `row_tokens` tokens. Does not share work: one worker does it.
+    MoeGroup "moe_group" {
+        indices: input, rows: output, places: output, offsets: output, tokens: int, experts: int, top_k: int,
+        capacity: int, row_tokens: int,
+    }
+    /// `c[p, n] = act(a[p, k] x b[e] + bias[e, n])` for every place `p` of expert `e` by `offsets[experts + 1]` (i64), with `b` one
+    /// [`crate::layout::PackedMatrix`] an expert and `bias` optional. Places from the last offset on are left alone; `m` bounds them.
+    MoeMatMul "moe_matmul" {
+        a: input, offsets: input, b: input, bias: input, c: inout, m: int, n: int, k: int, experts: int,
+        activation: int, alpha: float, beta: float,
+    }
+    /// `y[p, inner] = act(gate) * up` of `x[p, 2 * inner]` for the places below `offsets[experts]`: gates are the first half of the columns, or the
+    /// even ones where `interleaved`. With `clamped`: `g * sigmoid(alpha * g) * (u + 1)`, `g = min(gate, beta)`, `u = clamp(up, -beta, beta)`.
+    MoeGate "moe_gate" {
+        x: input, offsets: input, y: inout, m: int, inner: int, experts: int, interleaved: int, clamped: int,
+        activation: int, alpha: float, beta: float,
+    }
+    /// `y[t] = sum over j ascending of weights[t, j] * x[places[t, j]]`, without the places below 0.
+    MoeCombine "moe_combine" {
+        x: input, places: input, weights: input, y: output, m: int, tokens: int, top_k: int, n: int,
+    }
     /// `y[i] = f(x[i])` over `count` elements in one piece, called by generated regions on tiles; `function` is a [`crate::builtin::TileFunction`] code.
     /// Does not share work: the calling worker computes all of it.
     Tile "tile" { x: input, y: output, count: int, function: int, }
@@ -235,13 +265,15 @@ builtins! {
     }
     /// Attention of `q[heads, rows, qk_dim]` over such a state, row `r` of a sequence seeing its keys up to `position[r]`, which lies below
     /// `context_len[s]`, and, with `window` not -1, only those after `position[r] - window`. Optional: `bias` with strides `bias_*`
-    /// for `bias_width` keys, `alibi_slopes[heads]`, `sinks[heads]`.
+    /// for `bias_width` keys, `alibi_slopes[heads]`, `sinks[heads]`. With `partial`, which holds `32 + v_dim` (up to a multiple of 32)
+    /// elements for each of `min(rows, 8) * heads * ceil(pages / 8)` chunks, it is called twice: `phase` 0, then, when all workers have
+    /// done that, 1.
     PagedAttention "paged_attention" {
         q: input, state: input, position: input, seq_start: input, context_len: input, block_table: input, bias: input,
-        alibi_slopes: input, sinks: input, y: output,
+        alibi_slopes: input, sinks: input, partial: inout, y: output,
         heads: int, kv_heads: int, rows: int, qk_dim: int, v_dim: int, q_head: int, q_row: int, y_head: int, y_row: int,
         sequences: int, pages: int, pool: int, bias_head: int, bias_row: int, bias_width: int,
-        window: int, element: int, scale: float, softcap: float,
+        window: int, element: int, phase: int, scale: float, softcap: float,
     }
 }
 

@@ -185,7 +185,7 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
     let product =
         |names: &[&str]| names.iter().try_fold(2u64, |product, name| product.checked_mul(int(name)?));
     match call.builtin {
-        Builtin::MatMulPacked => product(&["m", "n", "k"]),
+        Builtin::MatMulPacked | Builtin::MoeMatMul => product(&["m", "n", "k"]),
         Builtin::MatMulStrided => {
             let rank = int("batch_rank")?;
             let index = call.builtin.fields().iter().position(|(field, _)| *field == "batch")?;

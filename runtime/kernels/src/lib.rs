@@ -14,6 +14,7 @@ mod gather;
 mod kernel;
 mod math;
 mod matmul;
+mod moe;
 mod norm;
 mod pool;
 mod position;
@@ -28,5 +29,7 @@ mod softmax;
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

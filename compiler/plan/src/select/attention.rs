@@ -12,6 +12,9 @@ use crate::planner::{BufferKind, Operand};
 use crate::scope::{Context, Fits};
 use crate::size::Size;
 
+/// Most rows whose keys workers share, and pages of a chunk, as the builtin has them.
+const FEW_ROWS: i64 = 8;
+const CHUNK_PAGES: i64 = 8;
 /// Largest head of the builtins.
 const MOST_HEAD: i64 = 256;
 
@@ -248,6 +251,16 @@ pub(super) fn kv_append(context: &mut Context<'_, '_>, node: &Node) -> Result<()
     Ok(())
 }
 
+/// Room for the states of few rows, whose keys workers share in chunks.
+fn partial(context: &mut Context<'_, '_>, [rows, heads, pages]: [Size; 3], v_dim: i64) -> Location {
+    let sizes = &mut context.planner.sizes;
+    let (most, pages) = (sizes.constant(FEW_ROWS), sizes.add_constant(pages, CHUNK_PAGES - 1));
+    let pages_of_chunk = sizes.constant(CHUNK_PAGES);
+    let (rows, chunks) = (sizes.min(rows, most), sizes.floor_div(pages, pages_of_chunk));
+    let state = context.size_of(32 + (v_dim + 31) / 32 * 32);
+    context.planner.temporary(DType::F32, &[rows, heads, chunks, state], context.scope.depth)
+}
+
 pub(super) fn paged_attention(
     context: &mut Context<'_, '_>,
     node: &Node,
@@ -275,15 +288,20 @@ pub(super) fn paged_attention(
     let mut operands = vec![Operand::Read(&q.location), Operand::Read(&state)];
     operands.extend([&position, &seq_start, &lengths, &table].map(Operand::Read));
     operands.extend([&bias.location, &slopes, &sinks].map(given));
+    let partial = partial(context, [rows, heads, table.dims[1]], v_dim);
+    operands.push(Operand::Update(&partial));
     operands.push(Operand::Write(&y.location));
     operands.extend([Operand::Size(heads), Operand::Int(op.kv_heads as i64), Operand::Size(rows)]);
     operands.extend([qk_dim, v_dim].map(Operand::Int));
     operands.extend([q.stride(1), q.stride(2), y.stride(1), y.stride(2)]);
     operands.extend([table.dims[0], table.dims[1], state.dims[0]].map(Operand::Size));
     operands.extend([bias.strides[1], bias.strides[2], bias.width].map(Operand::Size));
-    operands.extend([Operand::Int(window), element]);
+    operands.extend([Operand::Int(window), element, Operand::Int(0)]);
+    let phase = operands.len() - 1;
     operands.extend([scale, f64::from(op.softcap)].map(Operand::Float));
     context.planner.call(Builtin::PagedAttention, &operands, "over the pages of each sequence");
+    operands[phase] = Operand::Int(1);
+    context.planner.call(Builtin::PagedAttention, &operands, "joins the chunks of keys of few rows");
     context.place(output, target);
     Ok(())
 }

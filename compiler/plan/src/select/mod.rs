@@ -6,6 +6,7 @@ mod conv;
 mod elementwise;
 mod gather;
 mod matmul;
+mod moe;
 mod norm;
 mod pad;
 mod pool;
@@ -79,6 +80,7 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::Attention(op) => attention::attention(context, node, op),
         Op::KvAppend(_) => attention::kv_append(context, node),
         Op::PagedAttention(op) => attention::paged_attention(context, node, op),
+        Op::Moe(moe) => moe::moe(context, node, moe),
         Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
         _ => refuse("no builtin for this op"),
     }

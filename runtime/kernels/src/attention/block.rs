@@ -7,6 +7,7 @@
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
 
+use super::running::{Running, decay};
 use super::score::{Scores, TileFacts};
 use crate::math::exp;
 use crate::matmul::tile::{Left, PANEL, ROWS, Tile};
@@ -114,33 +115,7 @@ pub(crate) struct Memory {
     scores: *mut f32,
     /// The running state of the chunk and that of the chunks before.
     chunk: Running,
-    whole: Running,
-}
-
-/// Running state of the rows.
-#[derive(Clone, Copy)]
-struct Running {
-    /// The largest score of each row.
-    largest: *mut f32,
-    /// The weights' sum of each row in 16 lanes.
-    lanes: *mut f32,
-    /// The weighted values of each row, [`Sizes::v_width`] apart.
-    sums: *mut f32,
-    v_width: usize,
-}
-
-impl Running {
-    /// # Safety
-    /// The memory holds `rows` rows.
-    #[inline(always)]
-    unsafe fn clear(self, rows: usize) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            (0..rows).for_each(|row| *self.largest.add(row) = f32::NEG_INFINITY);
-            self.lanes.write_bytes(0, rows * LANES);
-            self.sums.write_bytes(0, rows * self.v_width);
-        }
-    }
+    pub(super) whole: Running,
 }
 
 impl Memory {
@@ -174,13 +149,38 @@ fn bounds(rows: &[Row]) -> (usize, usize) {
     seeing.fold((usize::MAX, 0), |(first, end), row| (first.min(row.first), end.max(row.end)))
 }
 
-/// Attends with `rows`, at most [`BLOCK`].
+/// Attends with `rows`, at most [`BLOCK`], and writes what they give.
+///
+/// # Safety
+/// As [`accumulate`].
+#[inline(always)]
+pub(crate) unsafe fn attend<S: Simd, K: Keys>(
+    simd: S,
+    memory: &Memory,
+    rows: &[Row],
+    keys: &K,
+    scores: &Scores,
+    scale: f32,
+) -> Status {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let status = accumulate(simd, memory, rows, keys, scores, scale);
+        if status == Status::Ok {
+            for (index, row) in rows.iter().enumerate() {
+                memory.whole.row(index).finish(simd, row, memory.sizes.v_dim, scores);
+            }
+        }
+        status
+    }
+}
+
+/// Takes the keys that `rows`, at most [`BLOCK`], see into their running state.
 ///
 /// # Safety
 /// The rows' pointers are valid for their heads, and their `end` lies within `keys`; the mask and the facts of `scores` cover
 /// all keys of all rows.
 #[inline(always)]
-pub(crate) unsafe fn attend<S: Simd, K: Keys>(
+pub(super) unsafe fn accumulate<S: Simd, K: Keys>(
     simd: S,
     memory: &Memory,
     rows: &[Row],
@@ -210,7 +210,6 @@ pub(crate) unsafe fn attend<S: Simd, K: Keys>(
             }
             join(simd, memory, rows.len());
         }
-        finish(simd, memory, rows, scores);
     }
     Status::Ok
 }
@@ -328,10 +327,10 @@ impl WithSimd for Weigh<'_> {
             unsafe {
                 let index = self.first + index;
                 let line = self.memory.scores.add(index * KEYS);
-                let mut values: [S::F; VECTORS] = std::array::from_fn(
-                    #[inline(always)]
-                    |v| simd.load(line.add(v * LANES)),
-                );
+                let mut values = [simd.splat(0.0); VECTORS];
+                for (v, value) in values.iter_mut().enumerate() {
+                    *value = simd.load(line.add(v * LANES));
+                }
                 if !self.scores.plain {
                     self.scores.change(simd, row, self.facts, &mut values);
                 }
@@ -344,14 +343,20 @@ impl WithSimd for Weigh<'_> {
     }
 }
 
+/// The lanes of a vector from place `begin` on that lie below `bound`.
+#[inline(always)]
+fn below<S: Simd>(simd: S, bound: usize, begin: usize) -> S::M {
+    simd.first(bound.saturating_sub(begin).min(LANES))
+}
+
 /// Takes away what a row does not see of a tile.
 #[inline(always)]
 fn hide<S: Simd>(simd: S, row: &Row, start: usize, values: &mut [S::F; VECTORS]) {
     let hidden = simd.splat(f32::NEG_INFINITY);
     for (v, value) in values.iter_mut().enumerate() {
-        let lanes = |bound: usize| simd.first(bound.saturating_sub(start + v * LANES).min(LANES));
-        let kept = simd.select(lanes(row.end), *value, hidden);
-        *value = simd.select(lanes(row.first), hidden, kept);
+        let begin = start + v * LANES;
+        let kept = simd.select(below(simd, row.end, begin), *value, hidden);
+        *value = simd.select(below(simd, row.first, begin), hidden, kept);
     }
 }
 
@@ -371,7 +376,7 @@ impl Weigh<'_> {
             let mut sum = simd.load(lanes);
             if simd.any(simd.less(simd.splat(*largest), top)) {
                 let higher = simd.largest(top);
-                let factor = exp(simd, simd.splat(*largest - higher));
+                let factor = decay(simd, *largest, higher);
                 *largest = higher;
                 sum = simd.mul(sum, factor);
                 let sums = chunk.sums.add(index * chunk.v_width);
@@ -381,11 +386,9 @@ impl Weigh<'_> {
             }
             // A row without any score yet must not subtract infinities.
             let base = simd.splat(if *largest == f32::NEG_INFINITY { 0.0 } else { *largest });
-            let weights: [S::F; VECTORS] = std::array::from_fn(
-                #[inline(always)]
-                |v| exp(simd, simd.sub(values[v], base)),
-            );
-            for (v, weight) in weights.iter().enumerate() {
+            let mut weights = values;
+            for (v, weight) in weights.iter_mut().enumerate() {
+                *weight = exp(simd, simd.sub(*weight, base));
                 simd.store(line.add(v * LANES), *weight);
             }
             let halves = (simd.add(weights[0], weights[1]), simd.add(weights[2], weights[3]));
@@ -400,61 +403,8 @@ impl Weigh<'_> {
 /// The memory holds `rows` rows.
 #[inline(always)]
 unsafe fn join<S: Simd>(simd: S, memory: &Memory, rows: usize) {
-    let Memory { chunk, whole, .. } = *memory;
     for row in 0..rows {
         // SAFETY: the caller's promise.
-        unsafe {
-            let (old, new) = (*whole.largest.add(row), *chunk.largest.add(row));
-            if new == f32::NEG_INFINITY {
-                continue;
-            }
-            let largest = if old > new { old } else { new };
-            let factor = |from: f32| exp(simd, simd.splat(from - largest));
-            let (before, now) = (factor(old), factor(new));
-            *whole.largest.add(row) = largest;
-            let add = |to: *mut f32, from: *const f32| {
-                simd.store(to, simd.fma(simd.load(to), before, simd.mul(simd.load(from), now)));
-            };
-            add(whole.lanes.add(row * LANES), chunk.lanes.add(row * LANES));
-            for at in (row * whole.v_width..(row + 1) * whole.v_width).step_by(LANES) {
-                add(whole.sums.add(at), chunk.sums.add(at));
-            }
-        }
-    }
-}
-
-/// Divides by the weights' sums and writes the result.
-///
-/// # Safety
-/// As [`attend`].
-#[inline(always)]
-unsafe fn finish<S: Simd>(simd: S, memory: &Memory, rows: &[Row], scores: &Scores) {
-    let whole = memory.whole;
-    for (index, row) in rows.iter().enumerate() {
-        // SAFETY: the rows lie in the block; `y` has `v_dim` elements.
-        unsafe {
-            let largest = *whole.largest.add(index);
-            let sum = simd.sum(simd.load(whole.lanes.add(index * LANES)));
-            let factor = if largest == f32::NEG_INFINITY {
-                0.0
-            } else {
-                match scores.sink(row.head) {
-                    None => 1.0 / sum,
-                    Some(sink) => {
-                        let top = if sink > largest { sink } else { largest };
-                        let weight = |from: f32| simd.to_array(exp(simd, simd.splat(from - top)))[0];
-                        let own = weight(largest);
-                        own / (sum * own + weight(sink))
-                    }
-                }
-            };
-            let (factor, zero) = (simd.splat(factor), simd.splat(0.0));
-            let sums = whole.sums.add(index * whole.v_width);
-            for at in (0..memory.sizes.v_dim).step_by(LANES) {
-                // Adding 0 makes -0 and 0 one.
-                let y = simd.fma(simd.load(sums.add(at)), factor, zero);
-                simd.store_some(row.y.add(at), (memory.sizes.v_dim - at).min(LANES), y);
-            }
-        }
+        unsafe { memory.whole.row(row).join(simd, memory.chunk.row(row)) };
     }
 }

@@ -1,7 +1,11 @@
 //! Attention in f32: softmax of scores that are never all in memory.
 
+mod append;
 mod block;
+mod chunks;
 mod paged;
+mod pages;
+mod running;
 mod score;
 mod units;
 

@@ -155,10 +155,10 @@ impl Scores {
                 if !self.slopes.is_null() {
                     let slope = *self.slopes.add(row.head);
                     *value = if facts.positions.is_null() {
-                        let keys: [f32; LANES] = std::array::from_fn(
-                            #[inline(always)]
-                            |lane| (row.position - (start + lane) as i64) as f32,
-                        );
+                        let mut keys = [0.0; LANES];
+                        for (lane, key) in keys.iter_mut().enumerate() {
+                            *key = (row.position - (start + lane) as i64) as f32;
+                        }
                         let distance = simd.abs(simd.from_array(keys));
                         simd.fma(simd.splat(-slope), distance, *value)
                     } else {

@@ -97,6 +97,7 @@ impl Cache {
             bias: null(),
             alibi_slopes: address(&self.slopes),
             sinks: address(&self.sinks),
+            partial: std::ptr::null_mut(),
             y,
             heads: self.shape.heads() as i64,
             kv_heads: kv_heads as i64,
@@ -115,6 +116,7 @@ impl Cache {
             bias_width: 0,
             window: self.window,
             element: self.element as i64,
+            phase: 0,
             scale: 0.25,
             softcap: 0.0,
         }
@@ -209,8 +211,18 @@ fn chunked(isa: Isa, cache: &mut Cache, [q, k, v]: [&Operand; 3], chunks: &[usiz
         let new_q = cache.rows_of(q, [heads, qk_dim], &rows);
         let mut y = vec![0_f32; heads * count * v_dim];
         let attend = cache.attend_args(&rows, &new_q, y.as_mut_ptr().cast());
-        // SAFETY: as above.
-        assert_eq!(unsafe { call_shared(isa, 2, &attend) }, Status::Ok);
+        let kept = count.min(8) * heads * cache.pages.div_ceil(8) * (32 + v_dim.next_multiple_of(32));
+        let mut partial = vec![f32::NAN; kept];
+        for phase in [0, 1] {
+            // Two calls of three have room to share keys.
+            let partial: *mut u8 =
+                if turn % 3 > 0 { partial.as_mut_ptr().cast() } else { std::ptr::null_mut() };
+            if phase == 0 || !partial.is_null() {
+                let attend = args::PagedAttention { partial, phase, ..attend };
+                // SAFETY: as above.
+                assert_eq!(unsafe { call_shared(isa, 2, &attend) }, Status::Ok);
+            }
+        }
         for (sequence, pair) in rows.starts.windows(2).enumerate() {
             for row in pair[0] as usize..pair[1] as usize {
                 for head in 0..heads {
