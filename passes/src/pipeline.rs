@@ -12,6 +12,11 @@ pub const CANONICAL: &[Pass<'static>] = &[
     Pass::Rule(&canonical::no_ops::NoOps),
     Pass::Rule(&canonical::merge_casts::MergeCasts),
     Pass::Rule(&canonical::merge_transposes::MergeTransposes),
+    // Transposes that cancel stand between scatters.
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Rule(&canonical::scatter_boxes::ScatterBoxes),
+    // What stood around a scatter meets what stands around the concatenation.
+    Pass::Rule(&canonical::merge_transposes::MergeTransposes),
     Pass::Rule(&canonical::merge_reshapes::MergeReshapes),
     Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
     Pass::Function(&canonical::dead_code::DeadCode),
