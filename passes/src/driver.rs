@@ -150,7 +150,10 @@ fn apply_rule(
         let name = node.name.clone();
         match rule.propose(Context { module, function }, id) {
             Proposal::NoMatch => {}
-            Proposal::Because(reason) => report.refused.push((name, reason)),
+            Proposal::Because(reason) => {
+                tracing::debug!(pass = rule.name(), node = name, reason, "refused");
+                report.refused.push((name, reason));
+            }
             Proposal::Edit(edit) => {
                 let result = module.apply(function, edit).map_err(|source| PassError::Rejected {
                     pass: rule.name(),

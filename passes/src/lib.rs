@@ -10,9 +10,11 @@ mod context;
 pub mod driver;
 mod error;
 mod fuse;
+mod mask;
 pub mod pattern;
 pub mod pipeline;
 mod rewrite;
+mod specialize;
 #[cfg(test)]
 mod tests;
 

@@ -18,6 +18,7 @@ mod schedule;
 mod scope;
 mod select;
 mod size;
+mod state;
 mod text;
 mod walk;
 mod weights;

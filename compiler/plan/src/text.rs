@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use lathe_artifact::layout::KvPage;
 use lathe_artifact::plan::{
-    Arg, Condition, DimExpr, DimId, Evaluate, PAGE_TOKENS, Plan, Slot, SlotKind, State, StateKind, Step,
-    StepKind, SymbolSource, TensorRef, View,
+    Arg, Condition, DimExpr, DimId, Evaluate, Plan, Slot, SlotKind, State, StateKind, Step, StepKind,
+    SymbolSource, TensorRef, View,
 };
 use lathe_artifact::region::{Region, RegionOp, RegionOpKind, RegionOperand};
 
@@ -68,8 +69,13 @@ impl PlanText<'_> {
             let table = plan.inputs.get(state.block_table as usize).map_or("?", |port| port.name.as_str());
             writeln!(
                 f,
-                "  state {index} \"{name}\": {kind} of layer {}, {} heads of {} + {} {}{window}, pages of {PAGE_TOKENS} by \"{table}\"",
-                state.layer, state.kv_heads, state.qk_head_dim, state.v_head_dim, state.dtype
+                "  state {index} \"{name}\": {kind} of layer {}, {} heads of {} + {} {}{window}, pages of {} by \"{table}\"",
+                state.layer,
+                state.kv_heads,
+                state.qk_head_dim,
+                state.v_head_dim,
+                state.dtype,
+                KvPage::TOKENS
             )?;
         }
         for regime in &plan.regimes {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lathe_artifact::plan::{Condition, Guard, Plan, Port, State, Symbol, SymbolSource, TensorRef};
+use lathe_artifact::plan::{Condition, Guard, Plan, Port, Symbol, SymbolSource, TensorRef};
 use lathe_ir::{FunctionId, GuardCondition, Module, Node, NodeId, Operation, ValueId};
 use lathe_ops::Op;
 
@@ -13,6 +13,7 @@ use crate::schedule;
 use crate::scope::{Context, Fits, Scope};
 use crate::select;
 use crate::size::Size;
+use crate::state;
 use crate::weights::Weights;
 use crate::{PlanError, PlanOptions, Planned, PlannedModule};
 
@@ -95,7 +96,7 @@ impl<'m> Context<'_, 'm> {
                 }
             }
         }
-        let states: Vec<State> = Vec::new();
+        let states = state::of(function).map_err(|reason| self.planner.bug(reason))?;
         let mut ports = Vec::new();
         for (index, &value) in function.inputs().iter().enumerate() {
             let dims = self.dims(value)?;
@@ -266,6 +267,11 @@ impl<'m> Context<'_, 'm> {
         for &output in &node.outputs {
             let dims = self.dims(output)?;
             let location = match begins {
+                // A state is changed where it is.
+                _ if matches!(op, Op::KvAppend(_)) => match node.inputs.first().copied().flatten() {
+                    Some(state) => self.location(state)?,
+                    None => return Err(self.planner.bug("no state").into()),
+                },
                 Some(_) => {
                     self.planner.temporary(self.scope.function.ty(output).dtype, &dims, self.scope.depth)
                 }

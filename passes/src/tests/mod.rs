@@ -1,5 +1,6 @@
 //! Snapshot tests: IR text in, refusals and whole IR text out.
 
+mod cache;
 mod canonical;
 mod driver;
 mod fuse;

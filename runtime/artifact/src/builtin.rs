@@ -190,6 +190,15 @@ builtins! {
         x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
         scale_h: float, scale_w: float, mode: int, coordinate: int, rounding: int, cubic: float,
     }
+    /// Rotates pairs of elements of `x[batch, heads, seq, head_dim]` into `y`, both by the strides of their first three axes: pairs
+    /// `(i, i + rotary_dim / 2)`, with `interleaved` nonzero `(2i, 2i + 1)`; elements from `rotary_dim` on are copied. Tables have rows of
+    /// `rotary_dim / 2`. `positions` (optional, i64 `[batch, seq]`) names the row of each of `table_rows`; negative ones count from the end, others
+    /// outside give `IndexOutOfRange`. Without it row `s` of a batch's `seq` rows is taken, `table_batch` elements after the last batch's.
+    RotaryEmbedding "rotary_embedding" {
+        x: input, cos: input, sin: input, positions: input, y: output,
+        batch: int, heads: int, seq: int, head_dim: int, rotary_dim: int, interleaved: int,
+        x_batch: int, x_head: int, x_seq: int, y_batch: int, y_head: int, y_seq: int, table_batch: int, table_rows: int,
+    }
     /// One direction of an LSTM (ONNX gate order i, o, f, c; default activations): `x[seq, batch, input]`, `w` packed from `[4 * hidden, input]`,
     /// `r` packed from `[4 * hidden, hidden]`, `bias[8 * hidden]` optional, states optional; `y[seq, batch, hidden]` with steps
     /// `y_stride` apart, optional; `y_h`, `y_c` `[batch, hidden]` optional. `reverse` walks from the end.

@@ -14,7 +14,7 @@ mod check;
 mod state;
 
 pub use check::{MAX_DEPTH, MalformedPlan};
-pub use state::{PAGE_TOKENS, Regime, State, StateKind};
+pub use state::{Regime, State, StateKind};
 
 use lathe_ops::Op;
 use lathe_tensor::DType;

@@ -134,7 +134,7 @@ macro_rules! rows {
 
 rows! {
     MatMulPacked MatMulStrided Conv ConvTranspose Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
-    Pad Gather Resize Lstm Tile
+    Pad Gather Resize RotaryEmbedding Lstm Tile
 }
 
 /// Where an instruction set's functions are.

@@ -15,6 +15,7 @@ mod math;
 mod matmul;
 mod norm;
 mod pool;
+mod position;
 mod recurrent;
 mod reduce;
 mod resize;

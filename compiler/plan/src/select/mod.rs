@@ -8,6 +8,7 @@ mod matmul;
 mod norm;
 mod pad;
 mod pool;
+mod position;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -52,6 +53,7 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::BatchNorm(norm) => norm::batch_norm(context, node, norm),
         Op::LayerNorm(norm) => norm::layer_norm(context, node, norm.axis, norm.epsilon, false),
         Op::RmsNorm(norm) => norm::layer_norm(context, node, norm.axis, norm.epsilon, true),
+        Op::RotaryEmbedding(rotary) => position::rotary_embedding(context, node, rotary),
         Op::InstanceNorm(norm) => norm::instance_norm(context, node, norm.epsilon),
         Op::GroupNorm(norm) => norm::group_norm(context, node, norm),
         Op::Softmax(softmax) => norm::softmax(context, node, softmax),

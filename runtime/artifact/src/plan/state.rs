@@ -3,8 +3,7 @@
 use lathe_tensor::DType;
 use serde::{Deserialize, Serialize};
 
-/// Tokens in one page of a paged state.
-pub const PAGE_TOKENS: usize = 64;
+use crate::layout::KvPage;
 
 /// What a state holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,7 +16,7 @@ pub enum StateKind {
 }
 
 /// A state of a function: one of its inputs, and where the function changes it, one of its outputs. Both are the same memory, which
-/// the engine lends for the call: pages `[pool_pages, page_elements]` of [`PAGE_TOKENS`] tokens each.
+/// the engine lends for the call: pages `[pool_pages, page_elements]` of [`KvPage::TOKENS`] tokens each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Index into [`super::Plan::inputs`].
@@ -44,9 +43,14 @@ pub struct State {
 }
 
 impl State {
-    /// Elements of one page: keys, then values.
+    /// The layout of a page.
+    pub fn page(&self) -> KvPage {
+        KvPage { kv_heads: self.kv_heads, qk_head_dim: self.qk_head_dim, v_head_dim: self.v_head_dim }
+    }
+
+    /// Elements of one page; `usize::MAX` where they do not fit.
     pub fn page_elements(&self) -> usize {
-        self.token_elements().saturating_mul(PAGE_TOKENS)
+        self.page().elements().unwrap_or(usize::MAX)
     }
 
     /// Bytes that one token takes.

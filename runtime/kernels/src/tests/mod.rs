@@ -3,6 +3,7 @@
 mod gather;
 mod norm;
 mod pool;
+mod position;
 mod recurrent;
 mod reduce;
 mod resize;

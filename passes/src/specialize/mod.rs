@@ -1,0 +1,3 @@
+//! Functions made beside `main` for special uses.
+
+pub(crate) mod cache;
