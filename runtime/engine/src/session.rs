@@ -224,7 +224,8 @@ impl Session {
         self.key.clear();
         self.key.extend(views.iter().flat_map(|view| view.shape().iter().map(|&size| size as i64)));
         let is_state = |output: usize| plan.states.iter().any(|state| state.output == Some(output as u32));
-        let places = (0..plan.outputs.len()).map(|output| if is_state(output) { Place::State } else { Place::Run });
+        let places =
+            (0..plan.outputs.len()).map(|output| if is_state(output) { Place::State } else { Place::Run });
         let mut places: Vec<_> = places.collect();
         self.execute_bound(views, lent, &mut places, options).map(|(tensors, _)| tensors)
     }

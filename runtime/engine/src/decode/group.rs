@@ -1,12 +1,16 @@
 //! A cache group: the states that keep the same tokens, and the pool of their pages.
 
-use lathe_artifact::plan::{PAGE_TOKENS, Plan, State};
+use lathe_artifact::layout::KvPage;
+use lathe_artifact::plan::{Plan, State};
 
 use super::DecoderOptions;
 use super::pool::{Pages, Pool};
 use crate::RuntimeError;
 use crate::memory::Memory;
 use crate::program::Address;
+
+/// Tokens of a page.
+const PAGE_TOKENS: usize = KvPage::TOKENS;
 
 /// What a group will take.
 #[derive(Debug)]
@@ -82,7 +86,12 @@ struct Lendable {
 impl Group {
     /// Reserves the memory; the system gives it page by page as it is touched.
     pub(super) fn reserve(planned: &Planned) -> Result<Self, RuntimeError> {
-        let refused = || RuntimeError::Resource(format!("the system refused {} bytes for keys and values", planned.bytes()));
+        let refused = || {
+            RuntimeError::Resource(format!(
+                "the system refused {} bytes for keys and values",
+                planned.bytes()
+            ))
+        };
         if u32::try_from(planned.pages).is_err() {
             return Err(refused());
         }
@@ -105,7 +114,12 @@ impl Group {
     }
 
     /// Makes room for tokens `length..new_length` of a sequence.
-    pub(super) fn grow(&mut self, pages: &mut Pages, length: usize, new_length: usize) -> Result<(), RuntimeError> {
+    pub(super) fn grow(
+        &mut self,
+        pages: &mut Pages,
+        length: usize,
+        new_length: usize,
+    ) -> Result<(), RuntimeError> {
         let states = &self.states;
         let grown = pages.grow(&mut self.pool, length, new_length, &mut |from, to| {
             for lendable in states {

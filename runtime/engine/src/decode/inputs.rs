@@ -1,6 +1,6 @@
 //! The inputs of `decode`: packed rows of all sequences of a call.
 
-use lathe_artifact::plan::Plan;
+use lathe_artifact::plan::{Plan, Port};
 use lathe_tensor::DType;
 
 use super::group::Group;
@@ -17,18 +17,26 @@ pub(super) enum Input {
     /// The block table of this group.
     BlockTable(usize),
     LogitRows,
+    /// Whether the sequences of the call have more tokens than this.
+    Longer(usize),
     /// A state, whose memory is lent.
-    State { dtype: DType, shape: [usize; 2] },
+    State {
+        dtype: DType,
+        shape: [usize; 2],
+    },
 }
 
 /// What each input of the plan is.
 pub(super) fn roles(plan: &Plan, groups: &[Group]) -> Result<Vec<Input>, RuntimeError> {
-    let role = |(index, port): (usize, &lathe_artifact::plan::Port)| {
+    let role = |(index, port): (usize, &Port)| {
         if let Some(state) = plan.states.iter().find(|state| state.input as usize == index) {
             let group = groups.iter().find(|group| group.table == state.block_table);
             let shape = group.map(|group| group.shape(state));
             let bug = || RuntimeError::Bug(format!("state `{}` has no block table", port.name));
             return Ok(Input::State { dtype: state.dtype, shape: shape.ok_or_else(bug)? });
+        }
+        if let Some(boundary) = boundary(port) {
+            return Ok(Input::Longer(boundary));
         }
         if port.tensor.dtype != DType::I64 {
             return Err(unknown(&port.name));
@@ -46,6 +54,12 @@ pub(super) fn roles(plan: &Plan, groups: &[Group]) -> Result<Vec<Input>, Runtime
         })
     };
     plan.inputs.iter().enumerate().map(role).collect()
+}
+
+/// The length that an input asks about: `longer.32` is whether the sequences of the call have more than 32 tokens.
+fn boundary(port: &Port) -> Option<usize> {
+    let scalar = port.tensor.dtype == DType::Bool && port.tensor.dims.is_empty();
+    port.name.strip_prefix("longer.").filter(|_| scalar)?.parse().ok()
 }
 
 fn unknown(name: &str) -> RuntimeError {
@@ -96,7 +110,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn fill(&mut self, rows: &[Rows<'_>], groups: usize, pages: &PagesOf<'_>) {
+    pub(super) fn fill(&mut self, rows: &[&Rows<'_>], groups: usize, pages: &PagesOf<'_>) {
         for list in [
             &mut self.tokens,
             &mut self.position,
@@ -122,7 +136,7 @@ impl Batch {
         self.tables.resize_with(groups, Vec::new);
         self.table_shapes.clear();
         for (group, table) in self.tables.iter_mut().enumerate() {
-            let of = |row: &Rows<'_>| pages(row.sequence, group);
+            let of = |row: &&Rows<'_>| pages(row.sequence, group);
             // Powers of two: a new width is a new shape to prepare.
             let longest = rows.iter().filter_map(of).map(Pages::len).max().unwrap_or(0);
             let width = longest.next_power_of_two();
@@ -136,10 +150,7 @@ impl Batch {
     }
 
     /// The inputs in the order of the plan.
-    pub(super) fn views<'a>(
-        &'a self,
-        inputs: &'a [Input],
-    ) -> Result<Vec<TensorView<'a>>, RuntimeError> {
+    pub(super) fn views<'a>(&'a self, inputs: &'a [Input]) -> Result<Vec<TensorView<'a>>, RuntimeError> {
         let view = |input: &'a Input| match input {
             Input::Tokens => TensorView::from_slice(&self.tokens, &self.rows_shape),
             Input::Position => TensorView::from_slice(&self.position, &self.rows_shape),
@@ -148,6 +159,10 @@ impl Batch {
             Input::LogitRows => TensorView::from_slice(&self.logit_rows, &self.logits_shape),
             Input::BlockTable(group) => {
                 TensorView::from_slice(&self.tables[*group], &self.table_shapes[*group])
+            }
+            Input::Longer(boundary) => {
+                let longer = self.context_len.first().is_some_and(|&length| length as u64 > *boundary as u64);
+                TensorView::new(DType::Bool, &[], if longer { &[1] } else { &[0] })
             }
             Input::State { dtype, shape } => Ok(TensorView::without_bytes(*dtype, shape)),
         };

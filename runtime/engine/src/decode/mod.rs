@@ -73,9 +73,11 @@ pub struct Decoder {
     /// Lengths that a sequence is computed again at, when it grows past one.
     boundaries: Vec<usize>,
     logits_output: usize,
+    /// Logits of a row in the last call.
+    vocabulary: usize,
     sequences: Vec<Option<Sequence>>,
     batch: Batch,
-    logits: Option<Tensor>,
+    logits: Vec<f32>,
     /// Stops calls, sets their deadline.
     pub options: RunOptions,
 }
@@ -124,9 +126,13 @@ impl Decoder {
         }
         let inputs = inputs::roles(plan, &groups)?;
         let logits_output = logits_output(plan)?;
-        let boundaries = plan.regimes.iter().map(|regime| usize::try_from(regime.boundary).unwrap_or(usize::MAX));
+        let boundaries = inputs.iter().filter_map(|input| match input {
+            Input::Longer(boundary) => Some(*boundary),
+            _ => None,
+        });
         Ok(Self {
             boundaries: boundaries.collect(),
+            vocabulary: 0,
             session: Session::of_function(model, function, team)?,
             inputs,
             groups,
@@ -134,7 +140,7 @@ impl Decoder {
             logits_output,
             sequences: Vec::new(),
             batch: Batch::default(),
-            logits: None,
+            logits: Vec::new(),
             options: RunOptions::default(),
         })
     }
@@ -172,8 +178,14 @@ impl Decoder {
     /// # Errors
     /// Where the sequence has ended.
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId, RuntimeError> {
-        let (tokens, cached) = self.sequence(id).map(|sequence| (sequence.tokens.clone(), sequence.cached))?;
-        let of = self.sequences.get(id.0).and_then(Option::as_ref).into_iter().flat_map(|sequence| &sequence.pages);
+        let (tokens, cached) =
+            self.sequence(id).map(|sequence| (sequence.tokens.clone(), sequence.cached))?;
+        let of = self
+            .sequences
+            .get(id.0)
+            .and_then(Option::as_ref)
+            .into_iter()
+            .flat_map(|sequence| &sequence.pages);
         let pages = of.zip(&mut self.groups).map(|(pages, group)| pages.fork(&mut group.pool));
         let pages = pages.collect();
         Ok(self.add(Sequence { tokens, cached, pages }))
@@ -206,19 +218,43 @@ impl Decoder {
     /// steps or has ended; [`RuntimeError::Resource`] where a pool is full; what a run may fail with, tokens that the model does
     /// not know among it. No sequence has grown then.
     pub fn extend(&mut self, steps: &[DecodeStep<'_>]) -> Result<DecodeLogits<'_>, RuntimeError> {
-        self.logits = None;
+        self.logits.clear();
         self.check(steps)?;
         let rows = steps.iter().map(|step| self.rows(step)).collect::<Result<Vec<_>, _>>()?;
-        let result = self.reserve(&rows).and_then(|()| self.run(&rows));
-        let done = result.is_ok();
+        let result = self.reserve(&rows).and_then(|()| self.run_all(&rows));
         for row in &rows {
-            self.settle(row, done);
+            self.settle(row, result.is_ok());
         }
-        let logits = self.logits.insert(result?);
-        let vocabulary = logits.shape().last().copied().unwrap_or(0);
-        let values = bytemuck::try_cast_slice(logits.bytes())
-            .map_err(|error| RuntimeError::Bug(format!("logits: {error}")))?;
-        Ok(DecodeLogits { values, vocabulary })
+        result?;
+        Ok(DecodeLogits { values: &self.logits, vocabulary: self.vocabulary })
+    }
+
+    /// Runs the rows, those of each regime in a call of their own; leaves logits in the order of the rows.
+    fn run_all(&mut self, rows: &[Rows<'_>]) -> Result<(), RuntimeError> {
+        let regime =
+            |row: &Rows<'_>| self.boundaries.iter().filter(|&&boundary| row.end() > boundary).count();
+        let regimes: Vec<usize> = rows.iter().map(regime).collect();
+        let mut parts = Vec::with_capacity(1);
+        for count in 0..=self.boundaries.len() {
+            let part: Vec<_> =
+                rows.iter().zip(&regimes).filter(|(_, of)| **of == count).map(|(row, _)| row).collect();
+            if !part.is_empty() {
+                let logits = self.run(&part)?;
+                self.vocabulary = logits.shape().last().copied().unwrap_or(0);
+                parts.push((count, logits, 0));
+            }
+        }
+        for (row, regime) in rows.iter().zip(&regimes) {
+            let Some((_, logits, taken)) = parts.iter_mut().find(|(count, ..)| count == regime) else {
+                continue;
+            };
+            let bug = || RuntimeError::Bug("`decode` gave too few logits".into());
+            let values = bytemuck::try_cast_slice::<u8, f32>(logits.bytes()).map_err(|_| bug())?;
+            let end = *taken + row.logits * self.vocabulary;
+            self.logits.extend_from_slice(values.get(*taken..end).ok_or_else(bug)?);
+            *taken = end;
+        }
+        Ok(())
     }
 
     fn check(&self, steps: &[DecodeStep<'_>]) -> Result<(), RuntimeError> {
@@ -261,7 +297,8 @@ impl Decoder {
         Ok(())
     }
 
-    fn run(&mut self, rows: &[Rows<'_>]) -> Result<Tensor, RuntimeError> {
+    /// Runs rows of one regime.
+    fn run(&mut self, rows: &[&Rows<'_>]) -> Result<Tensor, RuntimeError> {
         let sequences = &self.sequences;
         let pages = |row: usize, group: usize| {
             let sequence = sequences.get(row).and_then(Option::as_ref);

@@ -1,9 +1,12 @@
 //! Pages of a KV cache: who owns which.
 //!
-//! A page holds [`PAGE_TOKENS`] tokens. Sequences that were forked share their full pages; the page that a sequence writes next
+//! A page holds [`KvPage::TOKENS`] tokens. Sequences that were forked share their full pages; the page that a sequence writes next
 //! is its own: a shared one is copied first.
 
-use lathe_artifact::plan::PAGE_TOKENS;
+use lathe_artifact::layout::KvPage;
+
+/// Tokens of a page.
+const PAGE_TOKENS: usize = KvPage::TOKENS;
 
 /// Pages by number, with how many sequences hold each.
 #[derive(Debug)]
@@ -229,11 +232,17 @@ mod tests {
 
     #[test]
     fn a_window_keeps_what_it_sees() {
-        for (window, length, kept) in [(1, 64, 0), (2, 64, 1), (64, 127, 1), (65, 127, 2), (64, 128, 1), (65, 128, 1)] {
+        for (window, length, kept) in
+            [(1, 64, 0), (2, 64, 1), (64, 127, 1), (65, 127, 2), (64, 128, 1), (65, 128, 1)]
+        {
             let (mut pool, mut pages) = (Pool::new(4), Pages::default());
             assert!(pages.grow(&mut pool, 0, length, &mut |_, _| {}));
             pages.leave_behind(&mut pool, length, window);
-            assert_eq!(pages.row().filter(|&page| page >= 0).count(), kept, "window {window}, length {length}");
+            assert_eq!(
+                pages.row().filter(|&page| page >= 0).count(),
+                kept,
+                "window {window}, length {length}"
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use lathe_artifact::abi::{Run, Service, Status, Worker};
 use lathe_artifact::plan::{
-    DimExpr, DimId, Plan, Port, Regime, Slot, SlotId, SlotKind, State, StateKind, Step, StepId, StepKind, Symbol,
+    DimExpr, DimId, Plan, Port, Slot, SlotId, SlotKind, State, StateKind, Step, StepId, StepKind, Symbol,
     SymbolSource, TensorRef, View,
 };
 use lathe_tensor::DType;
@@ -74,8 +74,11 @@ unsafe fn work(run: &Run) -> bool {
     // SAFETY: the slots have the sizes that the dims say.
     unsafe {
         let dim = |index: usize| *run.dims.add(index) as usize;
-        let integers = |slot: usize, len: usize| std::slice::from_raw_parts((*run.slots.add(slot)).cast::<i64>(), len);
-        let floats = |slot: usize, len: usize| std::slice::from_raw_parts_mut((*run.slots.add(slot)).cast::<f32>(), len);
+        let integers =
+            |slot: usize, len: usize| std::slice::from_raw_parts((*run.slots.add(slot)).cast::<i64>(), len);
+        let floats = |slot: usize, len: usize| {
+            std::slice::from_raw_parts_mut((*run.slots.add(slot)).cast::<f32>(), len)
+        };
         let (tokens, position) = (integers(0, dim(N)), integers(1, dim(N)));
         let (starts, lengths) = (integers(2, dim(STARTS)), integers(3, dim(B)));
         let tables = [integers(4, dim(B) * dim(PAGES)), integers(5, dim(B) * dim(WINDOW_PAGES))];
@@ -102,7 +105,9 @@ unsafe fn work(run: &Run) -> bool {
             let (row, sequence) = (row as usize, of_row[row as usize]);
             let last = position[row] as usize;
             let sum = |group: usize, first: usize| {
-                (first..=last).map(|j| states[group][place(group, sequence, j)] * (j % 7 + 1) as f32).sum::<f32>()
+                (first..=last)
+                    .map(|j| states[group][place(group, sequence, j)] * (j % 7 + 1) as f32)
+                    .sum::<f32>()
             };
             let windowed = sum(1, (last + 1).saturating_sub(WINDOW));
             // The length decides like a regime: it must be the same for all that was cached.
@@ -113,7 +118,7 @@ unsafe fn work(run: &Run) -> bool {
     }
 }
 
-fn plan(regimes: Vec<Regime>) -> Plan {
+fn plan(boundaries: &[u64]) -> Plan {
     let symbols = [(0, 1), (2, 0), (3, 0), (4, 1), (5, 1), (6, 0), (7, 0), (8, 0)];
     let symbol = |(index, &(input, axis)): (usize, &(u32, u32))| Symbol {
         name: format!("s{index}"),
@@ -134,7 +139,10 @@ fn plan(regimes: Vec<Regime>) -> Plan {
         dims_text: dims.iter().map(|_| "?".to_string()).collect(),
     };
     let i = DType::I64;
-    let states = [port("kv.0", 7, DType::F32, &[POOL, PAGE_DIM]), port("kv.1", 8, DType::F32, &[WINDOW_POOL, PAGE_DIM])];
+    let states = [
+        port("kv.0", 7, DType::F32, &[POOL, PAGE_DIM]),
+        port("kv.1", 8, DType::F32, &[WINDOW_POOL, PAGE_DIM]),
+    ];
     let mut inputs = vec![
         port("tokens", 0, i, &[ONE, N]),
         port("position", 1, i, &[ONE, N]),
@@ -145,6 +153,10 @@ fn plan(regimes: Vec<Regime>) -> Plan {
         port("logit_rows", 6, i, &[M]),
     ];
     inputs.extend(states.clone());
+    let longer = boundaries.iter().enumerate();
+    let longer = longer
+        .map(|(index, boundary)| port(&format!("longer.{boundary}"), 10 + index as u32, DType::Bool, &[]));
+    inputs.extend(longer);
     let mut outputs = vec![port("logits", 9, DType::F32, &[M, VOCABULARY])];
     outputs.extend(states);
     let state = |index: u32, window: Option<usize>| State {
@@ -159,18 +171,26 @@ fn plan(regimes: Vec<Regime>) -> Plan {
         window,
         dtype: DType::F32,
     };
-    let bytes = |slot: usize| [0, 0, 1, 2, 3, 4, 5, 6, 7, 8][slot] + BYTES;
+    let bytes = |slot: usize| [0, 0, 1, 2, 3, 4, 5, 6, 7, 8].get(slot).map_or(ONE, |place| place + BYTES);
     let slot = |index: usize| Slot {
         kind: match index {
             7 | 8 => SlotKind::State(index as u32 - 7),
             9 => SlotKind::Output(0),
+            // What asks for lengths stands after the two states.
+            10.. => SlotKind::Input(index as u32 - 1),
             _ => SlotKind::Input(index as u32),
         },
-        dtype: if index < 7 { DType::I64 } else { DType::F32 },
+        dtype: [DType::I64, DType::F32, DType::Bool][usize::from(index >= 7) + usize::from(index >= 10)],
         bytes: DimId(bytes(index) as u32),
         stage: 0,
     };
-    let step = Step { id: StepId(0), kind: StepKind::Barrier, node: "n".into(), op: "gather".into(), reason: String::new() };
+    let step = Step {
+        id: StepId(0),
+        kind: StepKind::Barrier,
+        node: "n".into(),
+        op: "gather".into(),
+        reason: String::new(),
+    };
     Plan {
         name: "decode".into(),
         dim_stages: vec![0; dims.len()],
@@ -180,19 +200,18 @@ fn plan(regimes: Vec<Regime>) -> Plan {
         guards: Vec::new(),
         inputs,
         outputs,
-        slots: (0..10).map(slot).collect(),
+        slots: (0..10 + boundaries.len()).map(slot).collect(),
         steps: vec![step],
         phases: 1,
         views: Vec::new(),
         states: vec![state(0, None), state(1, Some(WINDOW))],
-        regimes,
+        regimes: Vec::new(),
     }
 }
 
 fn model(boundaries: &[u64], max_memory: u64) -> Model {
-    let regimes = boundaries.iter().map(|&boundary| Regime { node: "rope".into(), boundary }).collect();
     let functions = Functions { entry, shapes: vec![shape], _code: None };
-    let program = Program::new(plan(regimes), functions, |_| None).unwrap();
+    let program = Program::new(plan(boundaries), functions, |_| None).unwrap();
     let options = LoadOptions { max_memory: Some(max_memory), ..LoadOptions::default() };
     Model::assemble(vec![program], Isa::Portable, &options).unwrap()
 }
@@ -204,7 +223,8 @@ fn decoder(tokens: usize, sequences: usize, boundaries: &[u64]) -> Decoder {
 
 /// What the function gives after `tokens`.
 fn expected(tokens: &[u32]) -> [f32; 4] {
-    let sum = |first: usize| -> f32 { (first..tokens.len()).map(|j| tokens[j] as f32 * (j % 7 + 1) as f32).sum() };
+    let sum =
+        |first: usize| -> f32 { (first..tokens.len()).map(|j| tokens[j] as f32 * (j % 7 + 1) as f32).sum() };
     let last = tokens.len() - 1;
     [sum(0), sum(tokens.len().saturating_sub(WINDOW)), last as f32, tokens[last] as f32]
 }
@@ -304,7 +324,10 @@ fn a_full_context_says_so_and_wrong_steps_are_refused() {
     let sequence = decoder.begin();
     let tokens = [3; 129];
     let error = decoder.extend(&[DecodeStep { sequence, tokens: &tokens, logits: 1 }]).unwrap_err();
-    assert!(matches!(&error, RuntimeError::Resource(text) if text.contains("the context is full")), "{error}");
+    assert!(
+        matches!(&error, RuntimeError::Resource(text) if text.contains("the context is full")),
+        "{error}"
+    );
     let step = DecodeStep { sequence, tokens: &tokens[..128], logits: 0 };
     assert!(decoder.extend(&[step]).unwrap().values.is_empty());
     for (steps, reason) in [

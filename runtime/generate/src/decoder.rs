@@ -1,0 +1,29 @@
+//! Generation by a model's function `decode`.
+
+use lathe_runtime::{DecodeStep, Decoder, RuntimeError, SequenceId};
+
+use crate::{Extend, LanguageModel, Logits};
+
+impl LanguageModel for Decoder {
+    type Sequence = SequenceId;
+    type Error = RuntimeError;
+
+    fn extend(&mut self, steps: &[Extend<'_, SequenceId>]) -> Result<Logits<'_>, RuntimeError> {
+        let step = |step: &Extend<'_, SequenceId>| DecodeStep {
+            sequence: step.sequence,
+            tokens: step.tokens,
+            logits: step.logits,
+        };
+        let steps: Vec<_> = steps.iter().map(step).collect();
+        let logits = Decoder::extend(self, &steps)?;
+        Ok(Logits::new(logits.values, logits.vocabulary))
+    }
+
+    fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId, RuntimeError> {
+        Decoder::fork(self, sequence)
+    }
+
+    fn end(&mut self, sequence: SequenceId) {
+        Decoder::end(self, sequence);
+    }
+}
