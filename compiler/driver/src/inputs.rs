@@ -3,7 +3,7 @@
 use lathe_ir::{Function, FunctionId, Module, Operation, Source, Symbol, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::Compare;
-use lathe_tensor::{DType, Tensor, TensorError};
+use lathe_tensor::{DType, SplitMix64, Tensor, TensorError};
 
 /// The sizes that symbolic dims are tried with: 1 (broadcasting), 2, 3 and 7 (no multiple of a vector).
 const SMALL: [i64; 4] = [1, 2, 3, 7];
@@ -29,13 +29,13 @@ pub fn small_dims(module: &Module, function: FunctionId, round: usize) -> Vec<(S
 pub struct TypedInputs<'a> {
     module: &'a Module,
     body: &'a Function,
-    state: u64,
+    random: SplitMix64,
 }
 
 impl<'a> TypedInputs<'a> {
     /// Inputs for this function; the same seed gives the same inputs.
     pub fn new(module: &'a Module, function: FunctionId, seed: u64) -> Self {
-        Self { module, body: module.function(function), state: seed }
+        Self { module, body: module.function(function), random: SplitMix64::new(seed) }
     }
 
     /// One tensor an input of the function, its symbolic dims sized by `dims`.
@@ -65,7 +65,7 @@ impl<'a> TypedInputs<'a> {
         macro_rules! fill {
             ($ty:ty, $value:expr) => {
                 for element in tensor.as_mut_slice::<$ty>()? {
-                    let random = self.next();
+                    let random = self.random.bits();
                     *element = $value(random);
                 }
             };
@@ -81,15 +81,6 @@ impl<'a> TypedInputs<'a> {
             _ => {}
         }
         Ok(tensor)
-    }
-
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
     }
 }
 

@@ -25,14 +25,28 @@ const ENTRIES: [&str; 2] = ["decode", "encode"];
 /// # Errors
 /// Where the file is broken or hostile, asks for what this version does not support, or takes more than `options.max_memory`.
 pub fn compile(path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+    compile_observed(path, options, &mut |_, _| {}).map(|(artifact, _)| artifact)
+}
+
+/// The same, with what each pass did and refused. `observe` sees the module as imported, under the name `import`, and after each
+/// pass that changed it.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_observed(
+    path: &Path,
+    options: &CompileOptions,
+    observe: &mut dyn FnMut(&'static str, &Module),
+) -> Result<(Artifact, Report), CompileError> {
     let start = Instant::now();
     let mut module = import(path, options)?;
+    observe("import", &module);
     let ops_before = count_nodes(&module);
-    let passes = optimise(&mut module, options, &mut |_, _| {})?;
+    let passes = optimise(&mut module, options, observe)?;
     let mut artifact = assemble(&module, path, options)?;
     artifact.report = report(&artifact, &module, &passes, ops_before);
     artifact.report["seconds"] = json!(start.elapsed().as_secs_f64());
-    Ok(artifact)
+    Ok((artifact, passes))
 }
 
 /// Reads a model file into a module.

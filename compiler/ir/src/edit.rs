@@ -143,6 +143,9 @@ impl Module {
                 return Err(error);
             }
         };
+        for &(old, new) in &replaced {
+            self.unify(function, old, new);
+        }
         let keep: FxHashSet<_> = added.iter().copied().collect();
         let target = self.function_mut(function);
         let mut candidates = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use crate::graph::Graph;
-use crate::{ConstantId, Dim, NodeId, Operation, ValueId, ValueType};
+use crate::{ConstantId, Dim, NodeId, Operation, Symbol, ValueId, ValueType};
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,10 @@ impl Function {
         &self.guards
     }
 
+    pub(crate) fn guards_mut(&mut self) -> &mut [Guard] {
+        &mut self.guards
+    }
+
     /// Adds a condition on the inputs.
     pub fn add_guard(&mut self, guard: Guard) {
         self.guards.push(guard);
@@ -178,6 +182,39 @@ impl Function {
             Source::Node(node, _) => self.graph.get(node).map(|data| (node, data)),
             _ => None,
         }
+    }
+
+    /// A symbol of these sizes that neither the function's inputs have nor stands alone as a size of one of the operands.
+    pub(crate) fn symbol_without_source<'a>(
+        &self,
+        dims: &'a [Dim],
+        operands: &[Option<ValueId>],
+    ) -> Option<&'a Symbol> {
+        let bound = |symbol: &Symbol| {
+            let mut inputs = self.inputs.iter().flat_map(|input| &self.ty(*input).dims);
+            let mut sizes = operands.iter().flatten().flat_map(|operand| &self.ty(*operand).dims);
+            inputs.any(|dim| dim.symbols().contains(symbol))
+                || sizes.any(|dim| dim.as_symbol() == Some(symbol))
+        };
+        dims.iter().flat_map(|dim| dim.symbols()).find(|symbol| !bound(symbol))
+    }
+
+    /// Values whose sizes bind the symbols of these dims that the function's inputs do not: the operands of a `dims` node with these
+    /// elements. `None` where nothing of this function has such a size.
+    pub fn binders(&self, dims: &[Dim]) -> Option<Vec<ValueId>> {
+        let mut found = Vec::new();
+        while let Some(symbol) =
+            self.symbol_without_source(dims, &found.iter().copied().map(Some).collect::<Vec<_>>())
+        {
+            let ids = (0..self.values.len() as u32).map(ValueId);
+            let made = |id: &ValueId| {
+                !matches!(self.value(*id).source, Source::Constant(_))
+                    && self.ty(*id).dims.iter().any(|dim| dim.as_symbol() == Some(symbol))
+                    && (self.producer(*id).is_some() || self.inputs.contains(id))
+            };
+            found.push({ ids }.find(made)?);
+        }
+        Some(found)
     }
 
     /// Adds an input.

@@ -22,6 +22,7 @@ mod module;
 mod operation;
 #[cfg(test)]
 mod random;
+mod substitute;
 mod text;
 mod types;
 mod verify;

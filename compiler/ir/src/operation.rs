@@ -9,7 +9,8 @@ use crate::{Dim, FunctionId};
 pub enum Operation {
     /// An op of the table in `lathe-ops`.
     Op(Op),
-    /// An i64 tensor of sizes: one axis of these elements, or a scalar where `scalar`. No inputs.
+    /// An i64 tensor of sizes: one axis of these elements, or a scalar where `scalar`. Its inputs are only looked at for their
+    /// sizes: a symbol that no input of the function has must stand alone as a size of one of them.
     Dims {
         /// The elements.
         elements: Vec<Dim>,

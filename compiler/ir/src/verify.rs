@@ -12,7 +12,8 @@
 //! 8. Functions do not call themselves, directly or through others, and calls nest at most 64 deep.
 //! 9. Both branches of an `if` take the operands given and return equally many values of equal dtypes and ranks.
 //! 10. The body of a region holds elementwise operations only.
-//! 11. A state is threaded: what `kv_append` changes is an input of the function or the result of another `kv_append`, and
+//! 11. A symbol in the elements of `dims` occurs in the function's inputs, or stands alone as a size of an operand of that node.
+//! 12. A state is threaded: what `kv_append` changes is an input of the function or the result of another `kv_append`, and
 //!     nothing else uses that version; whoever reads the state reads the newest version.
 
 use lathe_ops::Op;
@@ -184,6 +185,12 @@ impl Check<'_> {
             }
         }
         self.types(node)?;
+        if let Operation::Dims { elements, .. } = &node.operation
+            && let Some(symbol) = self.function.symbol_without_source(elements, &node.inputs)
+        {
+            let reason = format!("no input and no operand has the size `{}`", symbol.name());
+            return Err(self.error(Some(node), reason));
+        }
         self.state(node)?;
         if let Operation::Region { body } = node.operation {
             let body = self.module.function(body);

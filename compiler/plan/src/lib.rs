@@ -13,7 +13,6 @@ mod error;
 mod location;
 mod planner;
 mod region;
-mod report;
 mod schedule;
 mod scope;
 mod select;
@@ -24,7 +23,6 @@ mod walk;
 mod weights;
 
 pub use error::PlanError;
-pub use report::{Memory, dims, memory};
 pub use text::PlanText;
 pub use walk::{plan, plan_all};
 pub use weights::{Packing, PlannedWeight, pack};

@@ -28,8 +28,7 @@ impl FunctionPass for CommonSubexpressions {
         let order = module.function(function).topological_order().unwrap_or_default();
         let mut seen: FxHashMap<String, Vec<ValueId>> = FxHashMap::default();
         for id in order {
-            let body = module.function_mut(function);
-            let Some(node) = body.node(id) else { continue };
+            let Some(node) = module.function(function).node(id) else { continue };
             let Some(key) = key(&node.operation, &node.inputs, node.outputs.len()) else { continue };
             let outputs = node.outputs.clone();
             match seen.get(&key) {
@@ -37,9 +36,10 @@ impl FunctionPass for CommonSubexpressions {
                 Some(first) => {
                     let name = node.name.clone();
                     for (old, new) in outputs.into_iter().zip(first.clone()) {
-                        body.replace_uses(old, new);
+                        module.unify(function, old, new);
+                        module.function_mut(function).replace_uses(old, new);
                     }
-                    body.remove_node(id);
+                    module.function_mut(function).remove_node(id);
                     report.applied.push(name);
                 }
             }
@@ -52,6 +52,7 @@ impl FunctionPass for CommonSubexpressions {
 fn key(operation: &Operation, inputs: &[Option<ValueId>], outputs: usize) -> Option<String> {
     match operation {
         Operation::Op(op) => Some(format!("{op:?} {inputs:?} {outputs}")),
+        // Operands only bind symbols: equal elements are equal whatever binds them.
         Operation::Dims { elements, scalar } => Some(format!("dims {elements:?} {scalar}")),
         Operation::If { .. } | Operation::Region { .. } => None,
     }

@@ -196,3 +196,18 @@ fn dead_nodes_are_removed() {
 }"#
     ));
 }
+
+#[test]
+fn merged_nodes_share_sizes_that_only_the_run_knows() {
+    assert_snapshot!(check(
+        "common_subexpressions",
+        r#"graph "main" (x: bool[n]) {
+  %0: i64[1, u0] = non_zero x         // "first"
+  %1: i64[1, u1] = non_zero x         // "second"
+  %2: i64[1, u0] = neg %0             // "negative"
+  %3: i64[1, bcast(u0, u1)] = add %2, %1    // "sum"
+  %4: i64[1] = dims %1 [u1]           // "count"
+  return %3 as y, %4 as z
+}"#
+    ));
+}

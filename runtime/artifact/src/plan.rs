@@ -71,6 +71,25 @@ pub enum DimExpr {
     Copy(DimId),
 }
 
+impl DimExpr {
+    /// The earlier entries that it is computed from.
+    pub fn operands(&self) -> impl Iterator<Item = DimId> + use<> {
+        let (a, b) = match *self {
+            Self::Const(_) | Self::Symbol(_) => (None, None),
+            Self::Copy(a) => (Some(a), None),
+            Self::Add(a, b)
+            | Self::Mul(a, b)
+            | Self::FloorDiv(a, b)
+            | Self::Mod(a, b)
+            | Self::Min(a, b)
+            | Self::Max(a, b)
+            | Self::Broadcast(a, b)
+            | Self::BroadcastStride { size: a, stride: b } => (Some(a), Some(b)),
+        };
+        a.into_iter().chain(b)
+    }
+}
+
 /// A named size that is known only when the program runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Symbol {

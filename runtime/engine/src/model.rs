@@ -110,6 +110,11 @@ impl Model {
         self.inner.programs.first().map(|program| program.plan.estimate(size)).unwrap_or_default()
     }
 
+    /// What each builtin step of `main` takes for the same sizes.
+    pub fn step_work(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<lathe_artifact::StepWork> {
+        self.inner.programs.first().map(|program| program.plan.step_work(size)).unwrap_or_default()
+    }
+
     /// The kernels in use.
     pub fn isa(&self) -> Isa {
         self.inner.isa

@@ -111,6 +111,8 @@ pub(crate) struct Program {
     pub(crate) template: Vec<Address>,
     /// The weights that the plan uses, by slot.
     pub(crate) weights: FxHashMap<usize, Tensor>,
+    /// Bytes of these weights: counted once, as every run asks.
+    pub(crate) weight_bytes: u64,
     /// Slots in the arena; in the order of the buffers that [`arena::assign`] gets.
     pub(crate) arena: Vec<usize>,
     /// Slot and index of each input.
@@ -151,6 +153,7 @@ impl Program {
             steps,
             functions,
             weights: FxHashMap::default(),
+            weight_bytes: 0,
             arena: Vec::new(),
             inputs: Vec::new(),
             states: Vec::new(),
@@ -178,6 +181,7 @@ impl Program {
                         .ok_or_else(|| RuntimeError::Bug(format!("the model has no weight `{name}`")))?;
                     let tensor = align(tensor)?;
                     self.template[index] = Address(tensor.bytes().as_ptr().cast_mut());
+                    self.weight_bytes += tensor.bytes().len() as u64;
                     self.weights.insert(index, tensor);
                 }
             }
@@ -202,11 +206,6 @@ impl Program {
         };
         self.plan.dim_stages[index] == stage
             && symbol.is_some_and(|symbol| matches!(symbol.source, SymbolSource::Step { .. }))
-    }
-
-    /// Bytes of the weights that the function uses.
-    pub(crate) fn weight_bytes(&self) -> u64 {
-        self.weights.values().map(|tensor| tensor.bytes().len() as u64).sum()
     }
 
     /// The buffers of the arena for these dims, and where they go.

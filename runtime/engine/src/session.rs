@@ -25,6 +25,9 @@ const SHRINK_FACTOR: usize = 2;
 /// Arenas up to this size are never made smaller.
 const SMALL_ARENA: usize = 1 << 20;
 
+/// A spare buffer may be this many times as large as the output that goes into it.
+const SPARE_FACTOR: usize = 2;
+
 /// What a run may be told.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
@@ -47,6 +50,10 @@ pub struct Session {
     arena: Memory,
     /// Output buffers of the last run: used again once the caller has dropped them.
     spare: Vec<Buffer>,
+    /// Memory of [`Leader::owned`], empty between runs.
+    owned: FxHashMap<usize, Buffer>,
+    /// The token of runs that nobody cancels.
+    uncancelled: CancelToken,
     /// Sizes of all axes of the inputs of the current run.
     key: Vec<i64>,
 }
@@ -72,6 +79,11 @@ impl Session {
         Self::of_function(model, 0, team)
     }
 
+    /// Forgets the sizes of earlier runs: the next run works out places and sizes anew, in the memory that is there.
+    pub fn forget_shapes(&mut self) {
+        self.cache = ShapeCache::default();
+    }
+
     /// A session of another function than `main`.
     pub(crate) fn of_function(model: &Model, function: usize, team: &Team) -> Result<Self, RuntimeError> {
         let program = model.program(function)?;
@@ -86,6 +98,8 @@ impl Session {
             cache: ShapeCache::default(),
             arena,
             spare: Vec::new(),
+            owned: FxHashMap::default(),
+            uncancelled: CancelToken::new(),
             key: Vec::new(),
         })
     }
@@ -165,24 +179,25 @@ impl Session {
         let start = Instant::now();
         let model = self.model.clone();
         let program = model.program(self.function)?;
-        let used = program.weight_bytes().saturating_add(lent.bytes);
+        let used = program.weight_bytes.saturating_add(lent.bytes);
         let budget = Budget { limit: model.max_memory(), used };
         let shape_cached = self.reserve(program, &budget)?;
         let mut budget = budget;
         budget.take(self.arena.len() as u64, "the arena")?;
-        let (prepared, _) = self.cache.get(program, &self.key, budget.limit)?;
+        let prepared = self.cache.recent()?;
         prepared.place(program, self.arena.address());
         let staged = point_at_inputs(program, views, &mut prepared.slots);
         point_at_states(program, lent, &mut prepared.slots)?;
-        let mut owned = FxHashMap::default();
+        let mut owned = std::mem::take(&mut self.owned);
+        owned.clear();
         let mut outputs = OutputMemory { owned: &mut owned, spare: &mut self.spare, budget: &mut budget };
         point_at_outputs(program, &prepared.dims, &mut prepared.slots, places, &mut outputs)?;
         let tables = Tables::new(&mut prepared.dims, &mut prepared.slots);
         let used = budget.used;
         let mut leader = Leader { tables, owned, budget, error: None, evaluated: 0 };
         leader.begin_stage(program, 0)?;
-        let token = options.cancel.clone().unwrap_or_default();
-        let stop = Stop { token: &token, deadline: options.deadline };
+        let token = options.cancel.as_ref().unwrap_or(&self.uncancelled);
+        let stop = Stop { token, deadline: options.deadline };
         let barrier = Barrier::new(self.team.workers(), self.team.has_cores());
         let state = RunState::new(program, barrier, stop, model.evaluator(), leader);
         let mut stats = RunStats {
@@ -199,7 +214,9 @@ impl Session {
         let tensors = collect(program, leader, places)?;
         // An output may be an input as it is: staged copies live until the outputs are taken.
         drop(staged);
-        self.spare = std::mem::take(&mut leader.owned).into_values().collect();
+        self.spare.clear();
+        self.spare.extend(leader.owned.drain().map(|(_, buffer)| buffer));
+        self.owned = std::mem::take(&mut leader.owned);
         stats.barriers = state.barrier.count();
         stats.evaluator_steps = leader.evaluated;
         stats.other_bytes = leader.budget.used.saturating_sub(used) + output_bytes(&tensors);
@@ -232,8 +249,8 @@ impl Session {
 
     /// Makes the arena fit the sizes in `key`; returns whether they were prepared before.
     fn reserve(&mut self, program: &Program, budget: &Budget) -> Result<bool, RuntimeError> {
-        let (prepared, seen) = self.cache.get(program, &self.key, budget.left())?;
-        let needed = prepared.peak;
+        let seen = self.cache.prepare(program, &self.key, budget.left())?;
+        let needed = self.cache.recent()?.peak;
         let fits = needed <= self.arena.len();
         if seen && fits {
             return Ok(true);
@@ -345,9 +362,11 @@ struct OutputMemory<'a> {
 }
 
 impl OutputMemory<'_> {
-    /// A buffer of the last run that nobody holds any more, or a new one: large buffers cost a system call and page faults.
+    /// A buffer of the last run that nobody holds any more, or a new one: new ones cost zeroing, and large ones a system call
+    /// and page faults.
     fn buffer(&mut self, bytes: usize) -> Buffer {
-        match self.spare.iter_mut().position(|spare| spare.len() == bytes && spare.is_unique()) {
+        let fits = |len: usize| bytes <= len && len / SPARE_FACTOR <= bytes;
+        match self.spare.iter_mut().position(|spare| fits(spare.len()) && spare.is_unique()) {
             Some(index) => self.spare.swap_remove(index),
             None => Buffer::zeroed(bytes),
         }
@@ -376,7 +395,7 @@ fn point_at_outputs(
                 continue;
             }
         }
-        memory.budget.take(bytes as u64, &format!("output `{}`", port.name))?;
+        memory.budget.take(bytes as u64, format_args!("output `{}`", port.name))?;
         let mut buffer = memory.buffer(bytes);
         slots[slot] = Address(buffer.make_mut().as_mut_ptr());
         memory.owned.insert(slot, buffer);

@@ -9,12 +9,11 @@ impl LanguageModel for Decoder {
     type Error = RuntimeError;
 
     fn extend(&mut self, steps: &[Extend<'_, SequenceId>]) -> Result<Logits<'_>, RuntimeError> {
-        let step = |step: &Extend<'_, SequenceId>| DecodeStep {
-            sequence: step.sequence,
-            tokens: step.tokens,
-            logits: step.logits,
-        };
-        let steps: Vec<_> = steps.iter().map(step).collect();
+        let steps = steps.iter().map(|step| {
+            let Extend { sequence, tokens, logits } = *step;
+            DecodeStep { sequence, tokens, logits }
+        });
+        let steps: Vec<_> = steps.collect();
         let logits = Decoder::extend(self, &steps)?;
         Ok(Logits::new(logits.values, logits.vocabulary))
     }

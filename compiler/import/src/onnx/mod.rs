@@ -9,6 +9,7 @@ mod attributes;
 mod constant;
 mod control;
 mod conv;
+mod einsum;
 mod elementwise;
 mod external;
 mod file;

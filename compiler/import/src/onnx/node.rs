@@ -145,7 +145,13 @@ impl Node<'_, '_> {
         let constants: Option<Vec<i64>> = elements.iter().map(Dim::as_constant).collect();
         match constants {
             Some(constants) => self.ints(&constants),
-            None => self.add(Operation::Dims { elements, scalar: false }, &[]),
+            None => {
+                let function = self.importer.module.function(self.frame.function);
+                let binders = function
+                    .binders(&elements)
+                    .ok_or_else(|| Fault::unsupported("sizes that no value of this graph has"))?;
+                self.add(Operation::Dims { elements, scalar: false }, &binders)
+            }
         }
     }
 

@@ -8,8 +8,8 @@ use rustc_hash::FxHashMap;
 use crate::error::Fault;
 use crate::onnx::node::{Node, Outputs};
 use crate::onnx::{
-    attention, constant, control, conv, elementwise, gather, matmul, norm, pool, position, quant, random,
-    recurrent, reduce, resize, shape,
+    attention, constant, control, conv, einsum, elementwise, gather, matmul, norm, pool, position, quant,
+    random, recurrent, reduce, resize, shape,
 };
 
 /// As many as there are.
@@ -134,6 +134,7 @@ const ROWS: &[Row] = &[
     row("Scatter", 9, (3, 3), (1, 1), gather::scatter_elements),
     row("ScatterElements", 11, (3, 3), (1, 1), gather::scatter_elements),
     row("ScatterND", 11, (3, 3), (1, 1), gather::scatter_nd),
+    row("Einsum", 12, (1, MANY), (1, 1), einsum::einsum),
     row("Gemm", 1, (2, 3), (1, 1), matmul::gemm),
     row("MatMul", 1, (2, 2), (1, 1), matmul::matmul),
     row("Conv", 1, (2, 3), (1, 1), conv::conv),

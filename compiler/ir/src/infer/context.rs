@@ -286,7 +286,7 @@ impl Module {
         }
     }
 
-    fn is_input_symbol(&self, symbol: &Symbol) -> bool {
+    pub(crate) fn is_input_symbol(&self, symbol: &Symbol) -> bool {
         self.functions().any(|(_, function)| {
             function.inputs().iter().flat_map(|id| &function.ty(*id).dims).any(|dim| {
                 let mut found = false;

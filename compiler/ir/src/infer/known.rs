@@ -1,5 +1,6 @@
 //! Elements of small integer tensors as dims.
 
+use lathe_ops::{Limits, Op};
 use lathe_tensor::{DType, Tensor};
 
 use super::context::{Context, Operand, Output};
@@ -55,6 +56,66 @@ pub(crate) fn admit(output: &mut Output) {
     let count = small_count(&output.ty.dims);
     if output.known.as_ref().is_some_and(|known| Some(known.len()) != count || !known.iter().all(fits)) {
         output.known = None;
+    }
+}
+
+/// Elements that an evaluation during inference reads and makes.
+const MAX_EVALUATED: usize = 1024;
+
+/// Completes results that inference left open where every operand is a small constant: a chain of constants that ends in pads,
+/// repeats or axes gives sizes, whatever the ops in between. An evaluation that fails says nothing: the run reports it.
+pub(crate) fn evaluate(cx: &Context<'_>, op: &Op, results: &mut [Output]) {
+    let open = |output: &Output| {
+        let tracked = matches!(output.ty.dtype, DType::I64 | DType::I32 | DType::Bool);
+        let counted = small_count(&output.ty.dims);
+        let sized = output.ty.dims.iter().all(|dim| dim.as_constant().is_some());
+        !sized || (tracked && output.known.is_none() && counted.is_some())
+    };
+    if cx.inputs.is_empty() || !results.iter().any(open) {
+        return;
+    }
+    let tensors: Option<Vec<Option<Tensor>>> = cx
+        .inputs
+        .iter()
+        .map(|input| input.as_ref().map(to_tensor).map_or(Some(None), |t| t.map(Some)))
+        .collect();
+    let Some(tensors) = tensors else { return };
+    let operands: Vec<_> = tensors.iter().map(Option::as_ref).collect();
+    let limits = Limits { max_bytes: MAX_EVALUATED * 8, ..Limits::default() };
+    let Ok(values) = op.evaluate(&operands, results.len(), &limits) else { return };
+    for (output, value) in results.iter_mut().zip(values) {
+        if value.dtype() != output.ty.dtype || value.shape().len() != output.ty.rank() {
+            continue;
+        }
+        output.ty.dims = value
+            .shape()
+            .iter()
+            .map(|&size| Dim::constant(i64::try_from(size).unwrap_or(i64::MAX)))
+            .collect();
+        output.known = output.known.take().or_else(|| of_tensor(&value, MAX_KNOWN).map(Into::into));
+    }
+}
+
+/// The tensor of a small operand whose elements are all constants.
+fn to_tensor(operand: &Operand) -> Option<Tensor> {
+    if let Some(tensor) = &operand.constant {
+        return (tensor.len() <= MAX_EVALUATED).then(|| tensor.clone());
+    }
+    let elements: Vec<i64> = operand.known.as_ref()?.iter().map(Dim::as_constant).collect::<Option<_>>()?;
+    let shape: Vec<usize> =
+        operand.ty.dims.iter().map(|dim| usize::try_from(dim.as_constant()?).ok()).collect::<Option<_>>()?;
+    match operand.ty.dtype {
+        DType::I64 => Tensor::from_slice(&elements, &shape).ok(),
+        DType::I32 => {
+            let narrow: Vec<i32> =
+                elements.iter().map(|&element| i32::try_from(element).ok()).collect::<Option<_>>()?;
+            Tensor::from_slice(&narrow, &shape).ok()
+        }
+        DType::Bool => {
+            let bools: Vec<bool> = elements.iter().map(|&element| element != 0).collect();
+            Tensor::from_bools(&bools, &shape).ok()
+        }
+        _ => None,
     }
 }
 

@@ -71,6 +71,9 @@ pub(crate) fn infer(
         return Err(cx.bad(format!("has 1 to {} outputs, not {outputs}", results.len())));
     }
     results.truncate(outputs);
+    if let Operation::Op(op) = operation {
+        known::evaluate(&cx, op, &mut results);
+    }
     for output in &mut results {
         if output.ty.dims.len() > MAX_RANK {
             return Err(cx.bad(format!("rank {} is above {MAX_RANK}", output.ty.dims.len())));

@@ -108,7 +108,7 @@ fn sliced(
         Answer::Unknown => None,
     };
     let (Some(start_negative), Some(end_negative)) = (is_negative(start), is_negative(end)) else {
-        return Ok(None);
+        return Ok((step > 0).then(|| sliced_by_sign(dim, start, end, step)));
     };
     let beyond = |index: &Dim, cx: &mut Context<'_>| -> Result<bool, IrError> {
         match (index.as_constant(), dim.as_constant()) {
@@ -159,6 +159,18 @@ fn sliced(
         from.sub(&to)
     };
     Ok(Some(length.ceil_div(&Dim::constant(magnitude)).max(&zero)))
+}
+
+/// Size of a slice with a positive step whose bounds may be negative or not: the sign is part of the expression.
+fn sliced_by_sign(dim: &Dim, start: &Dim, end: &Dim, step: i64) -> Dim {
+    let (zero, one) = (Dim::constant(0), Dim::constant(1));
+    let place = |bound: &Dim| {
+        // 1 for a negative bound, else 0.
+        let negative = bound.scale(-1).max(&zero).min(&one);
+        bound.add(&negative.mul(dim)).max(&zero).min(dim)
+    };
+    let length = place(end).sub(&place(start)).max(&zero);
+    length.ceil_div(&Dim::constant(step))
 }
 
 pub(super) fn split(cx: &mut Context<'_>, attributes: &Split) -> Outputs {

@@ -1,5 +1,7 @@
 //! Exporter patterns, end to end, and a table of cases a family.
 
+mod every_op;
+
 use lathe_ops::{Op, shape};
 use lathe_tensor::DType;
 
@@ -217,4 +219,59 @@ fn paged_attention() {
     check(&attend, line, "f32[1, 8, n, 32]; m == b + 1");
     refuses(&attend.replace("[1, 8, n", "[1, 7, n"), line, "multiple of the key heads");
     refuses(&attend.replace("[1, 8, n", "[2, 8, n"), line, "rows are packed: 2 is not 1");
+}
+
+#[test]
+fn chains_of_constants_are_evaluated() {
+    let lines = r#"  c0 = const i64[] 1
+  c1 = const i64[3] [0, 1, 2]
+  c2 = const bool[1, 3] [false, true, false]
+  c3 = const i64[] 2
+  c4 = const i64[1] [-1]
+  %0 = where c2, c3, c0
+  %1 = reshape %0, c4 {allow_zero=false}
+  %2 = tile x, %1
+  return %2 as z"#;
+    let found = inferred("x: f32[rows, 1, 64]", lines);
+    assert!(found.starts_with("f32[rows, 2, 64]"), "{found}");
+}
+
+#[test]
+fn slices_from_a_bound_of_unknown_sign_have_static_sizes() {
+    let lines = r#"  c0 = const i64[1] [9223372036854775807]
+  c1 = const i64[1] [0]
+  c2 = const i64[1] [1]
+  %0 = dims [-n + 8]
+  %1 = slice x, %0, c0, c1, c2
+  return %1 as z"#;
+    let text = format!("graph \"m\" (x: f32[8], y: f32[n]) {{\n{lines}\n}}\n");
+    let module = crate::parse(&text).expect("parses");
+    let main = module.main().expect("a graph");
+    for n in 0..20usize {
+        let inputs = [8, n]
+            .map(|size| lathe_tensor::Tensor::from_slice(&vec![0f32; size], &[size]).expect("a tensor"));
+        let options = crate::EvaluateOptions { check: true, ..Default::default() };
+        let outputs = crate::evaluate(&module, main, &inputs, &options).expect("sizes agree");
+        let size = module
+            .function(main)
+            .outputs()
+            .first()
+            .map(|(_, value)| module.function(main).ty(*value).to_string());
+        assert!(!size.expect("an output").contains("u0"), "n {n}: {:?}", outputs[0].shape());
+    }
+}
+
+#[test]
+fn dims_of_sizes_that_only_the_run_knows_name_their_source() {
+    let with = r#"graph "m" (x: bool[n]) {
+  %0: i64[1, u0] = non_zero x
+  %1: i64[1] = dims %0 [2*u0]
+  return %1 as y
+}"#;
+    let module = crate::parse(with).expect("parses");
+    crate::verify(&module).expect("the operand has the size");
+    assert_eq!(crate::parse(&module.to_string()).expect("prints and parses").to_string(), module.to_string());
+    let without = crate::parse(&with.replace("dims %0", "dims")).expect("parses");
+    let error = crate::verify(&without).expect_err("nothing binds the symbol").to_string();
+    assert!(error.contains("has the size `u0`"), "{error}");
 }

@@ -86,7 +86,7 @@ impl Plan {
             if stage >= self.stages {
                 return Err(format!("entry {index} is of stage {stage} of {}", self.stages));
             }
-            for operand in operands(expression).into_iter().flatten() {
+            for operand in expression.operands() {
                 let earlier = (operand.0 as usize) < index;
                 if !earlier || self.dim_stages.get(operand.0 as usize).is_none_or(|&other| other > stage) {
                     return Err(format!(
@@ -258,21 +258,6 @@ impl Plan {
             }
             Some(_) => Ok(()),
         }
-    }
-}
-
-fn operands(expression: &DimExpr) -> [Option<DimId>; 2] {
-    match *expression {
-        DimExpr::Const(_) | DimExpr::Symbol(_) => [None, None],
-        DimExpr::Copy(a) => [Some(a), None],
-        DimExpr::Add(a, b)
-        | DimExpr::Mul(a, b)
-        | DimExpr::FloorDiv(a, b)
-        | DimExpr::Mod(a, b)
-        | DimExpr::Min(a, b)
-        | DimExpr::Max(a, b)
-        | DimExpr::Broadcast(a, b)
-        | DimExpr::BroadcastStride { size: a, stride: b } => [Some(a), Some(b)],
     }
 }
 

@@ -69,6 +69,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Show what a model or artifact holds
     Inspect(InspectArgs),
+    /// Say what each pass did or refused, and why each step runs as it does
+    Explain(ExplainArgs),
     /// Continue prompts
     Generate(GenerateArgs),
     /// Compare the compiled program with the evaluator and with tract
@@ -212,6 +214,28 @@ pub struct InspectArgs {
     /// Compare the hashes of an artifact's tensors
     #[arg(long, env = "LATHE_CHECK", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub check: bool,
+    /// Write a self-contained page: the graph before and after each pass, memory over time, the hottest nodes
+    #[arg(long, env = "LATHE_HTML", value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// `lathe explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// An .onnx file
+    pub model: PathBuf,
+    /// Run the model, on made-up inputs unless they are given, and show each step's share of the time and of the machine
+    #[arg(long, env = "LATHE_PROFILE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub profile: bool,
+    /// Leave a pass out (repeatable)
+    #[arg(long, env = "LATHE_DISABLE", value_name = "PASS", value_delimiter = ',')]
+    pub disable: Vec<String>,
+    /// Where inputs come from.
+    #[command(flatten)]
+    pub inputs: InputArgs,
 }
 
 /// `lathe verify`.

@@ -9,6 +9,7 @@ mod fill;
 mod inputs;
 mod interrupt;
 mod load;
+mod profile;
 mod report;
 mod size;
 mod tensors;
@@ -24,7 +25,6 @@ use error::CliError;
 
 /// Commands and flags that are described but come in a later version.
 const LATER: &[&str] = &[
-    "explain",
     "chat",
     "embed",
     "classify",
@@ -41,7 +41,6 @@ const LATER: &[&str] = &[
     "--kv-heads",
     "--precision",
     "--activations",
-    "--html",
     "--trace",
     "--prompt-tokens",
     "--gen-tokens",
@@ -102,6 +101,7 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Test(args) => commands::test::run(common, args),
         Command::Bench(args) => commands::bench::run(common, args),
         Command::Inspect(args) => commands::inspect::run(common, args),
+        Command::Explain(args) => commands::explain::run(common, args),
         Command::Generate(args) => commands::generate::run(common, args),
         Command::Verify(args) => commands::verify::run(common, args),
         Command::Doctor(json) => commands::doctor::run(common, *json),

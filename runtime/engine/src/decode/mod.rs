@@ -109,7 +109,7 @@ impl Decoder {
         }
         let planned = group::plan_pages(plan, options);
         let bytes = planned.iter().fold(0u64, |sum, group| sum.saturating_add(group.bytes()));
-        let weights = program.weight_bytes();
+        let weights = program.weight_bytes;
         if weights.saturating_add(bytes) > model.max_memory() {
             return Err(RuntimeError::Resource(format!(
                 "keys and values of {} sequences of {} tokens take {bytes} bytes: with {weights} bytes of weights that is over \

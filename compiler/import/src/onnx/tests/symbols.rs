@@ -81,3 +81,23 @@ fn memory_is_bounded() {
     assert!(message.contains("limit"), "{message}");
     import(&model).expect("enough memory");
 }
+
+#[test]
+fn sizes_that_only_the_run_knows_may_be_reshaped() {
+    let nodes = vec![
+        node("NonZero", &["x"], &["places"]),
+        node("Cast", &["places"], &["floats"]),
+        node("Flatten", &["floats"], &["y"]),
+    ];
+    let mut model = model(17, &[("x", "a,b")], nodes, &["y"]);
+    let graph = model.graph.get_or_insert_with(GraphProto::default);
+    graph.node[1].attribute.push(int("to", 1));
+    graph.node[2].attribute.push(int("axis", 2));
+    let module = import(&model).expect("valid");
+    lathe_ir::verify(&module).expect("valid");
+    let main = module.main().expect("main");
+    let x = lathe_tensor::Tensor::from_slice(&[0f32, 2.0, 3.0, 0.0, 5.0, 0.0], &[2, 3]).expect("a tensor");
+    let options = lathe_ir::EvaluateOptions { check: true, ..Default::default() };
+    let outputs = lathe_ir::evaluate(&module, main, &[x], &options).expect("evaluates");
+    assert_eq!(outputs[0].shape(), [6, 1]);
+}

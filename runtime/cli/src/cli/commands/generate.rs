@@ -91,9 +91,7 @@ fn with_graphs(
     let mut model = GraphModel::new(graphs, past, team)?;
     model.options = run;
     if choice == CacheChoice::Auto && model.past() == Past::Recompute {
-        tracing::warn!(
-            "this model has no cache: each token runs the whole prefix again"
-        );
+        tracing::warn!("this model has no cache: each token runs the whole prefix again");
     }
     let kind = if model.past() == Past::Thread { "native" } else { "none" };
     let begun = begin(&mut model, args, config)?;
