@@ -4,7 +4,7 @@ use crate::driver::Pass;
 use crate::{canonical, fuse, specialize};
 
 /// Turns exporters' habits into one form: constants and shapes folded, no-ops gone, affine maps inside weights.
-pub const CANONICAL: &[Pass] = &[
+pub const CANONICAL: &[Pass<'static>] = &[
     Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::fold_shapes::FoldShapes),
     // Sizes that turn out constant take what is computed from them along.
@@ -18,7 +18,7 @@ pub const CANONICAL: &[Pass] = &[
 ];
 
 /// Recognises high-level ops in their decompositions.
-pub const FUSE: &[Pass] = &[
+pub const FUSE: &[Pass<'static>] = &[
     Pass::Rule(&fuse::layer_norm::LayerNormFusion),
     Pass::Rule(&fuse::rms_norm::RmsNormFusion),
     Pass::Rule(&fuse::rotary::RotaryFusion),
@@ -32,6 +32,8 @@ pub const FUSE: &[Pass] = &[
     Pass::Rule(&fuse::gelu::GeluFusion),
     Pass::Rule(&fuse::silu::SiluFusion),
     Pass::Rule(&fuse::hard_swish::HardSwishFusion),
+    // Needs the activations as ops, and the products not yet merged with what follows them.
+    Pass::Rule(&fuse::moe::MoeFusion),
     Pass::Rule(&fuse::linear::LinearFusion),
     Pass::Rule(&fuse::batch_norm::BatchNormFolding),
     Pass::Rule(&fuse::affine::AffineFolding),
@@ -45,12 +47,19 @@ pub const FUSE: &[Pass] = &[
 ];
 
 /// Functions for special uses beside `main`, while ops are still whole.
-pub const SPECIALIZE: &[Pass] = &[Pass::Function(&specialize::cache::Cache)];
+pub const SPECIALIZE: &[Pass<'static>] = &[
+    Pass::Rule(&specialize::gqa::HeadMerging { kv_heads: None }),
+    Pass::Function(&specialize::cache::Cache),
+    // Each row-wise value was given its sizes anew.
+    Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Function(&canonical::dead_code::DeadCode),
+];
 
 /// The last step before planning: what is left of elementwise chains becomes regions.
-pub const LOWER: &[Pass] = &[Pass::Function(&fuse::regions::RegionFusion)];
+pub const LOWER: &[Pass<'static>] = &[Pass::Function(&fuse::regions::RegionFusion)];
 
 /// The pipeline of `compile`.
-pub fn standard() -> Vec<Pass> {
+pub fn standard() -> Vec<Pass<'static>> {
     [CANONICAL, FUSE, SPECIALIZE, LOWER].concat()
 }

@@ -4,14 +4,18 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod caching;
+mod describe;
 mod emit;
 mod error;
+mod heads;
 mod inputs;
 mod options;
 mod pipeline;
 mod snapshot;
 pub mod verify;
 
+pub use describe::describe;
 pub use emit::{Stage, emit};
 pub use error::CompileError;
 pub use inputs::{TypedInputs, small_dims};

@@ -16,6 +16,7 @@ pub mod gather;
 mod heads;
 pub mod matmul;
 mod minifloat;
+pub mod moe;
 pub mod norm;
 mod pick;
 pub mod pool;

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use crate::elementwise::{Binary, Compare, Unary};
 use crate::evaluate::{self, Arity, Evaluate, Limits};
 use crate::{
-    EvalError, attention, conv, elementwise, gather, matmul, norm, pool, position, quant, recurrent, reduce,
-    resize, shape,
+    EvalError, attention, conv, elementwise, gather, matmul, moe, norm, pool, position, quant, recurrent,
+    reduce, resize, shape,
 };
 
 /// Attributes that do not fit their op.
@@ -233,6 +233,8 @@ op_table! {
     PagedAttention(attention::paged::PagedAttention) "paged_attention",
     /// Rotary position embedding; inputs `x, cos, sin, position_ids?`.
     RotaryEmbedding(position::RotaryEmbedding) "rotary_embedding",
+    /// Mixture of experts; inputs `x, logits, w_in, w_out, selection_bias?, b_in?, b_out?`; outputs `y, load?, dropped?, balance?`.
+    Moe(moe::Moe) "moe",
     /// LSTM; inputs `x, w, r, b?, sequence_lens?, initial_h?, initial_c?, p?`; outputs `y?, y_h?, y_c?`.
     Lstm(recurrent::Lstm) "lstm",
 }

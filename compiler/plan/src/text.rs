@@ -97,7 +97,7 @@ impl PlanText<'_> {
         let mut groups: Vec<(&State, usize)> = Vec::new();
         let sizes =
             |state: &State| (state.kv_heads, state.qk_head_dim, state.v_head_dim, state.window, state.dtype);
-        for state in &self.0.states {
+        for state in self.0.states.iter().filter(|state| state.kind == StateKind::Kv) {
             match groups.iter_mut().find(|(other, _)| sizes(other) == sizes(state)) {
                 Some((_, layers)) => *layers += 1,
                 None => groups.push((state, 1)),

@@ -75,7 +75,7 @@ fn plan_function(
         phases: planner.phase + 1,
         views: planner.views,
         states: planner.states,
-        regimes: Vec::new(),
+        regimes: state::regimes(function),
     };
     *weights = planner.weights;
     tracing::debug!(steps = plan.steps.len(), slots = plan.slots.len(), dims = plan.dims.len(), "planned");

@@ -25,6 +25,17 @@ pub enum Packing {
         /// Elements of the constant before the matrix.
         offset: usize,
     },
+    /// Panels of `count` `[k, n]` matrices that fill the constant, one packed matrix after another.
+    Matrices {
+        /// Number of matrices.
+        count: usize,
+        /// Rows.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Stored as `[n, k]`.
+        transposed: bool,
+    },
     /// Weights of a 2-d convolution.
     Conv {
         /// Output channels.
@@ -49,6 +60,8 @@ impl Packing {
             Packing::Matrix { offset: 0, transposed: false, .. } => "#panels".into(),
             Packing::Matrix { offset: 0, transposed: true, .. } => "#panels.transposed".into(),
             Packing::Matrix { offset, .. } => format!("#panels.{offset}"),
+            Packing::Matrices { transposed: false, .. } => "#experts".into(),
+            Packing::Matrices { transposed: true, .. } => "#experts.transposed".into(),
             Packing::Conv { transposed: None, .. } => "#conv".into(),
             Packing::Conv { transposed: Some(_), .. } => "#conv_transpose".into(),
         }
@@ -78,6 +91,14 @@ impl Packing {
         match self {
             Packing::Dense => None,
             Packing::Matrix { k, n, .. } => Some(PackedMatrix { k, n }.packed_len()),
+            Packing::Matrices { count, k, n, .. } => {
+                let too_large = LayoutError::TooLarge {
+                    layout: "packed matrices",
+                    what: format!("{count} of [{k}, {n}]"),
+                };
+                let one = PackedMatrix { k, n }.packed_len();
+                Some(one.and_then(|length| length.checked_mul(count).ok_or(too_large)))
+            }
             Packing::Conv { .. } => self.conv_layout().map(|layout| layout.packed_len()),
         }
     }
@@ -142,6 +163,9 @@ pub fn pack(module: &Module, weight: &PlannedWeight) -> Result<Tensor, PlanError
             let source = elements.get(offset..).unwrap_or(&[]);
             PackedMatrix { k, n }.packed(source, k_stride, n_stride)
         }
+        Packing::Matrices { count, k, n, transposed } => {
+            matrices(&elements, count, PackedMatrix { k, n }, transposed)
+        }
         _ => match weight.packing.conv_layout() {
             Some(layout) => layout.packed(&elements),
             None => return Ok(tensor.clone()),
@@ -151,4 +175,22 @@ pub fn pack(module: &Module, weight: &PlannedWeight) -> Result<Tensor, PlanError
     let bytes: Vec<u8> = packed.iter().flat_map(|element| element.to_le_bytes()).collect();
     Tensor::new(DType::F32, vec![packed.len()], Buffer::copy_of(&bytes))
         .map_err(|error| bad(error.to_string()))
+}
+
+/// Packed matrices one after another.
+fn matrices(
+    elements: &[f32],
+    count: usize,
+    matrix: PackedMatrix,
+    transposed: bool,
+) -> Result<Vec<f32>, LayoutError> {
+    let (k_stride, n_stride) = if transposed { (1, matrix.k) } else { (matrix.n, 1) };
+    let (size, length) = (matrix.k.saturating_mul(matrix.n), matrix.packed_len()?);
+    let mut packed = vec![0.0; length.saturating_mul(count)];
+    for index in 0..count {
+        let source = elements.get(index.saturating_mul(size)..).unwrap_or(&[]);
+        let source = source.get(..size).unwrap_or(source);
+        matrix.pack(source, k_stride, n_stride, &mut packed[index * length..][..length])?;
+    }
+    Ok(packed)
 }

@@ -10,6 +10,7 @@ pub(crate) mod hard_swish;
 mod layer;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+pub(crate) mod moe;
 mod normalise;
 pub(crate) mod regions;
 pub(crate) mod residual;

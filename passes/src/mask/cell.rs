@@ -58,7 +58,7 @@ impl Cell {
     }
 
     /// The number of a bool: 1 or 0.
-    pub fn from_bool(&self, one: Cell, zero: Cell) -> Option<Cell> {
+    pub fn number_of_bool(&self, one: Cell, zero: Cell) -> Option<Cell> {
         match self {
             Cell::Bool(formula) => Some(Cell::select(formula.clone(), one, zero)),
             _ => None,

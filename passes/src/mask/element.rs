@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
             false => Cell::Int(Dim::constant(value)),
         };
         match cell {
-            Cell::Bool(_) => cell.from_bool(number(1), number(0)),
+            Cell::Bool(_) => cell.number_of_bool(number(1), number(0)),
             Cell::Select(condition, a, b) => {
                 Some(Cell::select(condition.clone(), self.cast(a, x, to)?, self.cast(b, x, to)?))
             }

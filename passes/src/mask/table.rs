@@ -27,7 +27,7 @@ pub(super) fn cell(space: &Space, tensor: &Tensor, index: &[Dim]) -> Option<Cell
         return None;
     }
     let numbers = numbers(tensor)?;
-    let (cells, axes) = selected(space, tensor.shape(), index)?;
+    let (cells, axes) = selected(tensor.shape(), index)?;
     let at = |place: usize| numbers[cells.start + place];
     let make = |number: f64| number_cell(tensor.dtype(), number);
     match axes[..] {
@@ -91,7 +91,7 @@ impl Cells {
     }
 }
 
-fn selected(space: &Space, shape: &[usize], index: &[Dim]) -> Option<(Cells, Vec<usize>)> {
+fn selected(shape: &[usize], index: &[Dim]) -> Option<(Cells, Vec<usize>)> {
     let mut cells = Cells { start: 0, sizes: Vec::new(), strides: Vec::new() };
     let mut axes = Vec::new();
     let mut stride = shape.iter().product::<usize>();
@@ -111,7 +111,6 @@ fn selected(space: &Space, shape: &[usize], index: &[Dim]) -> Option<(Cells, Vec
             }
         }
     }
-    let _ = space;
     Some((cells, axes))
 }
 

@@ -115,13 +115,18 @@ impl Visibility {
 fn describe(part: &Formula) -> String {
     match part {
         Formula::Known(_) => "a mask that hides everything".to_string(),
-        Formula::AtLeast(dim) => format!("{dim} >= 0").replace('\u{1}', ""),
+        Formula::AtLeast(dim) => format!("{} >= 0", plain(dim)),
         Formula::NonZero(_, index) => {
-            let index: Vec<String> = index.iter().map(ToString::to_string).collect();
-            format!("an element at [{}] of a value", index.join(", ")).replace('\u{1}', "")
+            let index: Vec<String> = index.iter().map(plain).collect();
+            format!("an element at [{}] of a value", index.join(", "))
         }
         Formula::Not(inner) => format!("not ({})", describe(inner)),
         Formula::And(a, b) => format!("({}) and ({})", describe(a), describe(b)),
         Formula::Or(a, b) => format!("({}) or ({})", describe(a), describe(b)),
     }
+}
+
+/// An expression with coordinates by their letters.
+fn plain(dim: &Dim) -> String {
+    dim.to_string().replace("\\u0001", "").replace('"', "")
 }

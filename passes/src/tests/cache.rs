@@ -163,3 +163,55 @@ fn a_continuous_function_of_the_length_is_refused() {
     );
     assert_snapshot!(refusal(&scaled));
 }
+
+#[test]
+fn an_encoder_runs_once() {
+    let crossed = DECODER
+        .replace("(input_ids: i64[batch, seq], attention_mask: i64[batch, seq])",
+            "(input_features: f32[batch, 6, 4], decoder_input_ids: i64[batch, seq])")
+        .replace("gather c0, input_ids", "gather c0, decoder_input_ids")
+        .replace("  %8: bool[batch, seq] = cast attention_mask {saturate=true,to=\"bool\"} // \"padding\"\n", "")
+        .replace("%7, _, _, _, _, %8 {", "%7 {")
+        .replace(
+            "  %11: f32[batch, seq, 4] = relu %10",
+            "  %13: f32[batch, 6, 4] = relu input_features // \"encoder\"\n  \
+             %14: f32[batch, 6, 4] = matmul %13, c5 // \"cross k\"\n  \
+             %15: f32[batch, seq, 4] = attention %10, %14, %13 {bottom_right=false,causal=false,kv_heads=2,left_window=null,\
+             q_heads=2,qk_output=0,right_window=null,scale=0.5,softcap=0.0,softmax_in_f64=false} // \"cross\"\n  \
+             %11: f32[batch, seq, 4] = relu %15",
+        );
+    let out = check("cache", &filled(&crossed));
+    assert_snapshot!(out.split("graph \"decode\"").nth(1).unwrap_or(&out));
+}
+
+#[test]
+fn a_bias_by_distance_is_kept() {
+    let biased = with("%5, %6, %7, _, _,", "%5, %6, %7, %20, _,").replace(
+        "  %5: f32[batch, seq, 4] = matmul",
+        "  c8 = const f32[] 0.125\n  \
+         %13: i64[seq, 1] = unsqueeze %2 {axes=[1]} // \"query\"\n  \
+         %14: i64[1, seq] = unsqueeze %2 {axes=[0]} // \"key\"\n  \
+         %15: i64[seq, seq] = sub %14, %13 // \"distance\"\n  \
+         %16: f32[seq, seq] = cast %15 {saturate=true,to=\"f32\"} // \"number\"\n  \
+         %17: f32[seq, seq] = mul %16, c8 // \"scaled\"\n  \
+         %20: f32[1, 1, seq, seq] = unsqueeze %17 {axes=[0,1]} // \"bias\"\n  \
+         %5: f32[batch, seq, 4] = matmul",
+    );
+    let out = check("cache", &filled(&biased));
+    assert_snapshot!(out.split("graph \"decode\"").nth(1).unwrap_or(&out));
+}
+
+#[test]
+fn a_bias_with_rows_and_keys_exchanged_is_refused() {
+    let biased = with("%5, %6, %7, _, _,", "%5, %6, %7, %20, _,").replace(
+        "  %5: f32[batch, seq, 4] = matmul",
+        "  %13: i64[seq, 1] = unsqueeze %2 {axes=[1]} // \"query\"\n  \
+         %14: i64[1, seq] = unsqueeze %2 {axes=[0]} // \"key\"\n  \
+         %15: i64[seq, seq] = sub %14, %13 // \"distance\"\n  \
+         %16: f32[seq, seq] = cast %15 {saturate=true,to=\"f32\"} // \"number\"\n  \
+         %17: f32[seq, seq] = transpose %16 {perm=[1,0]} // \"exchanged\"\n  \
+         %20: f32[1, 1, seq, seq] = unsqueeze %17 {axes=[0,1]} // \"bias\"\n  \
+         %5: f32[batch, seq, 4] = matmul",
+    );
+    assert_snapshot!(refusal(&biased));
+}

@@ -208,9 +208,73 @@ builtins! {
         y: inout, y_h: output, y_c: output, gates: inout,
         seq: int, batch: int, input: int, hidden: int, y_stride: int, reverse: int,
     }
+    /// Chooses `top_k` of `experts` for each token by `logits[tokens, experts]`: `indices[tokens, top_k]` (i64) in descending order of score plus
+    /// `bias[experts]` (optional), and their `weights`. `sigmoid` 0 is a softmax; `renormalise` divides by the sum plus `epsilon`; then times
+    /// `scale`. With `groups`, only experts of the `group_top` groups with the largest sum of two may be chosen.
+    MoeRoute "moe_route" {
+        logits: input, bias: input, indices: output, weights: output, tokens: int, experts: int, top_k: int,
+        sigmoid: int, renormalise: int, epsilon: float, scale: float, groups: int, group_top: int,
+    }
+    /// Sorts the assignments of `indices[tokens, top_k]` by expert, stably: `rows` (i64, one a place) is the token of a place, `places[tokens, top_k]`
+    /// (i64) the place of an assignment or -1, `offsets[experts + 1]` (i64) the first place of each expert; places from the last offset on have
+    /// token 0. An expert takes the first `capacity` (0: all) of each `row_tokens` tokens. Does not share work: one worker does it.
+    MoeGroup "moe_group" {
+        indices: input, rows: output, places: output, offsets: output, tokens: int, experts: int, top_k: int,
+        capacity: int, row_tokens: int,
+    }
+    /// `c[p, n] = act(a[p, k] x b[e] + bias[e, n])` for every place `p` of expert `e` by `offsets[experts + 1]` (i64), with `b` one
+    /// [`crate::layout::PackedMatrix`] an expert and `bias` optional. Places from the last offset on are left alone; `m` bounds them.
+    MoeMatMul "moe_matmul" {
+        a: input, offsets: input, b: input, bias: input, c: inout, m: int, n: int, k: int, experts: int,
+        activation: int, alpha: float, beta: float,
+    }
+    /// `y[p, inner] = act(gate) * up` of `x[p, 2 * inner]` for the places below `offsets[experts]`: gates are the first half of the columns, or the
+    /// even ones where `interleaved`. With `clamped`: `g * sigmoid(alpha * g) * (u + 1)`, `g = min(gate, beta)`, `u = clamp(up, -beta, beta)`.
+    MoeGate "moe_gate" {
+        x: input, offsets: input, y: inout, m: int, inner: int, experts: int, interleaved: int, clamped: int,
+        activation: int, alpha: float, beta: float,
+    }
+    /// `y[t] = sum over j ascending of weights[t, j] * x[places[t, j]]`, without the places below 0.
+    MoeCombine "moe_combine" {
+        x: input, places: input, weights: input, y: output, m: int, tokens: int, top_k: int, n: int,
+    }
     /// `y[i] = f(x[i])` over `count` elements in one piece, called by generated regions on tiles; `function` is a [`crate::builtin::TileFunction`] code.
     /// Does not share work: the calling worker computes all of it.
     Tile "tile" { x: input, y: output, count: int, function: int, }
+    /// Attention of `q[batch, heads, seq, qk_dim]` over `k[batch, kv_heads, total, qk_dim]` and `v[batch, kv_heads, total, v_dim]`: the
+    /// last axes are contiguous, the others have strides `*_batch`, `*_head`, `*_row`; head dims are at most 256. Query `i` stands at
+    /// position `origin + i` (with `lengths`, i64 `[batch]`: at `length - seq + i`, and keys from `length` on are hidden) and sees keys
+    /// from `left` before to `right` after it; -1 leaves a side open. Optional: `mask`, f32 or (`mask_bool`) bytes that hide where 0, with
+    /// strides `mask_*` for `mask_width` keys, the others being hidden; `key_padding` bytes `[batch, total]`, 0 hides;
+    /// `alibi_slopes[heads]` with `alibi_positions[batch, total]` (f32, or i64 where `positions_i64`); `sinks[heads]`.
+    Attention "attention" {
+        q: input, k: input, v: input, mask: input, lengths: input, key_padding: input, alibi_slopes: input, alibi_positions: input,
+        sinks: input, y: output,
+        batch: int, heads: int, kv_heads: int, seq: int, total: int, qk_dim: int, v_dim: int,
+        q_batch: int, q_head: int, q_row: int, k_batch: int, k_head: int, k_row: int, v_batch: int, v_head: int, v_row: int,
+        y_batch: int, y_head: int, y_row: int, mask_batch: int, mask_head: int, mask_row: int,
+        mask_width: int, mask_bool: int, positions_i64: int, origin: int, left: int, right: int, scale: float, softcap: float,
+    }
+    /// Writes `k[kv_heads, rows, qk_dim]` and `v[kv_heads, rows, v_dim]` (strides `*_head`, `*_row`, last axes contiguous) into the pages of
+    /// `state[pool]` in [`crate::layout::KvPage`], whose elements are of the [`crate::builtin::StateElement`] `element`. Rows `seq_start[s]..seq_start[s + 1]` are sequence `s`; place `p = position[row]` of it is
+    /// place `p % 64` of page `block_table[s, p / 64]`. Places of one call differ; those without a page give `IndexOutOfRange`.
+    KvAppend "kv_append" {
+        k: input, v: input, position: input, seq_start: input, block_table: input, state: inout,
+        kv_heads: int, rows: int, qk_dim: int, v_dim: int, k_head: int, k_row: int, v_head: int, v_row: int,
+        sequences: int, pages: int, pool: int, element: int,
+    }
+    /// Attention of `q[heads, rows, qk_dim]` over such a state, row `r` of a sequence seeing its keys up to `position[r]`, which lies below
+    /// `context_len[s]`, and, with `window` not -1, only those after `position[r] - window`. Optional: `bias` with strides `bias_*`
+    /// for `bias_width` keys, `alibi_slopes[heads]`, `sinks[heads]`. With `partial`, which holds `32 + v_dim` (up to a multiple of 32)
+    /// elements for each of `min(rows, 8) * heads * ceil(pages / 8)` chunks, it is called twice: `phase` 0, then, when all workers have
+    /// done that, 1.
+    PagedAttention "paged_attention" {
+        q: input, state: input, position: input, seq_start: input, context_len: input, block_table: input, bias: input,
+        alibi_slopes: input, sinks: input, partial: inout, y: output,
+        heads: int, kv_heads: int, rows: int, qk_dim: int, v_dim: int, q_head: int, q_row: int, y_head: int, y_row: int,
+        sequences: int, pages: int, pool: int, bias_head: int, bias_row: int, bias_width: int,
+        window: int, element: int, phase: int, scale: float, softcap: float,
+    }
 }
 
 macro_rules! codes {
@@ -309,6 +373,18 @@ codes! {
         Silu = 9 "silu",
         /// `ln(1 + exp(x))`.
         Softplus = 10 "softplus",
+    }
+}
+
+codes! {
+    /// Elements of a state's pages.
+    StateElement {
+        /// f32.
+        F32 = 0 "f32",
+        /// IEEE half precision.
+        F16 = 1 "f16",
+        /// The upper half of an f32.
+        BF16 = 2 "bf16",
     }
 }
 

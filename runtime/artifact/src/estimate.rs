@@ -185,7 +185,7 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
     let product =
         |names: &[&str]| names.iter().try_fold(2u64, |product, name| product.checked_mul(int(name)?));
     match call.builtin {
-        Builtin::MatMulPacked => product(&["m", "n", "k"]),
+        Builtin::MatMulPacked | Builtin::MoeMatMul => product(&["m", "n", "k"]),
         Builtin::MatMulStrided => {
             let rank = int("batch_rank")?;
             let index = call.builtin.fields().iter().position(|(field, _)| *field == "batch")?;
@@ -205,6 +205,10 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
         Builtin::ConvTranspose => {
             let channels = int("out_channels")?.checked_div(int("groups")?)?;
             product(&["batch", "channels", "height", "width", "kernel_h", "kernel_w"])?.checked_mul(channels)
+        }
+        Builtin::Attention => {
+            let dims = int("qk_dim")?.checked_add(int("v_dim")?)?;
+            product(&["batch", "heads", "seq", "total"])?.checked_mul(dims)
         }
         Builtin::Lstm => {
             let inner = int("input")?.checked_add(int("hidden")?)?.checked_mul(4)?;

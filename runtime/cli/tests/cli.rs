@@ -139,7 +139,7 @@ fn untrusted_code_is_made_again_from_the_ir_with_the_same_bits() {
     let (again, warning) = run("again", "another key");
     assert!(warning.contains("generated again from the IR"), "{warning}");
     assert!(trusted.len() > 128 && trusted == again, "other bits");
-    let key = lathe_artifact::UserKey::load_or_create_at(&home.path("another key")).expect("a key");
+    let key = lathe_artifact::key::UserKey::load_or_create_at(&home.path("another key")).expect("a key");
     let options = lathe_runtime::LoadOptions { trust: lathe_artifact::Trust::Key(key), ..Default::default() };
     let refused = lathe_runtime::Model::load(home.path("m.lathe"), &options);
     assert!(matches!(&refused, Err(lathe_runtime::RuntimeError::Untrusted { .. })), "{refused:?}");

@@ -168,7 +168,15 @@ impl Program {
     fn sort_slots(&mut self, weights: impl Fn(&str) -> Option<Tensor>) -> Result<(), RuntimeError> {
         for (index, slot) in self.plan.slots.iter().enumerate() {
             if slot.dtype == DType::String {
-                return Err(RuntimeError::Unsupported(format!("slot {index} holds strings")));
+                let place = match slot.kind {
+                    SlotKind::Input(input) => format!("input `{}`", self.plan.inputs[input as usize].name),
+                    SlotKind::Output(output) => {
+                        format!("output `{}`", self.plan.outputs[output as usize].name)
+                    }
+                    SlotKind::Weight(ref name) => format!("constant `{name}`"),
+                    _ => format!("slot {index}"),
+                };
+                return Err(RuntimeError::Unsupported(format!("{place} holds strings")));
             }
             match &slot.kind {
                 SlotKind::Input(input) => self.inputs.push((index, *input as usize)),

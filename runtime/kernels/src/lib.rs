@@ -7,12 +7,14 @@ pub mod failpoint;
 pub mod isa;
 pub mod measure;
 
+mod attention;
 mod conv;
 mod elementwise;
 mod gather;
 mod kernel;
 mod math;
 mod matmul;
+mod moe;
 mod norm;
 mod pool;
 mod position;
@@ -27,5 +29,7 @@ mod softmax;
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

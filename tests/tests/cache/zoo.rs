@@ -47,6 +47,67 @@ pub fn generation(family: &Path) -> Option<Generation> {
     Some(Generation { prompt: integers("gen.prompt")?, ids: integers("gen.ids")? })
 }
 
+/// One request to a model with an encoder: its source, how long that is, and the tokens of PyTorch's answer with their start.
+pub struct Request {
+    pub source: Vec<(&'static str, Tensor)>,
+    pub length: usize,
+    pub ids: Vec<i64>,
+}
+
+/// The requests of a family with an encoder.
+pub fn requests(family: &Path) -> Option<Vec<Request>> {
+    let bytes = std::fs::read(family.join("cases.safetensors")).ok()?;
+    let cases = safetensors::SafeTensors::deserialize(&bytes).ok()?;
+    let row = |name: &str, index: usize| -> Option<(Vec<u8>, Vec<usize>)> {
+        let tensor = cases.tensor(name).ok()?;
+        let bytes = tensor.data().len() / tensor.shape().first()?;
+        Some((tensor.data()[index * bytes..][..bytes].to_vec(), tensor.shape()[1..].to_vec()))
+    };
+    let integers = |name: &str, index: usize| -> Option<Vec<i64>> {
+        let words = row(name, index)?.0;
+        words.chunks_exact(8).map(|word| Some(i64::from_le_bytes(word.try_into().ok()?))).collect()
+    };
+    let count = *cases.tensor("gen.ids").ok()?.shape().first()?;
+    let request = |index: usize| {
+        let ids = integers("gen.ids", index)?;
+        if let Some(tokens) = integers("gen.in.input_ids", index) {
+            // Right-padded: without its padding it is the same request.
+            let length = integers("gen.in.attention_mask", index)?.iter().sum::<i64>() as usize;
+            let tensor = |values: &[i64]| Tensor::from_slice(values, &[1, length]).ok();
+            let source = vec![
+                ("input_ids", tensor(&tokens[..length])?),
+                ("attention_mask", tensor(&vec![1; length])?),
+            ];
+            return Some(Request { source, length, ids });
+        }
+        let (bytes, shape) = row("gen.in.input_features", index)?;
+        let cells: Option<Vec<f32>> =
+            bytes.chunks_exact(4).map(|word| Some(f32::from_le_bytes(word.try_into().ok()?))).collect();
+        let features = Tensor::from_slice(&cells?, &[1, shape[0], shape[1]]).ok()?;
+        // Whisper's second convolution halves the frames.
+        Some(Request { source: vec![("input_features", features)], length: shape[1].div_ceil(2), ids })
+    };
+    (0..count).map(request).collect()
+}
+
+/// The logits of `main` for a request.
+pub fn request_logits(module: &Module, request: &Request, tokens: &[i64]) -> Result<Vec<Vec<f32>>, String> {
+    let main = module.main().ok_or("no main")?;
+    let body = module.function(main);
+    let mut inputs = Vec::new();
+    for &input in body.inputs() {
+        let name = body.value(input).name.as_deref().unwrap_or("");
+        inputs.push(match request.source.iter().find(|(given, _)| *given == name) {
+            Some((_, tensor)) => tensor.clone(),
+            None => Tensor::from_slice(tokens, &[1, tokens.len()]).map_err(|error| error.to_string())?,
+        });
+    }
+    let outputs = lathe_ir::evaluate(module, main, &inputs, &lathe_ir::EvaluateOptions::default());
+    let outputs = outputs.map_err(|error| error.to_string())?;
+    let cells = outputs[0].to_slice::<f32>().map_err(|error| error.to_string())?.into_owned();
+    Ok(cells.chunks(outputs[0].shape()[2]).map(<[f32]>::to_vec).collect())
+}
+
 /// The logits of `main` for every token of one sequence; `None` where `main` takes a past.
 pub fn main_logits(module: &Module, tokens: &[i64]) -> Option<Result<Vec<Vec<f32>>, String>> {
     let main = module.main()?;

@@ -104,6 +104,11 @@ fn mask(cx: &mut Context<'_>, leading: &[Dim], total: &Dim) -> Result<(), IrErro
 
 /// The padding of keys, ALiBi and sinks.
 fn extras(cx: &mut Context<'_>, batch: &Dim, q_heads: &Dim, total: &Dim) -> Result<(), IrError> {
+    if cx.optional(6).is_some() {
+        cx.index_operand(6)?;
+        let lengths = &cx.ranked(6, 1)?.dims[0];
+        cx.equal(lengths, batch, "one length a batch")?;
+    }
     let number = |dtype: DType| dtype.is_float() || dtype.is_integer();
     cx.dtype_of(Attention::KEY_PADDING, "bool", |dtype| dtype == DType::Bool)?;
     cx.dtype_of(Attention::ALIBI_POSITIONS, "a number", number)?;

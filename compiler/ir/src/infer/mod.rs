@@ -8,6 +8,7 @@ mod elementwise;
 mod gather;
 pub(crate) mod known;
 mod matmul;
+mod moe;
 mod norm;
 mod pool;
 mod position;
@@ -162,6 +163,7 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::KvAppend(_) => attention::kv_append(cx),
         Op::PagedAttention(attributes) => attention::paged_attention(cx, attributes),
         Op::RotaryEmbedding(attributes) => position::rotary_embedding(cx, attributes),
+        Op::Moe(attributes) => moe::moe(cx, attributes),
         Op::Lstm(attributes) => recurrent::lstm(cx, attributes),
     }
 }

@@ -1,10 +1,12 @@
 //! Which step a node becomes. One file a family; a rule emits steps, makes a view, or refuses with a reason, and then the
 //! op is evaluated.
 
+mod attention;
 mod conv;
 mod elementwise;
 mod gather;
 mod matmul;
+mod moe;
 mod norm;
 mod pad;
 mod pool;
@@ -75,6 +77,10 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::Trilu(trilu) => shape::trilu(context, node, trilu),
         Op::Gather(gather) => gather::gather(context, node, gather),
         Op::Resize(resize) => resize::resize(context, node, resize),
+        Op::Attention(op) => attention::attention(context, node, op),
+        Op::KvAppend(_) => attention::kv_append(context, node),
+        Op::PagedAttention(op) => attention::paged_attention(context, node, op),
+        Op::Moe(moe) => moe::moe(context, node, moe),
         Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
         _ => refuse("no builtin for this op"),
     }

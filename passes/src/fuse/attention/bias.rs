@@ -229,15 +229,15 @@ fn laid_out(
         return Ok(term);
     }
     // Batch and heads, or batches and windows, in axes of their own: spread over all of them, then counted as the scores count.
-    let own = reader.dims(value);
-    let [.., a, b] = &own[..] else { return Err("a bias of one axis".to_string()) };
+    if rank < 2 {
+        return Err("a bias of one axis".to_string());
+    }
     let matrix = index.iter().skip(rank - 2).zip(&coordinates[2..]);
     if !matrix.clone().all(|(at, own)| at == own || at.as_constant() == Some(0)) {
         return Err("a bias is not over queries and keys".to_string());
     }
     let (rows, columns) =
         (&reader.context.ty(value).dims[rank - 2], &reader.context.ty(value).dims[rank - 1]);
-    let _ = (a, b);
     match &index[..rank - 2] {
         // [batch * heads, ...]
         [_] => {

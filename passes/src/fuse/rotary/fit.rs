@@ -45,15 +45,14 @@ fn curve(base: f64, half: usize) -> impl Iterator<Item = f64> {
 /// The base by the whole curve, by its end and by its start: a ramp between two bands leaves at least one of them.
 fn candidates(f: &[f64]) -> Vec<f64> {
     let (half, last) = (f.len() as f64, f.len() - 1);
-    let whole = (f[0] / f[last]).powf(half / last as f64);
-    let end = (f[last - 1] / f[last]).powf(half);
-    let start = (f[0] / f[1]).powf(half);
-    [whole, end, start].map(|base| short_decimal(base, f.len())).to_vec()
+    let whole = (f[0] / f[last], half / last as f64);
+    let (end, start) = ((f[last - 1] / f[last], half), (f[0] / f[1], half));
+    [whole, end, start].map(|(ratio, exponent)| short_decimal(ratio.powf(exponent), exponent)).to_vec()
 }
 
-/// The shortest decimal whose curve is the same in f32.
-fn short_decimal(base: f64, half: usize) -> f64 {
-    let slack = TOLERANCE * half as f64;
+/// The shortest decimal that is the base within the rounding of frequencies to f32, of which the base is a power.
+fn short_decimal(base: f64, exponent: f64) -> f64 {
+    let slack = 1e-6 * exponent;
     for digits in 0..6 {
         let unit = 10f64.powf(base.log10().floor() - f64::from(digits));
         let rounded = (base / unit).round() * unit;

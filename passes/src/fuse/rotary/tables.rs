@@ -112,10 +112,11 @@ impl Halves<'_, '_> {
         if width(context, value)? != 2 * self.half {
             return None;
         }
-        if let Some((joined, a, b)) = join(context, value) {
-            if joined == pairing && a == b {
-                return Some(Rewrite::value(a));
-            }
+        if let Some((joined, a, b)) = join(context, value)
+            && joined == pairing
+            && a == b
+        {
+            return Some(Rewrite::value(a));
         }
         if context.constant(value).is_some() {
             return self.constant(value, pairing);

@@ -13,10 +13,10 @@ use super::positions::{Special, axis_of};
 use super::uniform::hides_nothing;
 
 /// Queries, keys or values as `[1, heads, rows, head_dim]`.
-struct Heads {
-    value: ValueId,
-    heads: usize,
-    size: usize,
+pub(super) struct Heads {
+    pub value: ValueId,
+    pub heads: usize,
+    pub size: usize,
 }
 
 impl Decode<'_> {
@@ -75,11 +75,18 @@ impl Decode<'_> {
             scale: attention.scale,
             softcap: attention.softcap,
         };
+        let bias = match node.inputs.get(3).copied().flatten().filter(|&mask| self.uniform(mask).is_none()) {
+            Some(mask) if window.is_none() => Some(
+                self.bias(mask, q.heads).ok_or_else(|| refuse("its bias does not follow rows and keys"))?,
+            ),
+            Some(_) => return Err(refuse("a bias beside a window")),
+            None => None,
+        };
         let slopes = self.per_head(node, Attention::ALIBI_SLOPES)?;
         let sinks = self.per_head(node, Attention::SINKS)?;
         let mut operands: Vec<_> =
             [q.value, state, position, seq_start, self.inputs.context_len, table].map(Some).into();
-        operands.extend([None, slopes, sinks]);
+        operands.extend([bias, slopes, sinks]);
         while operands.last() == Some(&None) {
             operands.pop();
         }
@@ -113,7 +120,8 @@ impl Decode<'_> {
                 let reason = format!("{reason}; `{}`: {}", refusal.node, refusal.reason);
                 return Err(Refusal::new(&node.name, reason));
             }
-            if !self.uniform(mask).is_some_and(|element| hides_nothing(&element)) {
+            let bias = index == 3 && matches!(self.lookup(mask), Mapped::Keyed(_));
+            if !bias && !self.uniform(mask).is_some_and(|element| hides_nothing(&element)) {
                 return refuse(reason);
             }
         }
@@ -188,7 +196,7 @@ impl Decode<'_> {
     }
 
     /// An operand as rows of heads.
-    fn heads(&mut self, node: &Node, operand: ValueId, count: Option<usize>) -> Result<Heads, Refusal> {
+    pub fn heads(&mut self, node: &Node, operand: ValueId, count: Option<usize>) -> Result<Heads, Refusal> {
         let refuse = |reason: &str| Refusal::new(&node.name, reason);
         let rows = match self.lookup(operand) {
             Mapped::Rows(rows) | Mapped::Joined(rows, _) => rows,
@@ -222,7 +230,7 @@ impl Decode<'_> {
     }
 
     /// `[1, heads, rows, size]` as `[1, rows, heads * size]`.
-    fn merge_heads(&mut self, node: &Node, value: ValueId, width: usize) -> Result<ValueId, Refusal> {
+    pub fn merge_heads(&mut self, node: &Node, value: ValueId, width: usize) -> Result<ValueId, Refusal> {
         let perm = shape::Transpose { perm: vec![0, 2, 1, 3] };
         let value = self.emit_one(&node.name, Op::Transpose(perm), &[value])?;
         let rows = Dim::symbol(self.rows.clone());

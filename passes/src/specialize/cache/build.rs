@@ -17,9 +17,31 @@ pub(super) struct Inputs {
     pub context_len: ValueId,
     /// The block table of each window; `None` for layers that see everything.
     pub tables: Vec<(Option<usize>, ValueId)>,
+    /// Where the encoder's keys and values lie.
+    pub cross: Option<CrossInputs>,
     pub logit_rows: ValueId,
     /// Whether the total length is above a boundary, by boundary.
     pub longer: Vec<(i64, ValueId)>,
+}
+
+/// The inputs of a `decode` that reads an encoder's output.
+#[derive(Clone, Copy)]
+pub(super) struct CrossInputs {
+    /// For each row the last place of its encoder's output: a row sees all of it.
+    pub position: ValueId,
+    /// Places of each sequence's encoder output.
+    pub len: ValueId,
+    pub table: ValueId,
+}
+
+/// An attention to the encoder's output.
+#[derive(Clone, Copy)]
+pub(super) struct Cross {
+    /// Keys and values in `main`.
+    pub keys: ValueId,
+    pub values: ValueId,
+    /// Heads, where they are packed.
+    pub kv_heads: Option<usize>,
 }
 
 /// `decode` in the making.
@@ -36,6 +58,8 @@ pub(super) struct Decode<'a> {
     pub rows: Symbol,
     /// Sizes that nodes of `main` make.
     made: FxHashMap<Symbol, Dim>,
+    /// Keys and values of the encoder's output: values of `main`, by attention.
+    pub crosses: Vec<Cross>,
     /// States after their appends, with their names.
     pub states: Vec<(String, ValueId)>,
     /// Boundaries of the total length that were asked for and are no inputs yet.
@@ -74,12 +98,17 @@ impl<'a> Decode<'a> {
             (window, body.add_input(name, i64s(vec![b.clone(), symbol(&pages)])))
         });
         let tables = tables.collect();
+        let cross = interface.roles.contains(&Role::Source).then(|| CrossInputs {
+            position: body.add_input("cross_position", i64s(vec![1.into(), symbol("n")])),
+            len: body.add_input("cross_len", i64s(vec![b.clone()])),
+            table: body.add_input("block_table.cross", i64s(vec![b.clone(), symbol("pages.cross")])),
+        });
         let logit_rows = body.add_input("logit_rows", i64s(vec![symbol("m")]));
         let longer = signature.boundaries.iter().map(|&boundary| {
             (boundary, body.add_input(format!("longer.{boundary}"), ValueType::new(DType::Bool, [])))
         });
         let longer = longer.collect();
-        let inputs = Inputs { position, seq_start, context_len, tables, logit_rows, longer };
+        let inputs = Inputs { position, seq_start, context_len, tables, cross, logit_rows, longer };
         let function = module.add_function(body);
         let mut decode = Self {
             source,
@@ -91,6 +120,7 @@ impl<'a> Decode<'a> {
             mapped: vec![None; main.value_count()],
             rows: Symbol::new("n"),
             made: FxHashMap::default(),
+            crosses: Vec::new(),
             states: Vec::new(),
             asked: Vec::new(),
         };
@@ -104,7 +134,8 @@ impl<'a> Decode<'a> {
             let name = main.value(input).name.as_deref().unwrap_or("");
             let mapped = match role {
                 Role::Tokens => Mapped::Rows(Rows { value: tokens, axis: 1 }),
-                Role::Mask => match one(main.ty(input).dtype) {
+                Role::Source => Mapped::Source,
+                Role::Mask | Role::SourceMask => match one(main.ty(input).dtype) {
                     Some(one) => Mapped::Uniform(one),
                     None => Mapped::Refused(Refusal::new(name, "a mask that is no number")),
                 },
@@ -133,6 +164,7 @@ impl<'a> Decode<'a> {
         let total = self.past().add(&self.seq());
         dim.substitute(&|symbol| match symbol {
             symbol if Some(symbol) == self.interface.batch.as_ref() => Some(Dim::constant(1)),
+            symbol if self.interface.batches.contains(symbol) => Some(Dim::constant(1)),
             symbol if Some(symbol) == self.interface.total.as_ref() => Some(total.clone()),
             _ => None,
         })
@@ -147,6 +179,17 @@ impl<'a> Decode<'a> {
         });
         let past = size.symbols().into_iter().any(|symbol| Some(symbol) == self.interface.past.as_ref());
         (!past).then_some(size)
+    }
+
+    /// Whether a size is that of something that `decode` does not see: of the encoder's input.
+    pub fn is_foreign(&self, dim: &Dim) -> bool {
+        let own = |symbol: &Symbol| {
+            *symbol == self.interface.seq
+                || Some(symbol) == self.interface.past.as_ref()
+                || self.made.contains_key(symbol)
+        };
+        self.interface.roles.contains(&Role::Source)
+            && self.normal(dim).symbols().into_iter().any(|symbol| !own(symbol))
     }
 
     /// The sizes of a value of `main` in `decode`.

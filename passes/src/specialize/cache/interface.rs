@@ -16,6 +16,10 @@ pub(super) enum Role {
     Positions,
     /// Keys or values of earlier tokens `[batch, kv_heads, past, head_dim]`.
     Past,
+    /// What the encoder reads: its tokens or features, and 1 where they count.
+    Source,
+    /// 1 where the encoder's input counts `[batch, source]`.
+    SourceMask,
     /// Anything else.
     Other,
 }
@@ -29,6 +33,8 @@ pub(super) struct Interface {
     pub logits: ValueId,
     /// Sequences of a call; `None` where it is 1 already.
     pub batch: Option<Symbol>,
+    /// Names of the batch of the encoder's inputs.
+    pub batches: Vec<Symbol>,
     /// New tokens of a call.
     pub seq: Symbol,
     /// Length of the past, where it is an input.
@@ -45,8 +51,15 @@ impl Interface {
     pub fn of(function: &Function) -> Result<Option<Self>, Refusal> {
         let named = |name: &str| function.outputs().iter().find(|(output, _)| output == name);
         let Some((_, logits)) = LOGITS.iter().find_map(|name| named(name)) else { return Ok(None) };
-        let roles: Vec<_> = function.inputs().iter().map(|&input| role(function, input)).collect();
+        let name = |input: &ValueId| function.value(*input).name.as_deref().unwrap_or("");
+        let encodes = function.inputs().iter().any(|input| name(input) == "decoder_input_ids");
+        let roles = function.inputs().iter();
+        let roles: Vec<_> = match encodes {
+            true => roles.map(|&input| encoder_role(function, input)).collect(),
+            false => roles.map(|&input| role(function, input)).collect(),
+        };
         let Some(tokens) = roles.iter().position(|role| *role == Role::Tokens) else { return Ok(None) };
+        let batches = batches(function, &roles);
         let tokens = &function.ty(function.inputs()[tokens]).dims;
         if function.ty(*logits).rank() != 3 || function.ty(*logits).dtype != DType::F32 {
             return Ok(None);
@@ -59,7 +72,7 @@ impl Interface {
         if (batch.is_none() && tokens[0].as_constant() != Some(1)) || batch.as_ref() == Some(&seq) {
             return refuse("the batch size is fixed in the file");
         }
-        let mut interface = Self { roles, logits: *logits, batch, seq, past: None, total: None };
+        let mut interface = Self { roles, logits: *logits, batch, batches, seq, past: None, total: None };
         interface.lengths(function)?;
         let rows = &function.ty(interface.logits).dims[1];
         if rows.equals(&Dim::symbol(interface.seq.clone())) == Answer::Yes {
@@ -91,6 +104,26 @@ impl Interface {
             *slot = Some(symbol.clone());
         }
         Ok(())
+    }
+}
+
+/// The names of the first axis of the encoder's inputs.
+fn batches(function: &Function, roles: &[Role]) -> Vec<Symbol> {
+    let inputs = roles.iter().zip(function.inputs());
+    let source = inputs.filter(|(role, _)| matches!(role, Role::Source | Role::SourceMask));
+    source.filter_map(|(_, &input)| function.ty(input).dims.first()?.as_symbol().cloned()).collect()
+}
+
+/// The role of an input of a model with an encoder.
+fn encoder_role(function: &Function, input: ValueId) -> Role {
+    let ty = function.ty(input);
+    let integer = matches!(ty.dtype, DType::I64 | DType::I32);
+    match function.value(input).name.as_deref().unwrap_or("") {
+        "decoder_input_ids" if ty.rank() == 2 && ty.dtype == DType::I64 => Role::Tokens,
+        "decoder_attention_mask" if ty.rank() == 2 && integer => Role::Mask,
+        "attention_mask" if ty.rank() == 2 && integer => Role::SourceMask,
+        "input_ids" | "input_features" | "pixel_values" => Role::Source,
+        _ => Role::Other,
     }
 }
 

@@ -16,10 +16,14 @@ pub(super) enum Mapped {
     Sizes(Vec<Dim>),
     /// Consecutive integers along an axis of tokens.
     Places(Places),
+    /// One element for each row and each place of the block table.
+    Keyed(Keyed),
     /// One element: the total length plus this.
     Length(i64),
     /// The new keys or values (rows along axis 2) behind those of the past input of this index.
     Joined(Rows, usize),
+    /// Made from the encoder's inputs alone: `encode` computes it, where a row reads it through an attention.
+    Source,
     /// It has no meaning for a row: where and why.
     Refused(Refusal),
 }
@@ -32,6 +36,17 @@ pub(super) struct Rows {
     pub value: ValueId,
     /// The axis of the rows.
     pub axis: usize,
+}
+
+/// A function of a row's and a key's position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Keyed {
+    /// The value in `decode`.
+    pub value: ValueId,
+    /// The axis of the rows.
+    pub rows: usize,
+    /// The axis of the keys.
+    pub keys: usize,
 }
 
 /// Consecutive integers along an axis of tokens: element `i` is `i + offset`, all other axes repeat it.

@@ -13,7 +13,7 @@
 //!   sequence are appended before any of them is read, and a row reads keys up to its own position only;
 //! - **prefix scan**: positions counted by `range` or by `cum_sum` over the mask are the input `position` ([`positions`]). No row
 //!   is padding, so the mask is all ones and what follows from it is one constant ([`uniform`]); constant tables cut to the length are
-//!   gathered by position;
+//!   gathered by position; a bias by the distance of row and key is computed for the places of the block table ([`keyed`]);
 //! - **regime**: a comparison of the total length with a constant becomes the input `longer.N`: whether the sequence has more
 //!   than `N` tokens. All sequences of a call must agree; one that crosses `N` is computed again from its first token;
 //! - anything else refuses with the node and the reason.
@@ -25,8 +25,10 @@
 
 mod attention;
 mod build;
+mod cross;
 mod head;
 mod interface;
+mod keyed;
 mod mapped;
 mod positions;
 mod rules;
@@ -83,7 +85,10 @@ fn decode(module: &Module, main: FunctionId) -> Result<Option<Module>, Refusal> 
     let Some(interface) = Interface::of(body)? else { return Ok(None) };
     let cone = head::cone(body, interface.logits);
     let mut signature = Signature { windows: windows(module, main, &cone), boundaries: Vec::new() };
-    if signature.windows.is_empty() {
+    let attends = |id: &NodeId| {
+        body.node(*id).is_some_and(|node| matches!(node.operation, Operation::Op(Op::Attention(_))))
+    };
+    if !cone.iter().any(attends) {
         return Err(Refusal::new("logits", "no attention was recognised"));
     }
     for _ in 0..=MAX_REGIMES {
@@ -119,6 +124,7 @@ fn finish(mut decode: Decode<'_>, cone: &[NodeId]) -> Result<Module, Refusal> {
     let rows = Dim::symbol(decode.rows.clone());
     let logits = decode.reshape("logits", value, &[rows, vocab])?;
     let (function, states) = (decode.function, std::mem::take(&mut decode.states));
+    let (main, interface, crosses) = (decode.main, decode.interface, std::mem::take(&mut decode.crosses));
     let mut module = decode.module;
     let body = module.function_mut(function);
     body.add_output("logits", logits);
@@ -129,6 +135,9 @@ fn finish(mut decode: Decode<'_>, cone: &[NodeId]) -> Result<Module, Refusal> {
     DeadCode
         .run(&mut module, function, &mut ignored)
         .map_err(|error| Refusal::new("decode", error.to_string()))?;
+    if !crosses.is_empty() {
+        cross::add_encode(&mut module, main, interface, &crosses)?;
+    }
     lathe_ir::verify(&module).map_err(|error| Refusal::new("decode", error.to_string()))?;
     Ok(module)
 }
@@ -139,7 +148,7 @@ fn windows(module: &Module, main: FunctionId, cone: &[NodeId]) -> Vec<Option<usi
     let windows: BTreeSet<_> = cone
         .iter()
         .filter_map(|id| match &body.node(*id)?.operation {
-            Operation::Op(Op::Attention(attention)) => {
+            Operation::Op(Op::Attention(attention)) if attention.causal => {
                 Some(attention.left_window.map(|left| left.saturating_add(1)))
             }
             _ => None,

@@ -100,7 +100,12 @@ impl Decode<'_> {
         let Some(Some(x)) = node.inputs.first().copied() else { return Ok(None) };
         let to_number = |to: DType| to.is_float() || matches!(to, DType::I32 | DType::I64);
         let keeps = match op {
-            Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Transpose(_) | Op::Expand(_) => true,
+            Op::Reshape(_)
+            | Op::Squeeze(_)
+            | Op::Unsqueeze(_)
+            | Op::Transpose(_)
+            | Op::Expand(_)
+            | Op::Tile(_) => true,
             Op::Cast(cast) => to_number(cast.to),
             _ => false,
         };
@@ -108,7 +113,7 @@ impl Decode<'_> {
             (Mapped::Places(places), true) => {
                 Ok(self.same_axis(node, &places).map(|axis| Mapped::Places(Places { axis, ..places })))
             }
-            (Mapped::Length(offset), true) if !matches!(op, Op::Expand(_)) => {
+            (Mapped::Length(offset), true) if !matches!(op, Op::Expand(_) | Op::Tile(_)) => {
                 Ok(Some(Mapped::Length(offset)))
             }
             _ => Ok(None),

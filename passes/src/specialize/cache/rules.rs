@@ -81,6 +81,8 @@ impl Decode<'_> {
             }
             Mapped::Sizes(elements) => self.size_operand(node, op, index, input, &elements),
             Mapped::Length(_) => refuse("it computes with the total length"),
+            Mapped::Keyed(_) => refuse("it relates tokens to tokens, and is no attention"),
+            Mapped::Source => refuse("it reads the encoder's output other than by an attention"),
             Mapped::Joined(..) => refuse("past keys or values are used other than by an attention"),
         }
     }
@@ -155,15 +157,23 @@ impl Decode<'_> {
             },
             Op::Gather(gather) if x.axis.is_some() => only_first().and(apart(gather.axis, "a choice")),
             Op::Gather(_) => Ok(()),
+            // A whole index stands in the last axis.
+            Op::GatherNd(gather) if gather.batch_dims == 0 && x.axis.is_none() => match operand(1) {
+                Some(indices) if self.from_right(&indices) != Some(1) => Ok(()),
+                _ => fail("an index that runs over the tokens"),
+            },
+            Op::ScatterNd(_) => self.scattered(operands),
             Op::GatherElements(gather) => self.alike(operands).and(apart(gather.axis, "a choice")),
             Op::ScatterElements(scatter) => self.alike(operands).and(apart(scatter.axis, "a choice")),
             Op::Concat(concat) => self.alike(operands).and(apart(concat.axis, "a concatenation")),
+            Op::Tile(_) => only_first(),
             Op::Split(split) => only_first().and(apart(split.axis, "a split")),
             Op::Slice(_) => only_first(),
             Op::Transpose(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Expand(_) => {
                 only_first()
             }
             Op::RotaryEmbedding(_) => self.rotary(operands),
+            op if op.name() == "moe" => self.experts(op, operands),
             _ => fail(format!("`{}` is not known to keep tokens apart", op.name())),
         }
     }
@@ -190,7 +200,7 @@ impl Decode<'_> {
             (Op::Expand(_), Some(rows)) if dims.len() - axis != before.len() - rows => {
                 fail("an expansion that moves the tokens")
             }
-            (Op::Slice(_), Some(rows)) if axis != rows => fail("a slice of the tokens"),
+            (Op::Slice(_) | Op::Tile(_), Some(rows)) if axis != rows => fail("it moves the tokens"),
             _ => Ok(()),
         }
     }
@@ -256,6 +266,36 @@ impl Decode<'_> {
         match (axis_of(axis, self.rank(x)), x.axis) {
             (Some(first), Some(rows)) if rows < first => Ok(()),
             _ => fail("a norm over the tokens"),
+        }
+    }
+
+    /// Slices at constant places of axes before that of the tokens are replaced by slices of the same tokens.
+    fn scattered(&self, operands: &[Option<Operand>]) -> Checked {
+        let [Some(x), Some(indices), Some(updates)] = operands else { return fail("no operand") };
+        let depth = self.ty(indices.value).dims.last().and_then(Dim::as_constant);
+        let depth = depth.and_then(|depth| usize::try_from(depth).ok());
+        let places = self.rank(indices).checked_sub(1);
+        let (Some(depth), Some(places), None, Some(axis)) = (depth, places, indices.axis, x.axis) else {
+            return fail("what is replaced depends on the tokens");
+        };
+        match axis.checked_sub(depth) {
+            Some(rest) if updates.axis == Some(places + rest) => Ok(()),
+            _ => fail("tokens are replaced by others"),
+        }
+    }
+
+    /// Each token is routed on its own, unless experts have a capacity, for which tokens compete.
+    fn experts(&self, op: &Op, operands: &[Option<Operand>]) -> Checked {
+        let [x, logits, weights @ ..] = operands else { return fail("no operand") };
+        if op.attributes().get("capacity").is_some_and(|capacity| !capacity.is_null()) {
+            return fail("experts whose capacity the tokens share");
+        }
+        if weights.iter().flatten().any(|operand| operand.axis.is_some()) {
+            return fail("experts that depend on the tokens");
+        }
+        match x.filter(|x| self.from_right(x) != Some(1)) {
+            Some(_) => self.alike(&[*x, *logits]),
+            None => fail("a product that sums over the tokens"),
         }
     }
 

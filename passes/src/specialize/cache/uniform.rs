@@ -62,6 +62,10 @@ impl Decode<'_> {
                 | Op::GatherElements(_)
         );
         let Some(Some(x)) = node.inputs.first().copied() else { return Ok(None) };
+        let grows = |dim: &Dim| self.normal(dim).as_constant().is_none();
+        if matches!(op, Op::Expand(_)) && self.main.ty(node.outputs[0]).dims.iter().any(grows) {
+            return Ok(self.uniform(x).map(Mapped::Uniform));
+        }
         match self.lookup(x) {
             Mapped::Uniform(element) if views => Ok(Some(Mapped::Uniform(element))),
             _ => Ok(None),

@@ -33,10 +33,21 @@ impl Decode<'_> {
             }
         };
         if let Op::Attention(attention) = op {
-            return self.attention(node, attention);
+            let operand = |index: usize| node.inputs.get(index).copied().flatten();
+            let mut source = |index: usize| {
+                operand(index).is_some_and(|value| matches!(self.lookup(value), Mapped::Source))
+            };
+            return match (source(0), source(1) && source(2)) {
+                (true, _) => Ok(vec![Mapped::Source; node.outputs.len()]),
+                (false, true) => self.cross_attention(node, attention),
+                (false, false) => self.attention(node, attention),
+            };
         }
         if let Some(special) = self.special(node, op)? {
             return Ok(node.outputs.iter().map(|_| special.clone()).collect());
+        }
+        if self.is_source(node)? {
+            return Ok(vec![Mapped::Source; node.outputs.len()]);
         }
         self.row_wise(node, op)
     }
@@ -57,10 +68,17 @@ impl Decode<'_> {
         if first.is_some() {
             return Ok(first);
         }
-        let second = match Operation::Op(op.clone()).is_elementwise() {
+        let elementwise = Operation::Op(op.clone()).is_elementwise();
+        let mut second = match elementwise {
             true => self.uniform_elementwise(node, op)?,
             false => self.uniform_view(node, op)?,
         };
+        if second.is_none() {
+            second = match elementwise {
+                true => self.keyed_elementwise(node, op)?,
+                false => self.keyed_view(node, op)?,
+            };
+        }
         match second {
             Some(found) => Ok(Some(found)),
             None => self.viewed(node, op),

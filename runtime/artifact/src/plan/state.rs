@@ -81,15 +81,20 @@ pub struct Regime {
 }
 
 impl super::Plan {
-    /// Bytes that one more token takes in all states whose window is not full.
-    pub fn kv_bytes_per_token(&self) -> u64 {
-        self.states.iter().map(State::bytes_per_token).fold(0, u64::saturating_add)
+    /// The states that grow with the sequence.
+    fn growing(&self) -> impl Iterator<Item = &State> {
+        self.states.iter().filter(|state| state.kind == StateKind::Kv)
     }
 
-    /// Bytes that the states of one sequence of `tokens` tokens hold: without windows and with equal layers
+    /// Bytes that one more token takes in all states that grow and whose window is not full.
+    pub fn kv_bytes_per_token(&self) -> u64 {
+        self.growing().map(State::bytes_per_token).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes that the states of one sequence of `tokens` tokens hold, without what an encoder left: without windows and with equal layers
     /// `2 * layers * tokens * kv_heads * head_dim * bytes`.
     pub fn kv_bytes(&self, tokens: u64) -> u64 {
-        self.states.iter().map(|state| state.bytes(tokens)).fold(0, u64::saturating_add)
+        self.growing().map(|state| state.bytes(tokens)).fold(0, u64::saturating_add)
     }
 }
 

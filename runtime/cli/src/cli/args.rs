@@ -102,6 +102,9 @@ pub struct CompileArgs {
     /// Leave a pass out (repeatable)
     #[arg(long, env = "LATHE_DISABLE", value_name = "PASS", value_delimiter = ',')]
     pub disable: Vec<String>,
+    /// Merge key and value heads to this many by their means; the report says what that changes
+    #[arg(long, env = "LATHE_KV_HEADS", value_name = "N")]
+    pub kv_heads: Option<usize>,
     /// Stop after this many rewrites, to find the one that breaks a model
     #[arg(long, env = "LATHE_STOP_AFTER", value_name = "N")]
     pub stop_after: Option<usize>,

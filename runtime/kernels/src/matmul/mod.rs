@@ -3,7 +3,7 @@
 //! Every element of a product is one chain of multiply-adds over `k` in ascending order from 0, then scale, bias, residual
 //! and activation: its bits depend neither on the number of rows, nor on tiles, nor on workers.
 
-mod copy;
+pub(crate) mod copy;
 pub(crate) mod epilogue;
 pub(crate) mod product;
 pub(crate) mod tile;
@@ -77,7 +77,7 @@ impl Kernel for MatMulPacked {
 /// The rows and panels that a worker computes. By columns each worker reads only its own weights; by rows it copies only
 /// its own part of the left operand.
 #[inline(always)]
-fn part(rows: usize, panels: usize, worker: &Worker) -> (Range<usize>, Range<usize>) {
+pub(crate) fn part(rows: usize, panels: usize, worker: &Worker) -> (Range<usize>, Range<usize>) {
     let workers = worker.count as usize;
     let uneven = panels.div_ceil(workers.max(1)) * workers * 8 > panels * 9;
     let by_rows = rows >= MANY_ROWS * workers || (uneven && rows >= 8 * workers) || panels < workers;

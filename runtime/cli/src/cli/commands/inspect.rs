@@ -73,7 +73,7 @@ pub fn describe(artifact: &Artifact) -> Value {
         .iter()
         .map(|function| describe_function(&function.plan, &artifact.report))
         .collect();
-    json!({"inputs": ports(&main.plan.inputs), "outputs": ports(&main.plan.outputs), "dims": dims, "functions": functions})
+    json!({"inputs": ports(&main.plan.inputs), "outputs": ports(&main.plan.outputs), "dims": dims, "functions": functions, "cache": artifact.report["cache"]})
 }
 
 fn describe_function(plan: &Plan, report: &Value) -> Value {

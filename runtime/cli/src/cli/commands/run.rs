@@ -25,7 +25,7 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
     let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let start = Instant::now();
     let run = crate::RunOptions { cancel: Some(cancel), ..crate::RunOptions::default() };
-    let results = session.run_with(&borrowed, &run)?;
+    let results = session.run_with(&borrowed, &run).map_err(|error| CliError::file(&args.model, error))?;
     let seconds = start.elapsed().as_secs_f64();
     let outputs: Vec<(String, Tensor)> =
         results.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
