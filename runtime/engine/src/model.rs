@@ -126,6 +126,11 @@ impl Model {
         steps.iter().map(|step| (step.node.as_str(), step.op.as_str(), step.exec))
     }
 
+    /// The index of a function: that of `main` is 0.
+    pub(crate) fn function(&self, name: &str) -> Option<usize> {
+        self.inner.programs.iter().position(|program| program.plan.name == name)
+    }
+
     pub(crate) fn program(&self, function: usize) -> Result<&Program, RuntimeError> {
         self.inner.programs.get(function).ok_or_else(|| RuntimeError::Bug(format!("no function {function}")))
     }

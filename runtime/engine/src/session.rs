@@ -59,11 +59,13 @@ pub struct Session {
 }
 
 /// Where the bytes of one output go.
-enum Place<'a, 'b> {
+pub(crate) enum Place<'a, 'b> {
     /// Memory made for the run, or found after it.
     Run,
     /// The caller's memory.
     Caller(&'b mut TensorViewMut<'a>),
+    /// The memory of a state, which the caller lent.
+    State,
 }
 
 impl Session {
@@ -82,7 +84,8 @@ impl Session {
         self.cache = ShapeCache::default();
     }
 
-    fn of_function(model: &Model, function: usize, team: &Team) -> Result<Self, RuntimeError> {
+    /// A session of another function than `main`.
+    pub(crate) fn of_function(model: &Model, function: usize, team: &Team) -> Result<Self, RuntimeError> {
         let program = model.program(function)?;
         let names = program.plan.outputs.iter().map(|port| port.name.clone()).collect();
         let arena = Memory::zeroed(0).ok_or_else(|| RuntimeError::Bug("no empty arena".into()))?;
@@ -152,23 +155,39 @@ impl Session {
         places: &mut [Place<'_, '_>],
         options: &RunOptions,
     ) -> Result<(Vec<Option<Tensor>>, RunStats), RuntimeError> {
-        let start = Instant::now();
         let model = self.model.clone();
         let program = model.program(self.function)?;
         if !program.states.is_empty() {
             let name = &program.plan.name;
             return Err(RuntimeError::Unsupported(format!(
-                "function `{name}` keeps states, which a session does not lend"
+                "function `{name}` keeps states: a decoder runs it"
             )));
         }
         let views = bind_inputs(&program.plan, inputs, &mut self.key)?;
-        let budget = Budget { limit: model.max_memory(), used: program.weight_bytes };
+        self.execute_bound(&views, &Lent::default(), places, options)
+    }
+
+    /// Runs the function on inputs in the order of the plan, whose sizes are in `key` and whose types are checked. Those of states
+    /// hold no bytes: their memory is in `lent`.
+    fn execute_bound(
+        &mut self,
+        views: &[TensorView<'_>],
+        lent: &Lent<'_>,
+        places: &mut [Place<'_, '_>],
+        options: &RunOptions,
+    ) -> Result<(Vec<Option<Tensor>>, RunStats), RuntimeError> {
+        let start = Instant::now();
+        let model = self.model.clone();
+        let program = model.program(self.function)?;
+        let used = program.weight_bytes.saturating_add(lent.bytes);
+        let budget = Budget { limit: model.max_memory(), used };
         let shape_cached = self.reserve(program, &budget)?;
         let mut budget = budget;
         budget.take(self.arena.len() as u64, "the arena")?;
         let prepared = self.cache.recent()?;
         prepared.place(program, self.arena.address());
-        let staged = point_at_inputs(program, &views, &mut prepared.slots);
+        let staged = point_at_inputs(program, views, &mut prepared.slots);
+        point_at_states(program, lent, &mut prepared.slots)?;
         let mut owned = std::mem::take(&mut self.owned);
         owned.clear();
         let mut outputs = OutputMemory { owned: &mut owned, spare: &mut self.spare, budget: &mut budget };
@@ -204,6 +223,28 @@ impl Session {
         stats.profile = profile(program, &state);
         stats.time = start.elapsed();
         Ok((tensors, stats))
+    }
+
+    /// Runs a function with states: `views` in the order of the plan's inputs, those of states without bytes; `states` in the order of
+    /// the plan's states. Gives the outputs that are no states.
+    ///
+    /// # Safety
+    /// Each state has the bytes of its view's shape, belongs to the caller, and nobody else reads or writes it during the call.
+    pub(crate) unsafe fn run_with_states(
+        &mut self,
+        views: &[TensorView<'_>],
+        lent: &Lent<'_>,
+        options: &RunOptions,
+    ) -> Result<Vec<Option<Tensor>>, RuntimeError> {
+        let model = self.model.clone();
+        let plan = &model.program(self.function)?.plan;
+        self.key.clear();
+        self.key.extend(views.iter().flat_map(|view| view.shape().iter().map(|&size| size as i64)));
+        let is_state = |output: usize| plan.states.iter().any(|state| state.output == Some(output as u32));
+        let places =
+            (0..plan.outputs.len()).map(|output| if is_state(output) { Place::State } else { Place::Run });
+        let mut places: Vec<_> = places.collect();
+        self.execute_bound(views, lent, &mut places, options).map(|(tensors, _)| tensors)
     }
 
     /// Makes the arena fit the sizes in `key`; returns whether they were prepared before.
@@ -296,6 +337,23 @@ fn point_at_inputs(program: &Program, views: &[TensorView<'_>], slots: &mut [Add
     staged
 }
 
+/// Memory that a run borrows for its states.
+#[derive(Debug, Default)]
+pub(crate) struct Lent<'a> {
+    /// The memory of each state.
+    pub(crate) states: &'a [Address],
+    /// Bytes of it that are in use.
+    pub(crate) bytes: u64,
+}
+
+fn point_at_states(program: &Program, lent: &Lent<'_>, slots: &mut [Address]) -> Result<(), RuntimeError> {
+    for &(slot, state) in &program.states {
+        let address = lent.states.get(state);
+        slots[slot] = *address.ok_or_else(|| RuntimeError::Bug(format!("nobody lends state {state}")))?;
+    }
+    Ok(())
+}
+
 /// Where the memory of outputs comes from.
 struct OutputMemory<'a> {
     owned: &'a mut FxHashMap<usize, Buffer>,
@@ -372,6 +430,7 @@ fn collect(
                 }
                 tensors.push(None);
             }
+            Place::State => tensors.push(None),
             Place::Run => {
                 let whole = leader.owned.get(&slot).filter(|_| port.tensor.view.offset.is_none());
                 let tensor = match whole.and_then(|buffer| buffer.slice(0, bytes)) {

@@ -6,6 +6,7 @@ use lathe_generate::{
     Continuation, Finish, Generator, GraphModel, GraphSequence, LanguageModel, Past, Prompt, Sampling,
     Timing, Token,
 };
+use lathe_runtime::{Decoder, DecoderOptions};
 use lathe_tensor::Tensor;
 use serde_json::json;
 
@@ -13,7 +14,7 @@ use crate::cli::args::{CacheChoice, Common, GenerateArgs, TokenList};
 use crate::cli::error::CliError;
 use crate::cli::{interrupt, load, report};
 use crate::generative::{GenerationConfig, GraphFiles};
-use crate::{CancelToken, RunOptions};
+use crate::{CancelToken, RunOptions, Team};
 
 /// How generation keeps the past, as the report says it.
 struct CacheReport {
@@ -38,21 +39,68 @@ pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
     let options = load::load_options(common, None)?;
     let graphs = GraphFiles::find(&args.model)?.load(&options)?;
     let team = load::team(common)?;
-    let past = match args.cache {
-        CacheChoice::Auto => Past::Thread,
-        CacheChoice::Off => Past::Recompute,
-    };
-    let mut model = GraphModel::new(&graphs, past, &team)?;
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
-    model.options = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
+    let run = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
+    let decodes = graphs.encoder.is_none() && graphs.decoder.can_decode();
+    let report = match args.cache {
+        CacheChoice::Auto if decodes => with_decoder(&graphs, &team, run, args, &config)?,
+        choice => with_graphs(&graphs, choice, &team, run, args, &config)?,
+    };
+    print(args, &report)
+}
+
+/// Generates with the function `decode`: keys and values stay in pages.
+fn with_decoder(
+    graphs: &Graphs,
+    team: &Team,
+    run: RunOptions,
+    args: &GenerateArgs,
+    config: &GenerationConfig,
+) -> Result<Report, CliError> {
+    let longest = args.tokens.iter().map(|prompt| prompt.0.len()).max().unwrap_or(0);
+    let options = DecoderOptions {
+        tokens: longest.saturating_add(args.count as usize),
+        sequences: args.tokens.len(),
+        chunk: PREFILL_ROWS,
+    };
+    let mut decoder = Decoder::new(&graphs.decoder, team, &options)?;
+    decoder.options = run;
+    let begin = |prompt: &TokenList| (decoder.begin(), prompt.0.clone());
+    let begun: Vec<_> = args.tokens.iter().map(begin).collect();
+    let (results, timing) = generate(&mut decoder, &prompts(&begun), args, config)?;
+    let adopted = graphs.decoder.inputs().iter().any(|port| port.name.starts_with("past_key_values."));
+    let cache = CacheReport {
+        kind: if adopted { "adopted" } else { "synthesised" },
+        bytes_planned: decoder.kv_bytes_planned(),
+        bytes_used: decoder.kv_bytes_used(),
+    };
+    Ok(Report { results, timing, cache })
+}
+
+/// Generates with the graphs as they are.
+fn with_graphs(
+    graphs: &Graphs,
+    choice: CacheChoice,
+    team: &Team,
+    run: RunOptions,
+    args: &GenerateArgs,
+    config: &GenerationConfig,
+) -> Result<Report, CliError> {
+    let past = if choice == CacheChoice::Auto { Past::Thread } else { Past::Recompute };
+    let mut model = GraphModel::new(graphs, past, team)?;
+    model.options = run;
+    if choice == CacheChoice::Auto && model.past() == Past::Recompute {
+        tracing::warn!("this model has no cache: each token runs the whole prefix again");
+    }
     let kind = if model.past() == Past::Thread { "native" } else { "none" };
-    let begun = begin(&mut model, args, &config)?;
-    let prompts = begun.iter().map(|(sequence, tokens)| Prompt { sequence: *sequence, tokens });
-    let prompts: Vec<_> = prompts.collect();
-    let (results, timing) = generate(&mut model, &prompts, args, &config)?;
-    let cache = CacheReport { kind, bytes_planned: 0, bytes_used: 0 };
-    print(args, &Report { results, timing, cache })
+    let begun = begin(&mut model, args, config)?;
+    let (results, timing) = generate(&mut model, &prompts(&begun), args, config)?;
+    Ok(Report { results, timing, cache: CacheReport { kind, bytes_planned: 0, bytes_used: 0 } })
+}
+
+fn prompts<S: Copy>(begun: &[(S, Vec<u32>)]) -> Vec<Prompt<'_, S>> {
+    begun.iter().map(|(sequence, tokens)| Prompt { sequence: *sequence, tokens }).collect()
 }
 
 /// Begins a sequence a prompt, with the tokens that it takes in first: the prompt, or the start token after an encoder.
