@@ -139,9 +139,10 @@ fn check_case(case: &Case, x: &[f32]) {
     let operands = [tensor(x, &[case.planes, case.input[0], case.input[1]]), tensor(&sizes, &[2])];
     // The op takes the length of an axis from its scale: where that rounds, cells halfway between two may go either way.
     if (0..2).all(|axis| case.scale[axis] * case.input[axis] as f64 == case.output[axis] as f64) {
-        agrees(&want, op(case), &[Some(&operands[0]), None, None, Some(&operands[1])], 4e-6);
+        agrees(&want, op(case), &[Some(&operands[0]), None, None, Some(&operands[1])], 1e-5);
     }
-    check(&want, 4e-6, |y| arguments(case, x, y));
+    // Cubic weights reach beyond 1 on both axes: rounding grows with the cells around, not with the result.
+    check(&want, 1e-5, |y| arguments(case, x, y));
 }
 
 const MODES: [ResizeMode; 3] = [ResizeMode::Nearest, ResizeMode::Linear, ResizeMode::Cubic];
