@@ -49,7 +49,7 @@ impl Resize {
                 let offset = size / 2.0 * (1.0 - plan.output as f64 / length);
                 offset + (o + 0.5) / scale - 0.5
             }
-            Coordinates::PytorchHalfPixel if length == 1.0 => -0.5,
+            Coordinates::PytorchHalfPixel if length <= 1.0 => 0.0,
             Coordinates::PytorchHalfPixel => (o + 0.5) / scale - 0.5,
             Coordinates::AlignCorners if length == 1.0 => 0.0,
             Coordinates::AlignCorners => o * (size - 1.0) / (length - 1.0),

