@@ -205,16 +205,25 @@ impl Attend<'_> {
 impl Kernel for PagedAttention {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
+        // No closure stands here: what it calls would be compiled without the instruction set.
         let attend = Attend(self);
         // SAFETY: the caller's promise.
+        let prepared = match unsafe { attend.prepare(worker) } {
+            Ok(prepared) => prepared,
+            Err(status) => return status,
+        };
+        // SAFETY: as above.
         let result = unsafe {
-            attend.prepare(worker).and_then(|prepared| match (attend.in_chunks(&prepared), self.phase) {
+            match (attend.in_chunks(&prepared), self.phase) {
                 (true, 0) => attend.chunks(simd, worker, &prepared),
                 (true, _) => attend.join(simd, worker, &prepared),
                 (false, 0) => attend.attend(simd, worker, &prepared),
                 (false, _) => Ok(()),
-            })
+            }
         };
-        result.err().unwrap_or(Status::Ok)
+        match result {
+            Ok(()) => Status::Ok,
+            Err(status) => status,
+        }
     }
 }
