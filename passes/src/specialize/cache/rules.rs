@@ -168,7 +168,11 @@ impl Decode<'_> {
             Op::Concat(concat) => self.alike(operands).and(apart(concat.axis, "a concatenation")),
             Op::Tile(_) => only_first(),
             Op::Split(split) => only_first().and(apart(split.axis, "a split")),
-            Op::Slice(_) => only_first(),
+            // As many tokens as before are the same tokens, unless a step turns them round.
+            Op::Slice(_) => match self.integers(node, 4) {
+                Some(steps) if steps.iter().all(|&step| step > 0) => only_first(),
+                _ => fail("a slice with a negative or unknown step"),
+            },
             Op::Transpose(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Expand(_) => {
                 only_first()
             }
