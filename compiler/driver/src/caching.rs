@@ -1,7 +1,9 @@
 //! What the report says about the cache of keys and values: who made it, or why there is none.
 
+use std::collections::BTreeMap;
+
 use lathe_artifact::plan::{Plan, StateKind};
-use lathe_ir::Module;
+use lathe_ir::{Module, Source};
 use lathe_passes::Report;
 use serde_json::{Map, Value, json};
 
@@ -42,16 +44,33 @@ pub(crate) fn report(module: &Module, passes: &Report, decode: Option<&Plan>) ->
     })
 }
 
-/// Writes `cache` into the attributes of the attentions among the nodes of all functions.
+/// Writes `cache` into the attributes of the attentions among the nodes of all functions. Those of `main` have the names of
+/// those of `decode` that stand for them; the encoder's have none.
 pub(crate) fn annotate(module: &Module, nodes: &mut Map<String, Value>) {
-    let kind = kind(module);
+    let cached = attentions(module);
     for (function, list) in nodes.iter_mut() {
-        let cached = function == "main" || function == "decode";
+        let entry = function == "main" || function == "decode";
         for node in list.as_array_mut().into_iter().flatten() {
             let attends = matches!(node["op"].as_str(), Some("attention" | "paged_attention"));
+            let kind = node["name"].as_str().and_then(|name| cached.get(name)).filter(|_| entry);
+            let kind = kind.copied().unwrap_or("none");
             if let Some(attributes) = node["attrs"].as_object_mut().filter(|_| attends) {
-                attributes.insert("cache".to_string(), json!(if cached { kind } else { "none" }));
+                attributes.insert("cache".to_string(), json!(kind));
             }
         }
     }
+}
+
+/// The attentions of `decode` by name: over what they keep, or over the encoder's output.
+fn attentions(module: &Module) -> BTreeMap<&str, &'static str> {
+    let Some(decode) = module.function_named("decode") else { return BTreeMap::new() };
+    let (body, kind) = (module.function(decode), kind(module));
+    let nodes = body.node_ids().filter_map(|id| body.node(id));
+    let paged = nodes.filter(|node| node.operation.name() == "paged_attention");
+    let named = paged.filter_map(|node| {
+        let state = node.inputs.get(1).copied().flatten()?;
+        let input = matches!(body.value(state).source, Source::Input(_));
+        Some((node.name.as_str(), if input { "cross" } else { kind }))
+    });
+    named.collect()
 }

@@ -81,7 +81,7 @@ impl PlanText<'_> {
         for regime in &plan.regimes {
             writeln!(f, "  regime changes after {} tokens: `{}`", regime.boundary, regime.node)?;
         }
-        if plan.states.is_empty() {
+        if plan.kv_bytes_per_token() == 0 {
             return Ok(());
         }
         let (token, total) = (plan.kv_bytes_per_token(), plan.kv_bytes(PRINTED_TOKENS));

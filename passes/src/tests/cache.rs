@@ -141,6 +141,16 @@ fn a_shift_along_the_tokens_is_refused() {
 }
 
 #[test]
+fn tokens_in_reverse_are_refused() {
+    let reversed = with(
+        "  %11: f32[batch, seq, 4] = relu %10",
+        "  c8 = const i64[1] [-1]\n  c9 = const i64[1] [-9223372036854775808]\n  c10 = const i64[1] [1]\n  \
+         %13: f32[batch, seq, 4] = slice %10, c8, c9, c10, c8 // \"turn\"\n  %11: f32[batch, seq, 4] = relu %13",
+    );
+    assert_snapshot!(refusal(&reversed));
+}
+
+#[test]
 fn a_regime_becomes_an_input() {
     let regime = with(
         "  %11: f32[batch, seq, 4] = relu %10",

@@ -116,7 +116,7 @@ impl Decode<'_> {
     }
 
     /// The axis of the rows counted from the last.
-    fn from_right(&self, operand: &Operand) -> Option<usize> {
+    fn place_from_right(&self, operand: &Operand) -> Option<usize> {
         operand.axis.map(|axis| self.rank(operand) - axis)
     }
 
@@ -159,7 +159,7 @@ impl Decode<'_> {
             Op::Gather(_) => Ok(()),
             // A whole index stands in the last axis.
             Op::GatherNd(gather) if gather.batch_dims == 0 && x.axis.is_none() => match operand(1) {
-                Some(indices) if self.from_right(&indices) != Some(1) => Ok(()),
+                Some(indices) if self.place_from_right(&indices) != Some(1) => Ok(()),
                 _ => fail("an index that runs over the tokens"),
             },
             Op::ScatterNd(_) => self.scattered(operands),
@@ -168,7 +168,11 @@ impl Decode<'_> {
             Op::Concat(concat) => self.alike(operands).and(apart(concat.axis, "a concatenation")),
             Op::Tile(_) => only_first(),
             Op::Split(split) => only_first().and(apart(split.axis, "a split")),
-            Op::Slice(_) => only_first(),
+            // As many tokens as before are the same tokens, unless a step turns them round.
+            Op::Slice(_) => match self.integers(node, 4) {
+                Some(steps) if steps.iter().all(|&step| step > 0) => only_first(),
+                _ => fail("a slice with a negative or unknown step"),
+            },
             Op::Transpose(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Expand(_) => {
                 only_first()
             }
@@ -209,7 +213,7 @@ impl Decode<'_> {
     fn aligned(&self, operands: &[Option<Operand>]) -> Checked {
         let mut place = None;
         for operand in operands.iter().flatten() {
-            if let Some(right) = self.from_right(operand)
+            if let Some(right) = self.place_from_right(operand)
                 && *place.get_or_insert(right) != right
             {
                 return fail("it relates tokens to tokens, and is no attention");
@@ -240,7 +244,7 @@ impl Decode<'_> {
         if self.rank(a) < 2 || self.rank(b) < 2 {
             return fail("a product of vectors");
         }
-        match (self.from_right(a), self.from_right(b)) {
+        match (self.place_from_right(a), self.place_from_right(b)) {
             (Some(1), _) | (_, Some(2)) => fail("a product that sums over the tokens"),
             (Some(2), None) | (None, Some(1)) => Ok(()),
             _ => self.aligned(&[Some(*a), Some(*b)]),
@@ -253,7 +257,7 @@ impl Decode<'_> {
         if w.axis.is_some() || bias.is_some_and(|bias| bias.axis.is_some()) {
             return fail("weights that depend on the tokens");
         }
-        if self.from_right(x) == Some(1) || x.axis.is_none() {
+        if self.place_from_right(x) == Some(1) || x.axis.is_none() {
             return fail("a product that sums over the tokens");
         }
         match rest.get(1).copied().flatten() {
@@ -293,7 +297,7 @@ impl Decode<'_> {
         if weights.iter().flatten().any(|operand| operand.axis.is_some()) {
             return fail("experts that depend on the tokens");
         }
-        match x.filter(|x| self.from_right(x) != Some(1)) {
+        match x.filter(|x| self.place_from_right(x) != Some(1)) {
             Some(_) => self.alike(&[*x, *logits]),
             None => fail("a product that sums over the tokens"),
         }
