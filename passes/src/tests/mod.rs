@@ -3,6 +3,7 @@
 mod canonical;
 mod driver;
 mod fuse;
+mod moe;
 mod regions;
 
 use crate::driver::{Options, optimise};
