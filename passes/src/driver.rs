@@ -29,14 +29,14 @@ pub trait FunctionPass: Sync {
 
 /// One entry of a phase.
 #[derive(Clone, Copy)]
-pub enum Pass {
+pub enum Pass<'a> {
     /// A local rewrite, applied until nothing changes.
-    Rule(&'static dyn Rule),
+    Rule(&'a dyn Rule),
     /// A rewrite of a whole function, applied once.
-    Function(&'static dyn FunctionPass),
+    Function(&'a dyn FunctionPass),
 }
 
-impl Pass {
+impl Pass<'_> {
     /// The pass's name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -88,7 +88,7 @@ const MAX_APPLICATIONS_PER_NODE: usize = 8;
 /// Runs passes in order over every function of the module. `observe` sees the module after each pass that changed something.
 pub fn optimise(
     module: &mut Module,
-    passes: &[Pass],
+    passes: &[Pass<'_>],
     options: &Options,
     observe: &mut dyn FnMut(&'static str, &Module),
 ) -> Result<Report, PassError> {
@@ -121,7 +121,7 @@ pub fn optimise(
     Ok(report)
 }
 
-fn check_names(passes: &[Pass], names: &[String]) -> Result<(), PassError> {
+fn check_names(passes: &[Pass<'_>], names: &[String]) -> Result<(), PassError> {
     match names.iter().find(|name| !passes.iter().any(|pass| pass.name() == name.as_str())) {
         None => Ok(()),
         Some(name) => {
@@ -150,7 +150,10 @@ fn apply_rule(
         let name = node.name.clone();
         match rule.propose(Context { module, function }, id) {
             Proposal::NoMatch => {}
-            Proposal::Because(reason) => report.refused.push((name, reason)),
+            Proposal::Because(reason) => {
+                tracing::debug!(pass = rule.name(), node = name, reason, "refused");
+                report.refused.push((name, reason));
+            }
             Proposal::Edit(edit) => {
                 let result = module.apply(function, edit).map_err(|source| PassError::Rejected {
                     pass: rule.name(),

@@ -10,9 +10,11 @@ mod context;
 pub mod driver;
 mod error;
 mod fuse;
+mod mask;
 pub mod pattern;
 pub mod pipeline;
 mod rewrite;
+mod specialize;
 #[cfg(test)]
 mod tests;
 
@@ -21,3 +23,4 @@ pub use driver::{FunctionPass, Options, Pass, PassReport, Report, Rule, optimise
 pub use error::PassError;
 pub use pipeline::standard;
 pub use rewrite::{Proposal, Rewrite, Term};
+pub use specialize::gqa::HeadMerging;

@@ -1,14 +1,21 @@
 //! The phases: literal lists. The order within a list is the order in which passes run.
 
 use crate::driver::Pass;
-use crate::{canonical, fuse};
+use crate::{canonical, fuse, specialize};
 
 /// Turns exporters' habits into one form: constants and shapes folded, no-ops gone, affine maps inside weights.
-pub const CANONICAL: &[Pass] = &[
+pub const CANONICAL: &[Pass<'static>] = &[
     Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::fold_shapes::FoldShapes),
+    // Sizes that turn out constant take what is computed from them along.
+    Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::no_ops::NoOps),
     Pass::Rule(&canonical::merge_casts::MergeCasts),
+    Pass::Rule(&canonical::merge_transposes::MergeTransposes),
+    // Transposes that cancel stand between scatters.
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Rule(&canonical::scatter_boxes::ScatterBoxes),
+    // What stood around a scatter meets what stands around the concatenation.
     Pass::Rule(&canonical::merge_transposes::MergeTransposes),
     Pass::Rule(&canonical::merge_reshapes::MergeReshapes),
     Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
@@ -16,9 +23,17 @@ pub const CANONICAL: &[Pass] = &[
 ];
 
 /// Recognises high-level ops in their decompositions.
-pub const FUSE: &[Pass] = &[
+pub const FUSE: &[Pass<'static>] = &[
     Pass::Rule(&fuse::layer_norm::LayerNormFusion),
+    Pass::Rule(&fuse::rms_norm::RmsNormFusion),
+    Pass::Rule(&fuse::rotary::RotaryFusion),
+    // Each rotation made its own tables; layers, queries and keys share them.
+    Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
+    Pass::Rule(&fuse::rotary::facts::RotaryFacts),
     Pass::Rule(&fuse::softmax::SoftmaxFusion),
+    // Before what swallows its pieces: scales into weights, masks into regions.
+    Pass::Rule(&fuse::attention::AttentionFusion),
+    Pass::Rule(&fuse::attention::proven::MaskProving),
     Pass::Rule(&fuse::gelu::GeluFusion),
     Pass::Rule(&fuse::silu::SiluFusion),
     Pass::Rule(&fuse::hard_swish::HardSwishFusion),
@@ -36,10 +51,20 @@ pub const FUSE: &[Pass] = &[
     Pass::Function(&canonical::dead_code::DeadCode),
 ];
 
+/// Functions for special uses beside `main`, while ops are still whole.
+pub const SPECIALIZE: &[Pass<'static>] = &[
+    Pass::Rule(&specialize::gqa::HeadMerging { kv_heads: None }),
+    Pass::Function(&specialize::cache::Cache),
+    // Each row-wise value was given its sizes anew.
+    Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
+    Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Function(&canonical::dead_code::DeadCode),
+];
+
 /// The last step before planning: what is left of elementwise chains becomes regions.
-pub const LOWER: &[Pass] = &[Pass::Function(&fuse::regions::RegionFusion)];
+pub const LOWER: &[Pass<'static>] = &[Pass::Function(&fuse::regions::RegionFusion)];
 
 /// The pipeline of `compile`.
-pub fn standard() -> Vec<Pass> {
-    [CANONICAL, FUSE, LOWER].concat()
+pub fn standard() -> Vec<Pass<'static>> {
+    [CANONICAL, FUSE, SPECIALIZE, LOWER].concat()
 }

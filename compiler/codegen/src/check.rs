@@ -2,7 +2,7 @@
 //! order, arguments fit their builtin. Regions are checked by [`crate::region`].
 
 use lathe_artifact::builtin::FieldKind;
-use lathe_artifact::plan::{Arg, Call, DimExpr, DimId, Plan, Step, StepKind, View};
+use lathe_artifact::plan::{Arg, Call, DimId, Plan, Step, StepKind, View};
 
 use crate::CodegenError;
 use crate::region;
@@ -50,7 +50,7 @@ impl Checker<'_> {
             if stage >= plan.stages {
                 return Err(self.bad(&place(), format!("stage {stage} of {}", plan.stages)));
             }
-            for operand in operands(expr) {
+            for operand in expr.operands() {
                 let earlier = (operand.0 as usize) < index;
                 if !earlier || plan.dim_stages.get(operand.0 as usize).is_none_or(|&first| first > stage) {
                     let reason = format!("it uses dims[{}], which is not computed before it", operand.0);
@@ -128,21 +128,4 @@ impl Checker<'_> {
             false => Err(format!("dims[{}] of {}", dim.0, self.plan.dims.len())),
         }
     }
-}
-
-/// The earlier entries that an entry is computed from.
-fn operands(expr: &DimExpr) -> impl Iterator<Item = DimId> + use<> {
-    let (a, b) = match *expr {
-        DimExpr::Const(_) | DimExpr::Symbol(_) => (None, None),
-        DimExpr::Copy(a) => (Some(a), None),
-        DimExpr::Add(a, b)
-        | DimExpr::Mul(a, b)
-        | DimExpr::FloorDiv(a, b)
-        | DimExpr::Mod(a, b)
-        | DimExpr::Min(a, b)
-        | DimExpr::Max(a, b)
-        | DimExpr::Broadcast(a, b) => (Some(a), Some(b)),
-        DimExpr::BroadcastStride { size, stride } => (Some(size), Some(stride)),
-    };
-    a.into_iter().chain(b)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lathe_codegen::Target;
 
-use crate::pipeline::plan_error;
+use crate::pipeline::{entries, plan_error};
 use crate::{CompileError, CompileOptions, import, optimise};
 
 /// What to print.
@@ -59,15 +59,17 @@ pub fn emit(path: &Path, options: &CompileOptions, stage: &Stage) -> Result<Stri
         path: path.to_path_buf(),
         reason: "the module has no functions".to_string(),
     })?;
-    let planned = lathe_plan::plan(&module, main, &lathe_plan::PlanOptions::default())
+    let entries = entries(&module, main);
+    let planned = lathe_plan::plan_all(&module, &entries, &lathe_plan::PlanOptions::default())
         .map_err(|source| plan_error(path, source))?;
     let target = match options.targets.first() {
         Some(target) => target.clone(),
         None => Target::native().map_err(codegen)?,
     };
-    match stage {
-        Stage::Clif => lathe_codegen::emit_clif(&planned.plan, &target).map_err(codegen),
-        Stage::Asm => lathe_codegen::emit_asm(&planned.plan, &target).map_err(codegen),
-        _ => Ok(lathe_plan::PlanText(&planned.plan).to_string()),
-    }
+    let texts = planned.plans.iter().map(|plan| match stage {
+        Stage::Clif => lathe_codegen::emit_clif(plan, &target).map_err(codegen),
+        Stage::Asm => lathe_codegen::emit_asm(plan, &target).map_err(codegen),
+        _ => Ok(lathe_plan::PlanText(plan).to_string()),
+    });
+    Ok(texts.collect::<Result<Vec<_>, _>>()?.concat())
 }

@@ -47,6 +47,16 @@ pub enum CompileError {
         /// Why.
         reason: String,
     },
+    /// Heads cannot be merged as asked.
+    #[error("{path}: it cannot have {kv_heads} key and value heads: {reason}")]
+    Heads {
+        /// The model file.
+        path: PathBuf,
+        /// The number asked for.
+        kv_heads: usize,
+        /// Why.
+        reason: String,
+    },
     /// Two stages give different answers: a bug.
     #[error("{path}: {what}")]
     Different {

@@ -3,7 +3,7 @@
 use lathe_ir::{Function, FunctionId, Module, Operation, Source, Symbol, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::Compare;
-use lathe_tensor::{DType, Tensor, TensorError};
+use lathe_tensor::{DType, SplitMix64, Tensor, TensorError};
 
 /// The sizes that symbolic dims are tried with: 1 (broadcasting), 2, 3 and 7 (no multiple of a vector).
 const SMALL: [i64; 4] = [1, 2, 3, 7];
@@ -29,13 +29,13 @@ pub fn small_dims(module: &Module, function: FunctionId, round: usize) -> Vec<(S
 pub struct TypedInputs<'a> {
     module: &'a Module,
     body: &'a Function,
-    state: u64,
+    random: SplitMix64,
 }
 
 impl<'a> TypedInputs<'a> {
     /// Inputs for this function; the same seed gives the same inputs.
     pub fn new(module: &'a Module, function: FunctionId, seed: u64) -> Self {
-        Self { module, body: module.function(function), state: seed }
+        Self { module, body: module.function(function), random: SplitMix64::new(seed) }
     }
 
     /// One tensor an input of the function, its symbolic dims sized by `dims`.
@@ -55,7 +55,11 @@ impl<'a> TypedInputs<'a> {
                     .map(|dim| dim.evaluate(&size).and_then(|size| usize::try_from(size).ok()))
                     .collect::<Option<_>>()
                     .ok_or_else(|| TensorError::TooLarge(Vec::new()))?;
-                self.tensor(ty.dtype, &shape, id_bound(self.module, self.body, *id))
+                if is_key_mask(self.module, self.body, *id) {
+                    return self.key_mask(ty.dtype, &shape);
+                }
+                let bound = id_bound(self.module, self.body, *id).unwrap_or(2);
+                self.tensor(ty.dtype, &shape, bound)
             })
             .collect()
     }
@@ -65,7 +69,7 @@ impl<'a> TypedInputs<'a> {
         macro_rules! fill {
             ($ty:ty, $value:expr) => {
                 for element in tensor.as_mut_slice::<$ty>()? {
-                    let random = self.next();
+                    let random = self.random.bits();
                     *element = $value(random);
                 }
             };
@@ -83,18 +87,65 @@ impl<'a> TypedInputs<'a> {
         Ok(tensor)
     }
 
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+    /// Rows padded on the left and on the right by turns; in larger batches also one that is padding altogether, and one without.
+    fn key_mask(&mut self, dtype: DType, shape: &[usize]) -> Result<Tensor, TensorError> {
+        let mut tensor = Tensor::zeros(dtype, shape)?;
+        let [batch, length] = *shape else { return Ok(tensor) };
+        let start = (self.random.bits() % 2) as usize;
+        let mut rows: Vec<Vec<bool>> = Vec::new();
+        for row in 0..batch {
+            let padded = if length > 1 { 1 + (self.random.bits() as usize) % (length - 1) } else { 0 };
+            let seen = |place: usize| match (row + start) % 2 {
+                _ if batch > 2 && row == 1 => false,
+                _ if batch > 2 && row == 2 => true,
+                0 => place >= padded,
+                _ => place < length - padded,
+            };
+            rows.push((0..length).map(seen).collect());
+        }
+        let seen = rows.into_iter().flatten();
+        match dtype {
+            DType::I64 => {
+                tensor.as_mut_slice::<i64>()?.iter_mut().zip(seen).for_each(|(to, seen)| *to = seen.into())
+            }
+            DType::I32 => {
+                tensor.as_mut_slice::<i32>()?.iter_mut().zip(seen).for_each(|(to, seen)| *to = seen.into())
+            }
+            _ => tensor.as_mut_slice::<u8>()?.iter_mut().zip(seen).for_each(|(to, seen)| *to = seen.into()),
+        }
+        Ok(tensor)
     }
 }
 
-/// Integers below this are valid for an input: the size of the axis that it indexes, or 2 (masks, flags, types).
-fn id_bound(module: &Module, body: &Function, input: ValueId) -> u64 {
+/// Whether an input says of each key of a batch whether it may be seen: `[batch, keys]`, cast to bool and no ids.
+pub(crate) fn is_key_mask(module: &Module, body: &Function, input: ValueId) -> bool {
+    let ty = body.ty(input);
+    let flags = matches!(ty.dtype, DType::I64 | DType::I32 | DType::Bool);
+    let is_cast = becomes_bool(body, input);
+    let is_mask = ty.dtype == DType::Bool || is_cast;
+    flags && ty.rank() == 2 && is_mask && id_bound(module, body, input).is_none()
+}
+
+/// Whether a value is cast to bool, as it is or in another shape or dtype.
+fn becomes_bool(body: &Function, input: ValueId) -> bool {
+    let mut waiting = vec![input];
+    for _ in 0..16 {
+        let Some(value) = waiting.pop() else { break };
+        for node in body.users(value).iter().filter_map(|user| body.node(*user)) {
+            match &node.operation {
+                Operation::Op(Op::Cast(cast)) if cast.to == DType::Bool => return true,
+                Operation::Op(Op::Reshape(_) | Op::Unsqueeze(_) | Op::Slice(_) | Op::Cast(_)) => {
+                    waiting.extend(&node.outputs);
+                }
+                _ => {}
+            }
+        }
+    }
+    false
+}
+
+/// Integers below this are valid for an input: the size of the axis that it indexes; `None` for masks, flags and types.
+fn id_bound(module: &Module, body: &Function, input: ValueId) -> Option<u64> {
     let mut waiting = vec![input];
     let mut bound = None;
     let mut steps = 0;
@@ -131,7 +182,7 @@ fn id_bound(module: &Module, body: &Function, input: ValueId) -> u64 {
             }
         }
     }
-    bound.and_then(|bound| u64::try_from(bound).ok()).unwrap_or(2).max(1)
+    bound.and_then(|bound| u64::try_from(bound).ok()).map(|bound| bound.max(1))
 }
 
 /// The largest element of a constant list of integers.

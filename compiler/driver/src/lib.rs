@@ -4,18 +4,25 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod caching;
+mod describe;
 mod emit;
 mod error;
+mod heads;
 mod inputs;
 mod options;
 mod pipeline;
+mod snapshot;
 pub mod verify;
 
+pub use describe::describe;
 pub use emit::{Stage, emit};
 pub use error::CompileError;
 pub use inputs::{TypedInputs, small_dims};
 pub use lathe_codegen::{Level, Target};
 pub use lathe_import::{read_tensor, tensor_bytes};
+pub use lathe_passes::Report;
 pub use options::CompileOptions;
-pub use pipeline::{BUILD_ID, compile, compile_ir_text, import, optimise};
+pub use pipeline::{BUILD_ID, compile, compile_ir_text, compile_observed, import, optimise};
+pub use snapshot::snapshot;
 pub use verify::as_f64;

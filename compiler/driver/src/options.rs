@@ -9,6 +9,8 @@ pub struct CompileOptions {
     pub dims: Vec<(String, i64)>,
     /// Passes to leave out.
     pub disable: Vec<String>,
+    /// Key and value heads to merge to, by the means of groups of heads, which changes the answer.
+    pub kv_heads: Option<usize>,
     /// Stop after this many rewrites.
     pub stop_after: Option<usize>,
     /// Bytes that compiling may take, mapped files apart.
@@ -24,6 +26,7 @@ impl Default for CompileOptions {
         Self {
             dims: Vec::new(),
             disable: Vec::new(),
+            kv_heads: None,
             stop_after: None,
             max_memory: 6 << 30,
             targets: Vec::new(),
@@ -35,7 +38,7 @@ impl Default for CompileOptions {
 impl CompileOptions {
     /// What of the options changes the artifact, as text for the cache's key.
     pub(crate) fn fingerprint(&self) -> String {
-        let Self { dims, disable, stop_after, max_memory: _, targets, check_passes: _ } = self;
-        format!("{dims:?} {disable:?} {stop_after:?} {targets:?}")
+        let Self { dims, disable, kv_heads, stop_after, max_memory: _, targets, check_passes: _ } = self;
+        format!("{dims:?} {disable:?} {kv_heads:?} {stop_after:?} {targets:?}")
     }
 }

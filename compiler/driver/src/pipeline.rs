@@ -7,29 +7,56 @@ use std::time::Instant;
 use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
-use lathe_ir::{Function, Module, Operation};
-use lathe_passes::Report;
+use lathe_ir::{FunctionId, Module};
+use lathe_passes::{HeadMerging, Report};
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
-use crate::{CompileError, CompileOptions};
+use crate::heads::{self, Pooling};
+use crate::{CompileError, CompileOptions, caching, describe};
 
 /// The build of this compiler: artifacts of another build are compiled again from their IR.
 pub const BUILD_ID: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"), " ", env!("LATHE_SOURCE_HASH"));
+
+/// The names of functions that passes make beside `main`.
+const ENTRIES: [&str; 2] = ["decode", "encode"];
 
 /// Compiles a model file.
 ///
 /// # Errors
 /// Where the file is broken or hostile, asks for what this version does not support, or takes more than `options.max_memory`.
 pub fn compile(path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+    compile_observed(path, options, &mut |_, _| {}).map(|(artifact, _)| artifact)
+}
+
+/// The same, with what each pass did and refused. `observe` sees the module as imported, under the name `import`, and after each
+/// pass that changed it.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_observed(
+    path: &Path,
+    options: &CompileOptions,
+    observe: &mut dyn FnMut(&'static str, &Module),
+) -> Result<(Artifact, Report), CompileError> {
     let start = Instant::now();
     let mut module = import(path, options)?;
+    observe("import", &module);
     let ops_before = count_nodes(&module);
-    let passes = optimise(&mut module, options, &mut |_, _| {})?;
+    let mut pooling = Pooling::default();
+    let passes = optimise(&mut module, options, &mut |pass, module| {
+        if options.kv_heads.is_some() {
+            pooling.see(pass, module);
+        }
+        observe(pass, module);
+    })?;
     let mut artifact = assemble(&module, path, options)?;
     artifact.report = report(&artifact, &module, &passes, ops_before);
+    if let Some(kv_heads) = options.kv_heads {
+        artifact.report["pooled"] = pooling.report(path, kv_heads, &passes)?;
+    }
     artifact.report["seconds"] = json!(start.elapsed().as_secs_f64());
-    Ok(artifact)
+    Ok((artifact, passes))
 }
 
 /// Reads a model file into a module.
@@ -49,7 +76,9 @@ pub fn optimise(
         stop_after: options.stop_after,
         verify: options.check_passes,
     };
-    Ok(lathe_passes::optimise(module, &lathe_passes::standard(), &passes, observe)?)
+    let merging = HeadMerging { kv_heads: options.kv_heads };
+    let list = if options.kv_heads.is_some() { heads::passes(&merging) } else { lathe_passes::standard() };
+    Ok(lathe_passes::optimise(module, &list, &passes, observe)?)
 }
 
 /// Compiles the IR of an artifact whose code cannot be used: not trusted, of another build or for another CPU. Its weights are taken as
@@ -68,8 +97,7 @@ pub fn compile_ir_text(
             .and_then(|count| dtype.storage_bytes(count));
         bytes.filter(|bytes| *bytes as u64 <= limit).and_then(|_| Tensor::zeros(dtype, shape).ok())
     };
-    let module = lathe_ir::parse_with(&artifact.ir_text, &placeholder)
-        .map_err(|error| CompileError::Ir { path: path.to_path_buf(), reason: error.to_string() })?;
+    let module = parsed(&artifact.ir_text, &placeholder, path)?;
     let (functions, _) = plan_and_generate(&module, path, options)?;
     Ok(Artifact {
         functions,
@@ -81,6 +109,18 @@ pub fn compile_ir_text(
 }
 
 fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+    // The plan is made from the text, as `compile_ir_text` will make it: weights are named by the order of constants there.
+    let ir_text = module.to_string();
+    let mut by_hash: BTreeMap<u64, Vec<&Tensor>> = BTreeMap::new();
+    for (_, constant) in module.constants() {
+        by_hash.entry(lathe_ir::constant_hash(&constant.tensor)).or_default().push(&constant.tensor);
+    }
+    let constant = |hash: u64, dtype: DType, shape: &[usize]| {
+        let same = by_hash.get(&hash)?;
+        let fits = same.iter().find(|tensor| tensor.dtype() == dtype && tensor.shape() == shape);
+        fits.or_else(|| same.first()).map(|tensor| (*tensor).clone())
+    };
+    let module = &parsed(&ir_text, &constant, path)?;
     let (functions, planned) = plan_and_generate(module, path, options)?;
     let mut weights = BTreeMap::new();
     for weight in &planned {
@@ -90,10 +130,15 @@ fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Ar
     Ok(Artifact {
         functions,
         weights,
-        ir_text: module.to_string(),
+        ir_text,
         build_id: lathe_artifact::build_id().to_string(),
         report: Value::Null,
     })
+}
+
+fn parsed(text: &str, constants: lathe_ir::Lookup<'_>, path: &Path) -> Result<Module, CompileError> {
+    lathe_ir::parse_with(text, constants)
+        .map_err(|error| CompileError::Ir { path: path.to_path_buf(), reason: error.to_string() })
 }
 
 fn plan_and_generate(
@@ -106,7 +151,8 @@ fn plan_and_generate(
         path: path.to_path_buf(),
         reason: "the module has no functions".to_string(),
     })?;
-    let planned = lathe_plan::plan(module, main, &lathe_plan::PlanOptions::default())
+    let entries = entries(module, main);
+    let planned = lathe_plan::plan_all(module, &entries, &lathe_plan::PlanOptions::default())
         .map_err(|source| plan_error(path, source))?;
     let native;
     let targets = match &options.targets[..] {
@@ -116,11 +162,27 @@ fn plan_and_generate(
         }
         targets => targets,
     };
-    let code = targets
-        .iter()
-        .map(|target| lathe_codegen::generate(&planned.plan, target).map_err(codegen))
-        .collect::<Result<_, _>>()?;
-    Ok((vec![PlannedFunction { plan: planned.plan, code }], planned.weights))
+    let mut functions = Vec::with_capacity(planned.plans.len());
+    for plan in planned.plans {
+        let code = targets
+            .iter()
+            .map(|target| lathe_codegen::generate(&plan, target).map_err(codegen))
+            .collect::<Result<_, _>>()?;
+        functions.push(PlannedFunction { plan, code });
+    }
+    Ok((functions, planned.weights))
+}
+
+/// The functions that a program offers: `main`, and what passes made beside it.
+pub(crate) fn entries(module: &Module, main: FunctionId) -> Vec<FunctionId> {
+    let made = ENTRIES.iter().filter_map(|name| module.function_named(name));
+    let called = |id: FunctionId| {
+        module.functions().any(|(_, function)| {
+            let nodes = function.node_ids().filter_map(|node| function.node(node));
+            nodes.flat_map(|node| node.operation.callees()).any(|callee| callee == id)
+        })
+    };
+    std::iter::once(main).chain(made.filter(|&id| id != main && !called(id))).collect()
 }
 
 pub(crate) fn plan_error(path: &Path, source: lathe_plan::PlanError) -> CompileError {
@@ -144,22 +206,6 @@ fn typical_dims(plan: &Plan) -> String {
     sizes.collect::<Vec<_>>().join(", ")
 }
 
-/// The operations of a function in order, as `inspect --json` shows them.
-fn nodes(function: &Function) -> Value {
-    let order = function.topological_order().unwrap_or_default();
-    order
-        .into_iter()
-        .filter_map(|id| function.node(id))
-        .map(|node| {
-            let attributes = match &node.operation {
-                Operation::Op(op) => op.attributes(),
-                _ => serde_json::Map::new(),
-            };
-            json!({"op": node.operation.name(), "name": node.name, "attrs": attributes})
-        })
-        .collect()
-}
-
 /// What the compile report says, as JSON (see `docs/JSON.md`).
 fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usize) -> Value {
     let applied: Vec<Value> = passes
@@ -172,8 +218,12 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
     let weight_bytes: usize = artifact.weights.values().map(|weight| weight.bytes().len()).sum();
     let plan = artifact.functions.first().map(|function| &function.plan);
     let estimate = plan.map(|plan| plan.estimate(&|_, axis| Some(typical_size(axis)))).unwrap_or_default();
-    let nodes: serde_json::Map<String, Value> =
-        module.functions().map(|(_, function)| (function.name().to_string(), nodes(function))).collect();
+    let decode = artifact.functions.iter().map(|function| &function.plan).find(|plan| plan.name == "decode");
+    let mut nodes: serde_json::Map<String, Value> = module
+        .functions()
+        .map(|(_, function)| (function.name().to_string(), describe(function).into()))
+        .collect();
+    caching::annotate(module, &mut nodes);
     json!({
         "arena_peak_bytes": estimate.arena_peak_bytes,
         "arena_lower_bound_bytes": estimate.arena_lower_bound_bytes,
@@ -184,6 +234,7 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
         "passes": applied,
         "refused": refused,
         "weight_bytes": weight_bytes,
-        "kv_bytes_per_token": 0,
+        "cache": caching::report(module, passes, decode),
+        "kv_bytes_per_token": decode.map_or(0, |plan| plan.kv_bytes_per_token()),
     })
 }

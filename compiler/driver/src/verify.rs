@@ -10,14 +10,18 @@ use lathe_ir::{EvaluateOptions, FunctionId, Module, Symbol};
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
+use crate::inputs::is_key_mask;
 use crate::{CompileError, CompileOptions, TypedInputs, import, small_dims};
 
 mod difference;
+mod padding;
 #[cfg(feature = "verify")]
 mod tract;
 
 pub use difference::as_f64;
+use difference::compare_defined;
 pub use difference::{Difference, compare};
+pub use padding::Padding;
 #[cfg(feature = "verify")]
 pub use tract::run as run_tract;
 
@@ -34,6 +38,8 @@ pub struct Round {
     pub inputs: Vec<(String, Tensor)>,
     /// Outputs of the graph before any pass.
     pub expected: Vec<Tensor>,
+    /// What of the answer the masks among the inputs leave undefined.
+    pub padding: Padding,
 }
 
 /// Runs a compiled program on named inputs; gives its outputs in order.
@@ -69,7 +75,12 @@ impl Verification {
             let made = TypedInputs::new(&module, main, seed.wrapping_add(round as u64)).make(&dims);
             let inputs = made.map_err(|error| fail(error.to_string()))?;
             match lathe_ir::evaluate(&module, main, &inputs, &EvaluateOptions::default()) {
-                Ok(expected) => rounds.push(Round { inputs: named(&module, main, inputs), dims, expected }),
+                Ok(expected) => rounds.push(Round {
+                    padding: padding_of(&module, main, &inputs),
+                    inputs: named(&module, main, inputs),
+                    dims,
+                    expected,
+                }),
                 Err(error) => last_error = error.to_string(),
             }
             // Every pass evaluates every round again: one is enough where the model is large.
@@ -103,7 +114,7 @@ impl Verification {
     pub fn passes_of(
         &self,
         path: &Path,
-        passes: &[lathe_passes::Pass],
+        passes: &[lathe_passes::Pass<'_>],
         options: &CompileOptions,
     ) -> Result<Vec<(String, Difference)>, CompileError> {
         let mut results: Vec<(String, Difference)> = Vec::new();
@@ -134,7 +145,7 @@ impl Verification {
                     let what = format!("after pass `{pass}` the graph does not evaluate: {error}");
                     CompileError::Different { path: path.to_path_buf(), what }
                 })?;
-            let difference = compare(&round.expected, &actual);
+            let difference = compare_defined(&round.expected, &actual, &round.padding);
             if let Some(reason) = &difference.failure {
                 let what = format!("pass `{pass}` changes the answer: {reason}");
                 return Err(CompileError::Different { path: path.to_path_buf(), what });
@@ -151,7 +162,7 @@ impl Verification {
     pub fn program<E>(&self, run: Program<'_, E>) -> Result<Difference, E> {
         let mut worst = Difference::default();
         for round in &self.rounds {
-            worst = worst.worse(compare(&round.expected, &run(&round.inputs)?));
+            worst = worst.worse(compare_defined(&round.expected, &run(&round.inputs)?, &round.padding));
         }
         Ok(worst)
     }
@@ -173,6 +184,14 @@ impl Verification {
     }
 }
 
+fn padding_of(module: &Module, main: FunctionId, inputs: &[Tensor]) -> Padding {
+    let mut padding = Padding::default();
+    let body = module.function(main);
+    let masks = body.inputs().iter().zip(inputs).filter(|(id, _)| is_key_mask(module, body, **id));
+    masks.for_each(|(_, mask)| padding.add(mask));
+    padding
+}
+
 fn named(module: &Module, main: FunctionId, inputs: Vec<Tensor>) -> Vec<(String, Tensor)> {
     let body = module.function(main);
     let names = body.inputs().iter().map(|id| body.value(*id).name.clone().unwrap_or_default());
@@ -191,7 +210,8 @@ fn evaluate_at(module: &Module, main: FunctionId, size: i64, seed: u64) -> Optio
     }
     let inputs = TypedInputs::new(module, main, seed).make(&dims).ok()?;
     let expected = lathe_ir::evaluate(module, main, &inputs, &EvaluateOptions::default()).ok()?;
-    Some(Round { inputs: named(module, main, inputs), dims, expected })
+    let padding = padding_of(module, main, &inputs);
+    Some(Round { inputs: named(module, main, inputs), dims, expected, padding })
 }
 
 /// Largest relative error that is put down to rounding, by dtype.

@@ -1,4 +1,4 @@
-//! The ONNX backend cases of the first tier and the real models, imported and evaluated plainly.
+//! The ONNX backend cases of the first tier, imported and evaluated plainly; the real models, imported (`lathe test` runs them).
 //!
 //! The cases are in the shared test data (`LATHE_SHARED`, or `../shared` beside the workspace); without them the tests say
 //! that they are skipped. `LATHE_CASES` (a part of a name) picks cases.
@@ -143,20 +143,4 @@ fn real_models_import() {
         let module = import_onnx(&path, &ImportOptions::default()).expect(name);
         assert!(module.functions().any(|(_, function)| function.node_count() > 0), "{name}");
     }
-}
-
-#[test]
-#[ignore = "minutes: plain evaluation of whole models"]
-fn real_models_pass() {
-    let Some(data) = shared() else {
-        eprintln!("SKIPPED: no shared test data (set LATHE_SHARED)");
-        return;
-    };
-    let names = ["basic-pitch", "magika", "ppocr-cls", "ppocr-det", "ppocr-rec", "silero-vad"];
-    let mut cases: Vec<PathBuf> = names.iter().map(|name| data.join("real").join(name)).collect();
-    // The one whose weights are not in the data: `fixtures/fetch_models.py` fetches them.
-    cases.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models/minilm"));
-    cases.retain(|case| picked(&case.to_string_lossy()) && case.join("model.onnx").exists());
-    let failures = run_all(&cases);
-    assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
 }

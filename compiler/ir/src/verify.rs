@@ -13,7 +13,10 @@
 //! 9. Both branches of an `if` take the operands given and return equally many values of equal dtypes and ranks.
 //! 10. The body of a region holds elementwise operations only.
 //! 11. A symbol in the elements of `dims` occurs in the function's inputs, or stands alone as a size of an operand of that node.
+//! 12. A state is threaded: what `kv_append` changes is an input of the function or the result of another `kv_append`, and
+//!     nothing else uses that version; whoever reads the state reads the newest version.
 
+use lathe_ops::Op;
 use lathe_tensor::{DType, Encoding};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -188,6 +191,7 @@ impl Check<'_> {
             let reason = format!("no input and no operand has the size `{}`", symbol.name());
             return Err(self.error(Some(node), reason));
         }
+        self.state(node)?;
         if let Operation::Region { body } = node.operation {
             let body = self.module.function(body);
             let foreign =
@@ -198,6 +202,27 @@ impl Check<'_> {
                     self.error(Some(node), format!("the region holds `{name}`, which is not elementwise"))
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// Linear use of the state that an append changes in place.
+    fn state(&self, node: &Node) -> Result<(), VerifyError> {
+        let Operation::Op(Op::KvAppend(_)) = node.operation else { return Ok(()) };
+        let Some(state) = node.inputs.first().copied().flatten() else { return Ok(()) };
+        let threaded = match self.function.value(state).source {
+            Source::Input(_) => true,
+            Source::Constant(_) => false,
+            Source::Node(producer, _) => self
+                .function
+                .node(producer)
+                .is_some_and(|node| matches!(node.operation, Operation::Op(Op::KvAppend(_)))),
+        };
+        if !threaded {
+            return Err(self.error(Some(node), "the state is neither an input nor a version of one"));
+        }
+        if self.function.users(state).len() != 1 || self.function.is_output(state) {
+            return Err(self.error(Some(node), "another use of the version of the state that it changes"));
         }
         Ok(())
     }

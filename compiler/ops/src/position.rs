@@ -16,6 +16,35 @@ pub struct RotaryEmbedding {
     pub heads: Option<usize>,
     /// Leading elements of each head that are rotated; all where absent.
     pub rotary_dim: Option<usize>,
+    /// Base of the frequencies `base^(-2i / dims)` where the tables were understood. For reports: the tables alone say what is
+    /// computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<f64>,
+    /// How the frequencies differ from `base^(-2i / dims)`, likewise for reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<RotaryScaling>,
+}
+
+/// How the frequencies of rotary embeddings are stretched for long contexts, by the names that model configurations use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RotaryScaling {
+    /// Frequencies `base^(-2i / dims)`.
+    None,
+    /// All divided by one factor.
+    Linear,
+    /// Another base for a given factor.
+    Ntk,
+    /// The base follows from the length.
+    Dynamic,
+    /// A ramp over the dims from unscaled to divided, and an attention factor.
+    Yarn,
+    /// A ramp over the wavelengths from unscaled to divided.
+    Llama3,
+    /// One factor a dim, of two lists by the length.
+    Longrope,
+    /// Several positions a token, each for a section of the dims.
+    Mrope,
 }
 
 impl Evaluate for RotaryEmbedding {

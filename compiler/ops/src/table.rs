@@ -223,8 +223,14 @@ op_table! {
     DynamicQuantizeLinear(quant::DynamicQuantizeLinear) "dynamic_quantize_linear",
     /// Integer matrix product; inputs `a, b, a_zero_point?, b_zero_point?`.
     MatMulInteger(quant::MatMulInteger) "matmul_integer",
-    /// Attention; inputs `q, k, v, mask?, past_key?, past_value?, nonpad_kv_seq_len?`; outputs `y, present_key?, present_value?, qk?`.
+    /// Attention; inputs `q, k, v, mask?, past_key?, past_value?, nonpad_kv_seq_len?, key_padding?, alibi_slopes?,
+    /// alibi_positions?, sinks?`; outputs `y, present_key?, present_value?, qk?`.
     Attention(attention::Attention) "attention",
+    /// Writes keys and values into the pages of a cache; inputs `state, k, v, position, seq_start, block_table`.
+    KvAppend(attention::paged::KvAppend) "kv_append",
+    /// Attention of packed rows over a paged cache; inputs `q, state, position, seq_start, context_len, block_table, bias?,
+    /// alibi_slopes?, sinks?`.
+    PagedAttention(attention::paged::PagedAttention) "paged_attention",
     /// Rotary position embedding; inputs `x, cos, sin, position_ids?`.
     RotaryEmbedding(position::RotaryEmbedding) "rotary_embedding",
     /// Mixture of experts; inputs `x, logits, w_in, w_out, selection_bias?, b_in?, b_out?`; outputs `y, load?, dropped?, balance?`.

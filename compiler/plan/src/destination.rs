@@ -260,6 +260,8 @@ impl Context<'_, '_> {
                         | Op::LeakyRelu(_)
                         | Op::HardSigmoid(_)
                         | Op::MatMul(_)
+                        | Op::Attention(_)
+                        | Op::RotaryEmbedding(_)
                         | Op::Transpose(_)
                         | Op::Slice(_)
                         | Op::Split(_)

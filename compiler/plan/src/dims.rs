@@ -142,29 +142,13 @@ impl DimTable {
     }
 
     fn push(&mut self, expression: DimExpr) -> DimId {
-        let stage = operands(&expression)
-            .into_iter()
-            .flatten()
+        let stage = expression
+            .operands()
             .map(|operand| self.stages.get(operand.0 as usize).copied().unwrap_or(0))
             .max()
             .unwrap_or(0);
         self.entries.push(expression);
         self.stages.push(stage);
         DimId(self.entries.len() as u32 - 1)
-    }
-}
-
-fn operands(expression: &DimExpr) -> [Option<DimId>; 2] {
-    match *expression {
-        DimExpr::Const(_) | DimExpr::Symbol(_) => [None, None],
-        DimExpr::Copy(a) => [Some(a), None],
-        DimExpr::Add(a, b)
-        | DimExpr::Mul(a, b)
-        | DimExpr::FloorDiv(a, b)
-        | DimExpr::Mod(a, b)
-        | DimExpr::Min(a, b)
-        | DimExpr::Max(a, b)
-        | DimExpr::Broadcast(a, b)
-        | DimExpr::BroadcastStride { size: a, stride: b } => [Some(a), Some(b)],
     }
 }

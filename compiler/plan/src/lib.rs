@@ -13,19 +13,18 @@ mod error;
 mod location;
 mod planner;
 mod region;
-mod report;
 mod schedule;
 mod scope;
 mod select;
 mod size;
+mod state;
 mod text;
 mod walk;
 mod weights;
 
 pub use error::PlanError;
-pub use report::{Memory, dims, memory};
 pub use text::PlanText;
-pub use walk::plan;
+pub use walk::{plan, plan_all};
 pub use weights::{Packing, PlannedWeight, pack};
 
 use lathe_artifact::plan::Plan;
@@ -43,6 +42,15 @@ impl Default for PlanOptions {
     fn default() -> Self {
         Self { native: true, in_place: true }
     }
+}
+
+/// The plans of several functions, and the constants that they read: those of two functions are stored once.
+#[derive(Clone, Debug)]
+pub struct PlannedModule {
+    /// The plans, in the order of the functions.
+    pub plans: Vec<Plan>,
+    /// The weights that their slots name.
+    pub weights: Vec<PlannedWeight>,
 }
 
 /// A plan and the constants that it reads.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::plan::{
-    Arg, Call, Evaluate, Guard, Slot, SlotId, SlotKind, Step, StepId, StepKind, Symbol, SymbolSource,
+    Arg, Call, Evaluate, Guard, Slot, SlotId, SlotKind, State, Step, StepId, StepKind, Symbol, SymbolSource,
     TensorRef, View,
 };
 use lathe_ir::{ConstantId, Module};
@@ -26,6 +26,7 @@ pub(crate) const NO_STEP: StepId = StepId(u32::MAX);
 pub(crate) enum BufferKind {
     Input(u32),
     Output(u32),
+    State(u32),
     Constant(ConstantId, Packing),
     Arena,
     Dynamic,
@@ -93,6 +94,7 @@ pub(crate) struct Planner<'m> {
     pub symbols: Vec<Symbol>,
     pub guards: Vec<Guard>,
     pub views: Vec<(String, String)>,
+    pub states: Vec<State>,
     pub stages: u32,
     pub phase: u32,
     pub steps: Vec<Step>,
@@ -119,6 +121,7 @@ impl<'m> Planner<'m> {
             symbols: Vec::new(),
             guards: Vec::new(),
             views: Vec::new(),
+            states: Vec::new(),
             stages: 1,
             phase: 0,
             steps: Vec::new(),
@@ -227,6 +230,7 @@ impl<'m> Planner<'m> {
             BufferKind::Constant(constant, packing) => {
                 SlotKind::Weight(self.weights.name(self.module, *constant, *packing))
             }
+            BufferKind::State(index) => SlotKind::State(*index),
             BufferKind::Arena => SlotKind::Arena { first: 0, last: 0 },
             BufferKind::Dynamic => SlotKind::Dynamic,
         };
@@ -320,7 +324,7 @@ impl<'m> Planner<'m> {
     fn conflicts(&self, access: &Access) -> bool {
         let shared = matches!(
             self.buffers[access.buffer.0 as usize].kind,
-            BufferKind::Arena | BufferKind::Output(_) | BufferKind::Dynamic
+            BufferKind::Arena | BufferKind::Output(_) | BufferKind::State(_) | BufferKind::Dynamic
         );
         shared
             && self.accesses.get(&access.buffer).is_some_and(|uses| {

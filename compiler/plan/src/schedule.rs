@@ -109,6 +109,7 @@ fn is_view(operation: &Operation) -> bool {
                 | Op::Slice(_)
                 | Op::Split(_)
                 | Op::Expand(_)
+                | Op::KvAppend(_)
                 | Op::Unary(Unary::Identity)
         )
     )

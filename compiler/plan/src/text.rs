@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use lathe_artifact::layout::KvPage;
 use lathe_artifact::plan::{
-    Arg, Condition, DimExpr, DimId, Evaluate, Plan, Slot, SlotKind, Step, StepKind, SymbolSource, TensorRef,
-    View,
+    Arg, Condition, DimExpr, DimId, Evaluate, Plan, Slot, SlotKind, State, StateKind, Step, StepKind,
+    SymbolSource, TensorRef, View,
 };
 use lathe_artifact::region::{Region, RegionOp, RegionOpKind, RegionOperand};
 
@@ -16,6 +17,7 @@ impl Display for PlanText<'_> {
         let plan = self.0;
         writeln!(f, "plan \"{}\" {{", plan.name)?;
         writeln!(f, "  // {} slots, {} phases, {} stages", plan.slots.len(), plan.phases, plan.stages)?;
+        self.states(f)?;
         for port in &plan.inputs {
             writeln!(f, "  input \"{}\": {}", port.name, self.tensor(&port.tensor))?;
         }
@@ -50,7 +52,72 @@ impl Display for PlanText<'_> {
     }
 }
 
+/// The length that the memory of states is printed for.
+const PRINTED_TOKENS: u64 = 4096;
+
 impl PlanText<'_> {
+    /// The states, what a token takes in them, and the formula.
+    fn states(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let plan = self.0;
+        for (index, state) in plan.states.iter().enumerate() {
+            let kind = match state.kind {
+                StateKind::Kv => "kv",
+                StateKind::Cross => "cross",
+            };
+            let window = state.window.map_or(String::new(), |window| format!(", window {window}"));
+            let name = plan.inputs.get(state.input as usize).map_or("?", |port| port.name.as_str());
+            let table = plan.inputs.get(state.block_table as usize).map_or("?", |port| port.name.as_str());
+            writeln!(
+                f,
+                "  state {index} \"{name}\": {kind} of layer {}, {} heads of {} + {} {}{window}, pages of {} by \"{table}\"",
+                state.layer,
+                state.kv_heads,
+                state.qk_head_dim,
+                state.v_head_dim,
+                state.dtype,
+                KvPage::TOKENS
+            )?;
+        }
+        for regime in &plan.regimes {
+            writeln!(f, "  regime changes after {} tokens: `{}`", regime.boundary, regime.node)?;
+        }
+        if plan.states.is_empty() {
+            return Ok(());
+        }
+        let (token, total) = (plan.kv_bytes_per_token(), plan.kv_bytes(PRINTED_TOKENS));
+        let formula = self.formula();
+        writeln!(
+            f,
+            "  // KV cache: {token} bytes per token; {PRINTED_TOKENS} tokens: {formula} = {total} bytes"
+        )
+    }
+
+    /// `2 * layers * tokens * kv_heads * head_dim * bytes`, one term for layers of equal sizes.
+    fn formula(&self) -> String {
+        let mut groups: Vec<(&State, usize)> = Vec::new();
+        let sizes =
+            |state: &State| (state.kv_heads, state.qk_head_dim, state.v_head_dim, state.window, state.dtype);
+        for state in self.0.states.iter().filter(|state| state.kind == StateKind::Kv) {
+            match groups.iter_mut().find(|(other, _)| sizes(other) == sizes(state)) {
+                Some((_, layers)) => *layers += 1,
+                None => groups.push((state, 1)),
+            }
+        }
+        let terms: Vec<_> = groups
+            .into_iter()
+            .map(|(state, layers)| {
+                let tokens = state.bytes(PRINTED_TOKENS) / state.bytes_per_token().max(1);
+                let bytes = state.dtype.storage_bytes(1).unwrap_or(0);
+                let (heads, keys, values) = (state.kv_heads, state.qk_head_dim, state.v_head_dim);
+                match keys == values {
+                    true => format!("2 * {layers} * {tokens} * {heads} * {keys} * {bytes}"),
+                    false => format!("{layers} * {tokens} * {heads} * ({keys} + {values}) * {bytes}"),
+                }
+            })
+            .collect();
+        terms.join(" + ")
+    }
+
     fn steps(&self, f: &mut Formatter<'_>, steps: &[Step], depth: usize) -> fmt::Result {
         let indent = "  ".repeat(depth);
         for step in steps {
@@ -86,6 +153,7 @@ impl PlanText<'_> {
         let owner = match &slot.kind {
             SlotKind::Input(index) => format!("input {index}"),
             SlotKind::Output(index) => format!("output {index}"),
+            SlotKind::State(index) => format!("state {index}"),
             SlotKind::Weight(name) => format!("weight \"{name}\""),
             SlotKind::Arena { first, last } => format!("arena {first}..={last}"),
             SlotKind::Dynamic => format!("dynamic stage {}", slot.stage),

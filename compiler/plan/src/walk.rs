@@ -13,7 +13,9 @@ use crate::schedule;
 use crate::scope::{Context, Fits, Scope};
 use crate::select;
 use crate::size::Size;
-use crate::{PlanError, PlanOptions, Planned};
+use crate::state;
+use crate::weights::Weights;
+use crate::{PlanError, PlanOptions, Planned, PlannedModule};
 
 /// Plans a function of a verified module.
 ///
@@ -21,7 +23,36 @@ use crate::{PlanError, PlanOptions, Planned};
 /// [`PlanError::Unsupported`] where a node can neither be compiled nor evaluated, [`PlanError::Bug`] where the module
 /// breaks an invariant of the verifier.
 pub fn plan(module: &Module, function: FunctionId, options: &PlanOptions) -> Result<Planned, PlanError> {
+    let mut weights = Weights::default();
+    let plan = plan_function(module, function, options, &mut weights)?;
+    Ok(Planned { plan, weights: weights.list })
+}
+
+/// Plans several functions of a verified module; a weight that two of them read is packed once.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_all(
+    module: &Module,
+    functions: &[FunctionId],
+    options: &PlanOptions,
+) -> Result<PlannedModule, PlanError> {
+    let mut weights = Weights::default();
+    let plans = functions
+        .iter()
+        .map(|&function| plan_function(module, function, options, &mut weights))
+        .collect::<Result<_, _>>()?;
+    Ok(PlannedModule { plans, weights: weights.list })
+}
+
+fn plan_function(
+    module: &Module,
+    function: FunctionId,
+    options: &PlanOptions,
+    weights: &mut Weights,
+) -> Result<Plan, PlanError> {
     let mut planner = Planner::new(module, options);
+    planner.weights = std::mem::take(weights);
     let function = module.function(function);
     let mut context = Context { planner: &mut planner, scope: Scope::new(function, 0) };
     let inputs = context.bind_inputs()?;
@@ -43,9 +74,12 @@ pub fn plan(module: &Module, function: FunctionId, options: &PlanOptions) -> Res
         steps: planner.steps,
         phases: planner.phase + 1,
         views: planner.views,
+        states: planner.states,
+        regimes: state::regimes(function),
     };
+    *weights = planner.weights;
     tracing::debug!(steps = plan.steps.len(), slots = plan.slots.len(), dims = plan.dims.len(), "planned");
-    Ok(Planned { plan, weights: planner.weights.list })
+    Ok(plan)
 }
 
 impl<'m> Context<'_, 'm> {
@@ -62,16 +96,23 @@ impl<'m> Context<'_, 'm> {
                 }
             }
         }
+        let states = state::of(function).map_err(|reason| self.planner.bug(reason))?;
         let mut ports = Vec::new();
         for (index, &value) in function.inputs().iter().enumerate() {
             let dims = self.dims(value)?;
             let dtype = function.ty(value).dtype;
-            let buffer = self.planner.buffer(BufferKind::Input(index as u32), dtype, &dims, 0);
+            let state = states.iter().position(|state| state.input as usize == index);
+            let kind = match state {
+                Some(state) => BufferKind::State(state as u32),
+                None => BufferKind::Input(index as u32),
+            };
+            let buffer = self.planner.buffer(kind, dtype, &dims, 0);
             let location = Location::dense(&mut self.planner.sizes, buffer, dtype, &dims);
             let name = function.value(value).name.clone().unwrap_or_else(|| format!("input{index}"));
             ports.push(self.port(name, value, &location));
             self.place(value, location);
         }
+        self.planner.states = states;
         Ok(ports)
     }
 
@@ -226,6 +267,11 @@ impl<'m> Context<'_, 'm> {
         for &output in &node.outputs {
             let dims = self.dims(output)?;
             let location = match begins {
+                // A state is changed where it is.
+                _ if matches!(op, Op::KvAppend(_)) => match node.inputs.first().copied().flatten() {
+                    Some(state) => self.location(state)?,
+                    None => return Err(self.planner.bug("no state").into()),
+                },
                 Some(_) => {
                     self.planner.temporary(self.scope.function.ty(output).dtype, &dims, self.scope.depth)
                 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lathe_artifact::layout::{LayoutError, PackedConv, PackedMatrix, TransposedSteps};
 use lathe_ir::{ConstantId, Module};
 use lathe_tensor::{Buffer, DType, Tensor};
+use rustc_hash::FxHashMap;
 
 use crate::PlanError;
 
@@ -114,16 +115,20 @@ pub struct PlannedWeight {
     pub packing: Packing,
 }
 
-/// The weights that steps asked for, with unique names.
+/// The weights that steps asked for, with unique names. The functions of a module share them.
 #[derive(Default)]
 pub(crate) struct Weights {
     pub list: Vec<PlannedWeight>,
     names: BTreeMap<String, usize>,
+    made: FxHashMap<(ConstantId, Packing), String>,
 }
 
 impl Weights {
-    /// The name of a constant in a packing; each pair is asked for once.
+    /// The name of a constant in a packing: each pair is stored once.
     pub fn name(&mut self, module: &Module, constant: ConstantId, packing: Packing) -> String {
+        if let Some(name) = self.made.get(&(constant, packing)) {
+            return name.clone();
+        }
         let base = match &module.constant(constant).name {
             Some(name) if !name.is_empty() => format!("{name}{}", packing.suffix()),
             _ => format!("c{}{}", constant.index(), packing.suffix()),
@@ -135,6 +140,7 @@ impl Weights {
             name = format!("{base}~{count}");
         }
         self.names.insert(name.clone(), 0);
+        self.made.insert((constant, packing), name.clone());
         self.list.push(PlannedWeight { name: name.clone(), constant, packing });
         name
     }

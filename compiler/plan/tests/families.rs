@@ -37,6 +37,38 @@ graph "main" (x: f32[1, 2, h, w]) {
   return %1 as y
 }
 "#,
+    attention_reads_and_writes_heads_where_they_lie: r#"
+graph "main" (x: f32[b, s, 128], seen: bool[b, s]) {
+  c0 = const i64[4] [0, 0, 2, 64]
+  c1 = const i64[3] [0, 0, 128]
+  %0 = relu x
+  %1 = reshape %0, c0 {allow_zero=false}
+  %2 = transpose %1 {perm=[0,2,1,3]}
+  %3 = attention %2, %2, %2, _, _, _, _, seen {bottom_right=true,causal=true,kv_heads=null,left_window=9,q_heads=null,qk_output=0,right_window=null,scale=null,softcap=0,softmax_in_f64=false}
+  %4 = transpose %3 {perm=[0,2,1,3]}
+  %5 = reshape %4, c1 {allow_zero=false}
+  return %5 as y
+}
+"#,
+    attention_with_a_past_is_evaluated: r#"
+graph "main" (q: f32[b, 2, s, 64], k: f32[b, 2, s, 64], past: f32[b, 2, p, 64]) {
+  %0 = attention q, k, k, _, past, past {bottom_right=false,causal=true,kv_heads=null,left_window=null,q_heads=null,qk_output=0,right_window=null,scale=null,softcap=0,softmax_in_f64=false}
+  return %0 as y
+}
+"#,
+    rotary_embedding_of_packed_heads: r#"
+graph "main" (x: f32[b, s, 128], cos: f32[1, s, 32], sin: f32[1, s, 32]) {
+  %0 = rotary_embedding x, cos, sin {heads=2,interleaved=false,rotary_dim=null}
+  return %0 as y
+}
+"#,
+    a_state_that_is_an_input_is_not_changed: r#"
+graph "main" (c: f32[pool, 16384], k: f32[1, 2, n, 64], p: i64[1, n], s: i64[m], t: i64[b, pages], l: i64[b]) {
+  %0 = kv_append c, k, k, p, s, t
+  %1 = paged_attention k, %0, p, s, l, t {kv_heads=2,qk_head_dim=64,scale=null,softcap=0,v_head_dim=64,window=32}
+  return %1 as y
+}
+"#,
     sizes_that_depend_on_data_begin_a_stage: r#"
 graph "main" (x: f32[n]) {
   %0 = non_zero x

@@ -8,3 +8,4 @@ pub(crate) mod merge_casts;
 pub(crate) mod merge_reshapes;
 pub(crate) mod merge_transposes;
 pub(crate) mod no_ops;
+pub(crate) mod scatter_boxes;

@@ -60,14 +60,18 @@ fn erf_forms() -> Vec<Pattern> {
     [halved(&divided), halved(&multiplied)].concat()
 }
 
+/// `sqrt(2 / pi) * (x + 0.044715 * x ^ 3)` as exporters write it: the sum, or `x` times `1 + 0.044715 * x ^ 2`.
 fn tanh_forms() -> Vec<Pattern> {
-    let cubes: [fn() -> Pattern; 3] =
-        [|| binary(Binary::Pow, x(), scalar(3.0)), || (x() * x()) * x(), || x() * (x() * x())];
-    cubes
-        .iter()
-        .flat_map(|cube| {
-            let gate = move || unary(Unary::Tanh, (x() + cube() * 0.044715) * FRAC_2_PI.sqrt()) + 1.0;
-            halved(&gate)
-        })
-        .collect()
+    const CUBIC: f64 = 0.044715;
+    let scale = || FRAC_2_PI.sqrt();
+    let power = |exponent: f64| binary(Binary::Pow, x(), scalar(exponent));
+    let cubes = [power(3.0), (x() * x()) * x(), x() * (x() * x())].map(|cube| cube * CUBIC);
+    let chained = (x() * CUBIC) * x() * x();
+    let squares = [(x() * CUBIC) * x(), (x() * x()) * CUBIC, power(2.0) * CUBIC];
+    let sums = cubes.into_iter().chain([chained]).map(|cube| (x() + cube) * scale());
+    let products = squares.into_iter().flat_map(|square| {
+        let rest = || square.clone() + 1.0;
+        [(x() * scale()) * rest(), (x() * rest()) * scale(), x() * (rest() * scale())]
+    });
+    sums.chain(products).flat_map(|inner| halved(&|| unary(Unary::Tanh, inner.clone()) + 1.0)).collect()
 }

@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod affine;
 pub(crate) mod affine_forward;
+pub(crate) mod attention;
 pub(crate) mod batch_norm;
 pub(crate) mod gelu;
 pub(crate) mod hard_swish;
@@ -10,7 +11,10 @@ mod layer;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod moe;
+mod normalise;
 pub(crate) mod regions;
 pub(crate) mod residual;
+pub(crate) mod rms_norm;
+pub(crate) mod rotary;
 pub(crate) mod silu;
 pub(crate) mod softmax;

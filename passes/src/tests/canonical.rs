@@ -211,3 +211,66 @@ fn merged_nodes_share_sizes_that_only_the_run_knows() {
 }"#
     ));
 }
+
+/// `y[..k] = a; y[k..] = b` of five rows.
+const SCATTERS: &str = r#"graph "main" (y: f32[5, n], a: f32[3, n], b: f32[2, n]) {
+  c0 = const i64[3, 1] [0, 1, 2]
+  c1 = const i64[2, 1] [3, 4]
+  %0 = scatter_nd y, c0, a {reduction="replace"}  // "first"
+  %1 = scatter_nd %0, c1, b {reduction="replace"} // "second"
+  return %1 as out
+}"#;
+
+#[test]
+fn assignments_to_all_rows_are_a_concatenation() {
+    assert_snapshot!(check("scatter_boxes", SCATTERS));
+    let swapped = SCATTERS.replace("y, c0, a", "y, c1, b").replace("%0, c1, b", "%0, c0, a");
+    assert!(check("scatter_boxes", &swapped).contains("concat a, b {axis=0}"));
+}
+
+#[test]
+fn assignments_by_places_computed_in_the_graph_are_a_concatenation() {
+    let text = r#"graph "main" (y: f32[n, 5], a: f32[n, 3], b: f32[n, 2]) {
+  c0 = const i64[] 0
+  c1 = const i64[] 1
+  c2 = const i64[3] [0, 1, 2]
+  c3 = const i64[2] [3, 4]
+  %0 = dims [n] {scalar=true}
+  %1 = range c0, %0, c1
+  %2 = unsqueeze %1 {axes=[1]}
+  %3 = dims [n, 3]
+  %4 = expand %2, %3
+  %5 = unsqueeze %4 {axes=[2]}
+  %6 = expand c2, %3
+  %7 = unsqueeze %6 {axes=[2]}
+  %8 = concat %5, %7 {axis=-1}
+  %9 = scatter_nd y, %8, a {reduction="replace"}    // "first"
+  %10 = dims [n, 2]
+  %11 = expand %2, %10
+  %12 = unsqueeze %11 {axes=[2]}
+  %13 = expand c3, %10
+  %14 = unsqueeze %13 {axes=[2]}
+  %15 = concat %12, %14 {axis=-1}
+  %16 = scatter_nd %9, %15, b {reduction="replace"} // "second"
+  return %16 as out
+}"#;
+    assert_snapshot!(check("scatter_boxes", text));
+}
+
+#[test]
+fn scatters_that_do_not_write_each_row_once_are_refused() {
+    for (text, reason) in [
+        (SCATTERS.replace("[3, 4]", "[2, 3]"), "the runs overlap"),
+        (SCATTERS.replace("[3, 4]", "[4, 3]"), "the indices are not a run of one axis"),
+        (SCATTERS.replace("[3, 4]", "[-2, -1]"), "the indices are not a run of one axis"),
+        (SCATTERS.replace("y: f32[5, n]", "y: f32[6, n]"), "the runs leave gaps"),
+        (SCATTERS.replacen("replace", "add", 1), "updates are combined"),
+        (
+            SCATTERS.replace("return %1 as out", "return %1 as out, %0 as first"),
+            "a state between is used elsewhere",
+        ),
+    ] {
+        let out = check("scatter_boxes", &text);
+        assert!(out.contains(reason) && !out.contains("concat"), "{reason}: {out}");
+    }
+}

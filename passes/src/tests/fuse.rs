@@ -266,3 +266,46 @@ fn residuals_join_their_layer() {
     assert_snapshot!(check("fuse_residual", &text.replace("\"none\"", "\"relu\"")));
     assert_snapshot!(check("fuse_residual", &text.replace("return %1 as y", "return %1 as y, %0 as raw")));
 }
+
+#[test]
+fn gelu_by_tanh_of_a_product_is_recognised() {
+    assert_snapshot!(check(
+        "fuse_gelu",
+        r#"graph "main" (x: f32[n]) {
+  c0 = const f32[] 0.5
+  c1 = const f32[] 0.79788456
+  c2 = const f32[] 0.044715
+  c3 = const f32[] 1.0
+  %0 = mul x, c0   // "half"
+  %1 = mul x, c1   // "scaled"
+  %2 = mul x, c2   // "weight"
+  %3 = mul %2, x   // "square"
+  %4 = add %3, c3
+  %5 = mul %1, %4
+  %6 = tanh %5     // "tanh"
+  %7 = add %6, c3
+  %8 = mul %0, %7
+  return %8 as y
+}"#
+    ));
+}
+
+#[test]
+fn layer_norm_is_recognised_by_every_root_and_without_scale() {
+    let text = |normalise: &str| {
+        layer_norm("-1").replace(
+            "  %5 = sqrt %4        // \"deviation\"\n  %6 = div %1, %5     // \"normalise\"\n",
+            normalise,
+        )
+    };
+    for normalise in [
+        "  %5 = sqrt %4\n  %9 = reciprocal %5\n  %6 = mul %9, %1\n",
+        "  %5 = reciprocal %4\n  %9 = sqrt %5\n  %6 = mul %1, %9\n",
+    ] {
+        let out = check("fuse_layer_norm", &text(normalise));
+        assert!(out.contains("layer_norm x, c0, c1") && !out.contains("reduce"), "{out}");
+    }
+    let plain = layer_norm("-1").replace("return %8 as y", "return %6 as y");
+    let plain = plain.lines().filter(|line| !line.contains("%7 =") && !line.contains("%8 ="));
+    assert_snapshot!(check("fuse_layer_norm", &plain.collect::<Vec<_>>().join("\n")));
+}

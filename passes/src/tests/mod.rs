@@ -1,10 +1,16 @@
 //! Snapshot tests: IR text in, refusals and whole IR text out.
 
+mod attention;
+mod cache;
 mod canonical;
 mod driver;
 mod fuse;
+mod gqa;
+mod masks;
 mod moe;
 mod regions;
+mod rms_norm;
+mod rotary;
 
 use crate::driver::{Options, optimise};
 use crate::{Pass, standard};
@@ -17,7 +23,7 @@ pub(crate) fn check(pass: &str, text: &str) -> String {
     run(&[*pass], text)
 }
 
-pub(crate) fn run(passes: &[Pass], text: &str) -> String {
+pub(crate) fn run(passes: &[Pass<'_>], text: &str) -> String {
     let mut module = lathe_ir::parse(text).unwrap_or_else(|error| panic!("{error} in {text}"));
     let options = Options { verify: true, ..Options::default() };
     let report =

@@ -199,6 +199,15 @@ builtins! {
         x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
         scale_h: float, scale_w: float, mode: int, coordinate: int, rounding: int, cubic: float,
     }
+    /// Rotates pairs of elements of `x[batch, heads, seq, head_dim]` into `y`, both by the strides of their first three axes: pairs
+    /// `(i, i + rotary_dim / 2)`, with `interleaved` nonzero `(2i, 2i + 1)`; elements from `rotary_dim` on are copied. Tables have rows of
+    /// `rotary_dim / 2`. `positions` (optional, i64 `[batch, seq]`) names the row of each of `table_rows`; negative ones count from the end, others
+    /// outside give `IndexOutOfRange`. Without it row `s` of a batch's `seq` rows is taken, `table_batch` elements after the last batch's.
+    RotaryEmbedding "rotary_embedding" {
+        x: input, cos: input, sin: input, positions: input, y: output,
+        batch: int, heads: int, seq: int, head_dim: int, rotary_dim: int, interleaved: int,
+        x_batch: int, x_head: int, x_seq: int, y_batch: int, y_head: int, y_seq: int, table_batch: int, table_rows: int,
+    }
     /// One direction of an LSTM (ONNX gate order i, o, f, c; default activations): `x[seq, batch, input]`, `w` packed from `[4 * hidden, input]`,
     /// `r` packed from `[4 * hidden, hidden]`, `bias[8 * hidden]` optional, states optional; `y[seq, batch, hidden]` with steps
     /// `y_stride` apart, optional; `y_h`, `y_c` `[batch, hidden]` optional. `reverse` walks from the end.
@@ -241,6 +250,40 @@ builtins! {
     /// `y[i] = f(x[i])` over `count` elements in one piece, called by generated regions on tiles; `function` is a [`crate::builtin::TileFunction`] code.
     /// Does not share work: the calling worker computes all of it.
     Tile "tile" { x: input, y: output, count: int, function: int, }
+    /// Attention of `q[batch, heads, seq, qk_dim]` over `k[batch, kv_heads, total, qk_dim]` and `v[batch, kv_heads, total, v_dim]`: the
+    /// last axes are contiguous, the others have strides `*_batch`, `*_head`, `*_row`; head dims are at most 256. Query `i` stands at
+    /// position `origin + i` (with `lengths`, i64 `[batch]`: at `length - seq + i`, and keys from `length` on are hidden) and sees keys
+    /// from `left` before to `right` after it; -1 leaves a side open. Optional: `mask`, f32 or (`mask_bool`) bytes that hide where 0, with
+    /// strides `mask_*` for `mask_width` keys, the others being hidden; `key_padding` bytes `[batch, total]`, 0 hides;
+    /// `alibi_slopes[heads]` with `alibi_positions[batch, total]` (f32, or i64 where `positions_i64`); `sinks[heads]`.
+    Attention "attention" {
+        q: input, k: input, v: input, mask: input, lengths: input, key_padding: input, alibi_slopes: input, alibi_positions: input,
+        sinks: input, y: output,
+        batch: int, heads: int, kv_heads: int, seq: int, total: int, qk_dim: int, v_dim: int,
+        q_batch: int, q_head: int, q_row: int, k_batch: int, k_head: int, k_row: int, v_batch: int, v_head: int, v_row: int,
+        y_batch: int, y_head: int, y_row: int, mask_batch: int, mask_head: int, mask_row: int,
+        mask_width: int, mask_bool: int, positions_i64: int, origin: int, left: int, right: int, scale: float, softcap: float,
+    }
+    /// Writes `k[kv_heads, rows, qk_dim]` and `v[kv_heads, rows, v_dim]` (strides `*_head`, `*_row`, last axes contiguous) into the pages of
+    /// `state[pool]` in [`crate::layout::KvPage`], whose elements are of the [`crate::builtin::StateElement`] `element`. Rows `seq_start[s]..seq_start[s + 1]` are sequence `s`; place `p = position[row]` of it is
+    /// place `p % 64` of page `block_table[s, p / 64]`. Places of one call differ; those without a page give `IndexOutOfRange`.
+    KvAppend "kv_append" {
+        k: input, v: input, position: input, seq_start: input, block_table: input, state: inout,
+        kv_heads: int, rows: int, qk_dim: int, v_dim: int, k_head: int, k_row: int, v_head: int, v_row: int,
+        sequences: int, pages: int, pool: int, element: int,
+    }
+    /// Attention of `q[heads, rows, qk_dim]` over such a state, row `r` of a sequence seeing its keys up to `position[r]`, which lies below
+    /// `context_len[s]`, and, with `window` not -1, only those after `position[r] - window`. Optional: `bias` with strides `bias_*`
+    /// for `bias_width` keys, `alibi_slopes[heads]`, `sinks[heads]`. With `partial`, which holds `32 + v_dim` (up to a multiple of 32)
+    /// elements for each of `min(rows, 8) * heads * ceil(pages / 8)` chunks, it is called twice: `phase` 0, then, when all workers have
+    /// done that, 1.
+    PagedAttention "paged_attention" {
+        q: input, state: input, position: input, seq_start: input, context_len: input, block_table: input, bias: input,
+        alibi_slopes: input, sinks: input, partial: inout, y: output,
+        heads: int, kv_heads: int, rows: int, qk_dim: int, v_dim: int, q_head: int, q_row: int, y_head: int, y_row: int,
+        sequences: int, pages: int, pool: int, bias_head: int, bias_row: int, bias_width: int,
+        window: int, element: int, phase: int, scale: float, softcap: float,
+    }
 }
 
 macro_rules! codes {
@@ -339,6 +382,18 @@ codes! {
         Silu = 9 "silu",
         /// `ln(1 + exp(x))`.
         Softplus = 10 "softplus",
+    }
+}
+
+codes! {
+    /// Elements of a state's pages.
+    StateElement {
+        /// f32.
+        F32 = 0 "f32",
+        /// IEEE half precision.
+        F16 = 1 "f16",
+        /// The upper half of an f32.
+        BF16 = 2 "bf16",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::arena::{self, Buffer};
 use crate::builtin::Builtin;
-use crate::plan::{Arg, Call, DimExpr, DimId, Plan, SlotKind, Step, StepKind, SymbolSource};
+use crate::plan::{Arg, Call, DimExpr, DimId, Plan, SlotKind, Step, StepId, StepKind, Symbol, SymbolSource};
 
 /// What a plan takes for given sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,10 +17,21 @@ pub struct Estimate {
     pub weight_bytes: u64,
 }
 
+/// What one step takes for given sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepWork {
+    /// The step.
+    pub step: StepId,
+    /// Floating-point operations, as in [`Estimate::flops`].
+    pub flops: u64,
+    /// Bytes of the slots that a builtin step names, each counted once: what it moves at the most where it reads views.
+    pub bytes: u64,
+}
+
 impl Plan {
     /// What the plan takes when axis `axis` of input `input` has size `size(input, axis)`. Sizes that depend on data count as 0.
     pub fn estimate(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Estimate {
-        let dims = self.known_dims(size);
+        let dims = self.dims_for(size);
         let value = |id: DimId| dims.get(id.0 as usize).copied().flatten();
         let bytes = |id: DimId| value(id).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
         let mut buffers = Vec::new();
@@ -42,26 +53,85 @@ impl Plan {
         estimate
     }
 
-    /// The entries of the dims table that follow from the inputs.
-    fn known_dims(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<Option<i64>> {
+    /// What each builtin step takes for given sizes, blocks of an `if` included.
+    pub fn step_work(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<StepWork> {
+        let dims = self.dims_for(size);
+        let value = |id: DimId| dims.get(id.0 as usize).copied().flatten();
+        let mut work = Vec::new();
+        let mut open: Vec<&Step> = self.steps.iter().rev().collect();
+        while let Some(step) = open.pop() {
+            match &step.kind {
+                StepKind::Call(call) => {
+                    let flops = call_flops(call, &value).unwrap_or(0);
+                    work.push(StepWork { step: step.id, flops, bytes: self.call_bytes(call, &value) });
+                }
+                StepKind::If { then_steps, else_steps, .. } => {
+                    open.extend(then_steps.iter().chain(else_steps).rev());
+                }
+                _ => {}
+            }
+        }
+        work
+    }
+
+    fn call_bytes(&self, call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> u64 {
+        let named = call.args.iter().filter_map(|arg| match arg {
+            Arg::View(view) => Some(view.slot),
+            _ => None,
+        });
+        let mut slots: Vec<_> = named.collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let bytes = slots.iter().filter_map(|slot| {
+            let bytes = value(self.slots.get(slot.0 as usize)?.bytes)?;
+            u64::try_from(bytes).ok()
+        });
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of the arena that are in use in each phase, for given sizes.
+    pub fn memory_over_time(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<u64> {
+        let dims = self.dims_for(size);
+        // Differences first: a buffer begins in one phase and ends behind another.
+        let mut change = vec![0i64; self.phases as usize + 1];
+        for slot in &self.slots {
+            let SlotKind::Arena { first, last } = slot.kind else { continue };
+            let bytes = dims.get(slot.bytes.0 as usize).copied().flatten().unwrap_or(0);
+            for (phase, bytes) in [(first as usize, bytes), (last as usize + 1, -bytes)] {
+                if let Some(entry) = change.get_mut(phase) {
+                    *entry = entry.saturating_add(bytes);
+                }
+            }
+        }
+        let mut used = 0i64;
+        let phases = change.iter().take(self.phases as usize).map(|change| {
+            used = used.saturating_add(*change);
+            u64::try_from(used).unwrap_or(0)
+        });
+        phases.collect()
+    }
+
+    /// The dims table where axis `axis` of input `input` has size `size(input, axis)`.
+    fn dims_for(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<Option<i64>> {
+        self.known_dims(&|symbol| match symbol.source {
+            SymbolSource::Input { input, axis } => size(input as usize, axis as usize),
+            SymbolSource::Step { .. } => None,
+        })
+    }
+
+    /// The dims table for symbols of these sizes; `None` where an entry depends on an unknown one, or overflows.
+    pub fn known_dims(&self, size: &dyn Fn(&Symbol) -> Option<i64>) -> Vec<Option<i64>> {
         let mut dims: Vec<Option<i64>> = Vec::with_capacity(self.dims.len());
         for expression in &self.dims {
             let get = |id: &DimId| dims.get(id.0 as usize).copied().flatten();
             let both = |a: &DimId, b: &DimId| Some((get(a)?, get(b)?));
             let value = match expression {
                 DimExpr::Const(value) => Some(*value),
-                DimExpr::Symbol(symbol) => {
-                    match self.symbols.get(*symbol as usize).map(|symbol| symbol.source) {
-                        Some(SymbolSource::Input { input, axis }) => size(input as usize, axis as usize),
-                        _ => None,
-                    }
-                }
+                DimExpr::Symbol(symbol) => self.symbols.get(*symbol as usize).and_then(size),
                 DimExpr::Add(a, b) => both(a, b).and_then(|(a, b)| a.checked_add(b)),
                 DimExpr::Mul(a, b) => both(a, b).and_then(|(a, b)| a.checked_mul(b)),
                 DimExpr::FloorDiv(a, b) => both(a, b).and_then(|(a, b)| floor_div(a, b)),
-                DimExpr::Mod(a, b) => {
-                    both(a, b).and_then(|(a, b)| a.checked_sub(b.checked_mul(floor_div(a, b)?)?))
-                }
+                DimExpr::Mod(a, b) => both(a, b).and_then(|(a, b)| floor_mod(a, b)),
                 DimExpr::Min(a, b) => both(a, b).map(|(a, b)| a.min(b)),
                 DimExpr::Max(a, b) => both(a, b).map(|(a, b)| a.max(b)),
                 DimExpr::Broadcast(a, b) => both(a, b).map(|(a, b)| if a == 1 { b } else { a }),
@@ -83,6 +153,10 @@ fn floor_div(a: i64, b: i64) -> Option<i64> {
     let quotient = a.checked_div(b)?;
     let below = a % b != 0 && (a < 0) != (b < 0);
     Some(if below { quotient - 1 } else { quotient })
+}
+
+fn floor_mod(a: i64, b: i64) -> Option<i64> {
+    if b == 0 { Some(0) } else { a.checked_sub(b.checked_mul(floor_div(a, b)?)?) }
 }
 
 /// Of both branches of an `if` the larger counts.
@@ -131,6 +205,10 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
         Builtin::ConvTranspose => {
             let channels = int("out_channels")?.checked_div(int("groups")?)?;
             product(&["batch", "channels", "height", "width", "kernel_h", "kernel_w"])?.checked_mul(channels)
+        }
+        Builtin::Attention => {
+            let dims = int("qk_dim")?.checked_add(int("v_dim")?)?;
+            product(&["batch", "heads", "seq", "total"])?.checked_mul(dims)
         }
         Builtin::Lstm => {
             let inner = int("input")?.checked_add(int("hidden")?)?.checked_mul(4)?;

@@ -30,6 +30,8 @@ fn plan() -> Plan {
         steps: Vec::new(),
         phases: 1,
         views: Vec::new(),
+        states: Vec::new(),
+        regimes: Vec::new(),
     }
 }
 

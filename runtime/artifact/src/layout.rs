@@ -4,10 +4,12 @@
 //! artifact packed here runs under each kernel set, portable included. Packing checks every size and never panics.
 
 mod conv;
+mod kv;
 mod matrix;
 pub mod resize;
 
 pub use conv::{ConvClass, PackedConv, TransposedSteps};
+pub use kv::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len};
 pub use matrix::PackedMatrix;
 
 /// Why weights cannot be packed.

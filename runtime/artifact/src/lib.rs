@@ -23,7 +23,7 @@ mod write;
 pub use artifact::{Artifact, PlannedFunction};
 pub use build_id::build_id;
 pub use error::ArtifactError;
-pub use estimate::Estimate;
+pub use estimate::{Estimate, StepWork};
 pub use file::{LoadMode, Opened, open};
 pub use seal::{SealStatus, Trust};
 pub use write::{FORMAT_VERSION, SealKeys, write_atomically};

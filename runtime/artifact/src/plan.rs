@@ -8,10 +8,13 @@
 //! - **Steps**: run in order by all workers. A [`StepKind::Barrier`] stands only where a later step touches what another
 //!   worker wrote (or read, where memory is used again). Buffers live from the phase (steps between two barriers) of their first
 //!   write to the phase of their last use; two buffers share memory only when their phases are disjoint.
+//! - **States**: inputs whose memory the program changes in place ([`Plan::states`]). Input and output port of a state name the same slot.
 
 mod check;
+mod state;
 
 pub use check::{MAX_DEPTH, MalformedPlan};
+pub use state::{Regime, State, StateKind};
 
 use lathe_ops::Op;
 use lathe_tensor::DType;
@@ -66,6 +69,25 @@ pub enum DimExpr {
     },
     /// The value of an earlier entry: makes consecutive ranges for `dims` arguments.
     Copy(DimId),
+}
+
+impl DimExpr {
+    /// The earlier entries that it is computed from.
+    pub fn operands(&self) -> impl Iterator<Item = DimId> + use<> {
+        let (a, b) = match *self {
+            Self::Const(_) | Self::Symbol(_) => (None, None),
+            Self::Copy(a) => (Some(a), None),
+            Self::Add(a, b)
+            | Self::Mul(a, b)
+            | Self::FloorDiv(a, b)
+            | Self::Mod(a, b)
+            | Self::Min(a, b)
+            | Self::Max(a, b)
+            | Self::Broadcast(a, b)
+            | Self::BroadcastStride { size: a, stride: b } => (Some(a), Some(b)),
+        };
+        a.into_iter().chain(b)
+    }
 }
 
 /// A named size that is known only when the program runs.
@@ -134,6 +156,8 @@ pub enum SlotKind {
     Input(u32),
     /// Graph output of this index; the caller's memory, or made for the run.
     Output(u32),
+    /// The state of this index into [`Plan::states`]: memory that the engine lends, read and written in place.
+    State(u32),
     /// A tensor of the artifact.
     Weight(String),
     /// A range of the arena, live in phases `first..=last`.
@@ -296,4 +320,10 @@ pub struct Plan {
     pub phases: u32,
     /// Names of views that cost no step, for `inspect`: node and op.
     pub views: Vec<(String, String)>,
+    /// Inputs whose memory outlives the call.
+    #[serde(default)]
+    pub states: Vec<State>,
+    /// Lengths at which cached keys and values lose their meaning.
+    #[serde(default)]
+    pub regimes: Vec<Regime>,
 }

@@ -19,6 +19,12 @@ pub enum Error {
     /// A tensor does not fit.
     #[error(transparent)]
     Tensor(#[from] lathe_tensor::TensorError),
+    /// Generation failed.
+    #[error(transparent)]
+    Generation(#[from] lathe_generate::GraphError),
+    /// Generation could not go on.
+    #[error("{0}")]
+    Generate(String),
     /// A file of a kind that Lathe does not read.
     #[error("{path}: not a model: expected an .onnx file or a .lathe artifact")]
     NotAModel {

@@ -17,12 +17,14 @@
 #[doc(hidden)]
 pub mod cli;
 mod error;
+pub mod generative;
 mod load;
 
 pub use error::Error;
 pub use lathe_artifact::{Artifact, Trust};
 pub use lathe_compiler::cache::Cache;
 pub use lathe_compiler::{CompileOptions, compile};
+pub use lathe_generate as generation;
 pub use lathe_runtime::{
     CancelToken, Isa, Model, Outputs, RunOptions, RunStats, RuntimeError, Session, Team, TensorView,
     TensorViewMut,

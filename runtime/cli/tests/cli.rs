@@ -116,6 +116,36 @@ fn a_changed_artifact_is_refused() {
 }
 
 #[test]
+fn untrusted_code_is_made_again_from_the_ir_with_the_same_bits() {
+    let home = Home::new();
+    home.succeeds(&["compile", &magika(), "-o", "m.lathe"]);
+    let fixed = ["run", "m.lathe", "--fill", "random", "--seed", "3", "--dim", "unk__214=2", "--output-dir"];
+    let run = |folder: &str, key: &str| {
+        let command = Command::new(env!("CARGO_BIN_EXE_lathe"))
+            .args(fixed)
+            .arg(home.path(folder))
+            .current_dir(home.folder.path())
+            .env("LATHE_CACHE_DIR", home.path("cache"))
+            .env("LATHE_KEY_FILE", home.path(key))
+            .output()
+            .expect("the binary runs");
+        let message = String::from_utf8_lossy(&command.stderr).into_owned();
+        assert!(command.status.success(), "{message}");
+        let output = std::fs::read_dir(home.path(folder)).expect("outputs").flatten().next().expect("one");
+        (std::fs::read(output.path()).expect("an output"), message)
+    };
+    let (trusted, silence) = run("trusted", "key");
+    assert!(!silence.contains("generated again"), "{silence}");
+    let (again, warning) = run("again", "another key");
+    assert!(warning.contains("generated again from the IR"), "{warning}");
+    assert!(trusted.len() > 128 && trusted == again, "other bits");
+    let key = lathe_artifact::key::UserKey::load_or_create_at(&home.path("another key")).expect("a key");
+    let options = lathe_runtime::LoadOptions { trust: lathe_artifact::Trust::Key(key), ..Default::default() };
+    let refused = lathe_runtime::Model::load(home.path("m.lathe"), &options);
+    assert!(matches!(&refused, Err(lathe_runtime::RuntimeError::Untrusted { .. })), "{refused:?}");
+}
+
+#[test]
 fn the_cache_compiles_once() {
     let home = Home::new();
     home.succeeds(&["run", &magika(), "--fill", "zeros"]);

@@ -2,11 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-/// How long a worker that has a core of its own spins before it gives way.
-const SPIN: Duration = Duration::from_micros(20);
-/// Looks at the barrier between two looks at the clock.
+/// Looks at the barrier, about a microsecond, before a worker that has a core of its own gives it away: where other programs
+/// want the core, the worker that is waited for may be waiting for this very one.
 const LOOKS: u32 = 64;
 /// Times that a worker gives its core away before it parks.
 const YIELDS: u32 = 64;
@@ -15,7 +13,7 @@ const YIELDS: u32 = 64;
 #[derive(Debug)]
 struct Line<T>(T);
 
-/// A barrier for a fixed number of workers: spins, then yields, then parks.
+/// A barrier for a fixed number of workers: spins and yields in turn, then parks.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     workers: u32,
@@ -70,23 +68,13 @@ impl Barrier {
     }
 
     fn wait_for(&self, before: u64) -> u32 {
-        if self.spin {
-            let start = Instant::now();
-            loop {
-                for _ in 0..LOOKS {
-                    if let Some(word) = self.look(before) {
-                        return word;
-                    }
-                    std::hint::spin_loop();
-                }
-                if start.elapsed() > SPIN {
-                    break;
-                }
-            }
-        }
+        let looks = if self.spin { LOOKS } else { 1 };
         for _ in 0..YIELDS {
-            if let Some(word) = self.look(before) {
-                return word;
+            for _ in 0..looks {
+                if let Some(word) = self.look(before) {
+                    return word;
+                }
+                std::hint::spin_loop();
             }
             std::thread::yield_now();
         }
@@ -109,6 +97,8 @@ impl Barrier {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Each round every worker adds its share; nobody may see a sum of another round.

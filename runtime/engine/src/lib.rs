@@ -6,6 +6,7 @@
 mod barrier;
 mod cancel;
 mod code;
+mod decode;
 mod error;
 mod evaluate;
 mod guards;
@@ -25,6 +26,7 @@ mod validate;
 mod view;
 
 pub use cancel::CancelToken;
+pub use decode::{DecodeLogits, DecodeStep, Decoder, DecoderOptions, SequenceId};
 pub use error::RuntimeError;
 pub use lathe_artifact::{LoadMode, Trust};
 pub use lathe_kernels::isa::Isa;

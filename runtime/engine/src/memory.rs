@@ -6,11 +6,18 @@ use std::ptr::NonNull;
 /// Alignment of every allocation, and of every buffer in an arena.
 pub(crate) const ALIGN: usize = 64;
 
+/// What every allocator aligns to: with more, zeroed memory is written at once, and the pages of an arena that no run
+/// touches would be resident.
+const PLAIN_ALIGN: usize = 16;
+
 /// A block of memory that generated code reads and writes through its address.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    /// The first aligned byte.
     base: NonNull<u8>,
     len: usize,
+    /// The allocation; `None` where there is none.
+    block: Option<NonNull<u8>>,
 }
 
 // SAFETY: the block belongs to this value alone; what is written through its address is the business of one run.
@@ -21,13 +28,14 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// `len` zero bytes; `None` where the system has no more.
     pub(crate) fn zeroed(len: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(len, ALIGN).ok()?;
         if len == 0 {
-            return Some(Self { base: NonNull::<Aligned>::dangling().cast(), len });
+            return Some(Self { base: NonNull::<Aligned>::dangling().cast(), len, block: None });
         }
         // SAFETY: the layout is not empty.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Self { base, len })
+        let block = NonNull::new(unsafe { alloc_zeroed(layout(len)?) })?;
+        // SAFETY: the block is `ALIGN` bytes longer than `len`, and the next aligned byte is less than that away.
+        let base = unsafe { block.add(block.align_offset(ALIGN)) };
+        Some(Self { base, len, block: Some(block) })
     }
 
     pub(crate) fn address(&self) -> *mut u8 {
@@ -39,11 +47,16 @@ impl Memory {
     }
 }
 
+/// The allocation for `len` aligned bytes.
+fn layout(len: usize) -> Option<Layout> {
+    Layout::from_size_align(len.checked_add(ALIGN)?, PLAIN_ALIGN).ok()
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let (1.., Ok(layout)) = (self.len, Layout::from_size_align(self.len, ALIGN)) {
+        if let (Some(block), Some(layout)) = (self.block, layout(self.len)) {
             // SAFETY: allocated by `zeroed` with this very layout.
-            unsafe { dealloc(self.base.as_ptr(), layout) };
+            unsafe { dealloc(block.as_ptr(), layout) };
         }
     }
 }

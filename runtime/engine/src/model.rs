@@ -110,6 +110,11 @@ impl Model {
         self.inner.programs.first().map(|program| program.plan.estimate(size)).unwrap_or_default()
     }
 
+    /// What each builtin step of `main` takes for the same sizes.
+    pub fn step_work(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<lathe_artifact::StepWork> {
+        self.inner.programs.first().map(|program| program.plan.step_work(size)).unwrap_or_default()
+    }
+
     /// The kernels in use.
     pub fn isa(&self) -> Isa {
         self.inner.isa
@@ -119,6 +124,11 @@ impl Model {
     pub fn steps(&self) -> impl Iterator<Item = (&str, &str, Exec)> {
         let steps = self.inner.programs.first().map_or(&[][..], |program| &program.steps);
         steps.iter().map(|step| (step.node.as_str(), step.op.as_str(), step.exec))
+    }
+
+    /// The index of a function: that of `main` is 0.
+    pub(crate) fn function(&self, name: &str) -> Option<usize> {
+        self.inner.programs.iter().position(|program| program.plan.name == name)
     }
 
     pub(crate) fn program(&self, function: usize) -> Result<&Program, RuntimeError> {

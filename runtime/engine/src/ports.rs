@@ -11,8 +11,8 @@ pub fn port_type(port: &Port) -> String {
     format!("{}[{}]", port.tensor.dtype, port.dims_text.join(", "))
 }
 
-fn given_type(dtype: DType, shape: &[usize]) -> String {
-    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+fn given_type<T: ToString>(dtype: DType, shape: &[T]) -> String {
+    let sizes: Vec<String> = shape.iter().map(T::to_string).collect();
     format!("{dtype}[{}]", sizes.join(", "))
 }
 
@@ -36,7 +36,8 @@ pub(crate) fn axis_starts(plan: &Plan) -> Vec<usize> {
     starts.collect()
 }
 
-/// Puts the given inputs in the order of the plan; checks names, dtypes, ranks and constant sizes. `key` receives all sizes.
+/// Puts the given inputs in the order of the plan; checks names, dtypes and ranks. `key` receives all sizes, which
+/// [`check_constants`] and [`check_sizes`] check where they are new.
 pub(crate) fn bind_inputs<'a, V: Copy + Into<TensorView<'a>>>(
     plan: &Plan,
     given: &[(&str, V)],
@@ -53,7 +54,7 @@ pub(crate) fn bind_inputs<'a, V: Copy + Into<TensorView<'a>>>(
             return Err(bad_input(&port.name, "it was given twice".into()));
         }
         let view: TensorView<'a> = (*view).into();
-        check_type(plan, port, &view)?;
+        check_type(port, &view)?;
         key.extend(view.shape().iter().map(|&size| size as i64));
         bound.push(view);
     }
@@ -69,7 +70,7 @@ pub(crate) fn bind_inputs<'a, V: Copy + Into<TensorView<'a>>>(
     Ok(bound)
 }
 
-fn check_type(plan: &Plan, port: &Port, view: &TensorView<'_>) -> Result<(), RuntimeError> {
+fn check_type(port: &Port, view: &TensorView<'_>) -> Result<(), RuntimeError> {
     let mismatch = |why: &str| {
         let (expected, got) = (port_type(port), given_type(view.dtype(), view.shape()));
         bad_input(&port.name, format!("expected {expected}, got {got}{why}"))
@@ -81,14 +82,26 @@ fn check_type(plan: &Plan, port: &Port, view: &TensorView<'_>) -> Result<(), Run
         let (given, expected) = (view.shape().len(), port.tensor.dims.len());
         return Err(mismatch(&format!(": {given} axes instead of {expected}")));
     }
-    for (axis, (&size, dim)) in view.shape().iter().zip(&port.tensor.dims).enumerate() {
-        if i64::try_from(size).is_err() {
-            return Err(mismatch(": a size is too large"));
-        }
-        if let Some(DimExpr::Const(expected)) = plan.dims.get(dim.0 as usize)
-            && size as i64 != *expected
-        {
-            return Err(mismatch(&format!(": axis {axis} must be {expected}")));
+    if view.shape().iter().any(|&size| i64::try_from(size).is_err()) {
+        return Err(mismatch(": a size is too large"));
+    }
+    Ok(())
+}
+
+/// Checks the sizes that the model fixes.
+pub(crate) fn check_constants(plan: &Plan, key: &[i64]) -> Result<(), RuntimeError> {
+    let mut sizes = key;
+    for port in &plan.inputs {
+        let Some((shape, rest)) = sizes.split_at_checked(port.tensor.dims.len()) else { break };
+        sizes = rest;
+        for (axis, (size, dim)) in shape.iter().zip(&port.tensor.dims).enumerate() {
+            if let Some(DimExpr::Const(expected)) = plan.dims.get(dim.0 as usize)
+                && size != expected
+            {
+                let (known, given) = (port_type(port), given_type(port.tensor.dtype, shape));
+                let reason = format!("expected {known}, got {given}: axis {axis} must be {expected}");
+                return Err(bad_input(&port.name, reason));
+            }
         }
     }
     Ok(())

@@ -111,10 +111,14 @@ pub(crate) struct Program {
     pub(crate) template: Vec<Address>,
     /// The weights that the plan uses, by slot.
     pub(crate) weights: FxHashMap<usize, Tensor>,
+    /// Bytes of these weights: counted once, as every run asks.
+    pub(crate) weight_bytes: u64,
     /// Slots in the arena; in the order of the buffers that [`arena::assign`] gets.
     pub(crate) arena: Vec<usize>,
     /// Slot and index of each input.
     pub(crate) inputs: Vec<(usize, usize)>,
+    /// Slot and index of each state.
+    pub(crate) states: Vec<(usize, usize)>,
     /// Slot and index of each output whose size is known at once.
     pub(crate) outputs: Vec<(usize, usize)>,
     /// By stage: slots that the run allocates when it begins.
@@ -149,8 +153,10 @@ impl Program {
             steps,
             functions,
             weights: FxHashMap::default(),
+            weight_bytes: 0,
             arena: Vec::new(),
             inputs: Vec::new(),
+            states: Vec::new(),
             outputs: Vec::new(),
             input_symbols: Vec::new(),
         };
@@ -162,10 +168,19 @@ impl Program {
     fn sort_slots(&mut self, weights: impl Fn(&str) -> Option<Tensor>) -> Result<(), RuntimeError> {
         for (index, slot) in self.plan.slots.iter().enumerate() {
             if slot.dtype == DType::String {
-                return Err(RuntimeError::Unsupported(format!("slot {index} holds strings")));
+                let place = match slot.kind {
+                    SlotKind::Input(input) => format!("input `{}`", self.plan.inputs[input as usize].name),
+                    SlotKind::Output(output) => {
+                        format!("output `{}`", self.plan.outputs[output as usize].name)
+                    }
+                    SlotKind::Weight(ref name) => format!("constant `{name}`"),
+                    _ => format!("slot {index}"),
+                };
+                return Err(RuntimeError::Unsupported(format!("{place} holds strings")));
             }
             match &slot.kind {
                 SlotKind::Input(input) => self.inputs.push((index, *input as usize)),
+                SlotKind::State(state) => self.states.push((index, *state as usize)),
                 SlotKind::Output(output) if slot.stage == 0 => self.outputs.push((index, *output as usize)),
                 SlotKind::Output(_) | SlotKind::Dynamic => self.dynamic[slot.stage as usize].push(index),
                 SlotKind::Arena { .. } => self.arena.push(index),
@@ -174,6 +189,7 @@ impl Program {
                         .ok_or_else(|| RuntimeError::Bug(format!("the model has no weight `{name}`")))?;
                     let tensor = align(tensor)?;
                     self.template[index] = Address(tensor.bytes().as_ptr().cast_mut());
+                    self.weight_bytes += tensor.bytes().len() as u64;
                     self.weights.insert(index, tensor);
                 }
             }
@@ -198,11 +214,6 @@ impl Program {
         };
         self.plan.dim_stages[index] == stage
             && symbol.is_some_and(|symbol| matches!(symbol.source, SymbolSource::Step { .. }))
-    }
-
-    /// Bytes of the weights that the function uses.
-    pub(crate) fn weight_bytes(&self) -> u64 {
-        self.weights.values().map(|tensor| tensor.bytes().len() as u64).sum()
     }
 
     /// The buffers of the arena for these dims, and where they go.

@@ -25,6 +25,9 @@ const SHRINK_FACTOR: usize = 2;
 /// Arenas up to this size are never made smaller.
 const SMALL_ARENA: usize = 1 << 20;
 
+/// A spare buffer may be this many times as large as the output that goes into it.
+const SPARE_FACTOR: usize = 2;
+
 /// What a run may be told.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
@@ -47,16 +50,22 @@ pub struct Session {
     arena: Memory,
     /// Output buffers of the last run: used again once the caller has dropped them.
     spare: Vec<Buffer>,
+    /// Memory of [`Leader::owned`], empty between runs.
+    owned: FxHashMap<usize, Buffer>,
+    /// The token of runs that nobody cancels.
+    uncancelled: CancelToken,
     /// Sizes of all axes of the inputs of the current run.
     key: Vec<i64>,
 }
 
 /// Where the bytes of one output go.
-enum Place<'a, 'b> {
+pub(crate) enum Place<'a, 'b> {
     /// Memory made for the run, or found after it.
     Run,
     /// The caller's memory.
     Caller(&'b mut TensorViewMut<'a>),
+    /// The memory of a state, which the caller lent.
+    State,
 }
 
 impl Session {
@@ -70,7 +79,13 @@ impl Session {
         Self::of_function(model, 0, team)
     }
 
-    fn of_function(model: &Model, function: usize, team: &Team) -> Result<Self, RuntimeError> {
+    /// Forgets the sizes of earlier runs: the next run works out places and sizes anew, in the memory that is there.
+    pub fn forget_shapes(&mut self) {
+        self.cache = ShapeCache::default();
+    }
+
+    /// A session of another function than `main`.
+    pub(crate) fn of_function(model: &Model, function: usize, team: &Team) -> Result<Self, RuntimeError> {
         let program = model.program(function)?;
         let names = program.plan.outputs.iter().map(|port| port.name.clone()).collect();
         let arena = Memory::zeroed(0).ok_or_else(|| RuntimeError::Bug("no empty arena".into()))?;
@@ -83,6 +98,8 @@ impl Session {
             cache: ShapeCache::default(),
             arena,
             spare: Vec::new(),
+            owned: FxHashMap::default(),
+            uncancelled: CancelToken::new(),
             key: Vec::new(),
         })
     }
@@ -138,26 +155,49 @@ impl Session {
         places: &mut [Place<'_, '_>],
         options: &RunOptions,
     ) -> Result<(Vec<Option<Tensor>>, RunStats), RuntimeError> {
+        let model = self.model.clone();
+        let program = model.program(self.function)?;
+        if !program.states.is_empty() {
+            let name = &program.plan.name;
+            return Err(RuntimeError::Unsupported(format!(
+                "function `{name}` keeps states: a decoder runs it"
+            )));
+        }
+        let views = bind_inputs(&program.plan, inputs, &mut self.key)?;
+        self.execute_bound(&views, &Lent::default(), places, options)
+    }
+
+    /// Runs the function on inputs in the order of the plan, whose sizes are in `key` and whose types are checked. Those of states
+    /// hold no bytes: their memory is in `lent`.
+    fn execute_bound(
+        &mut self,
+        views: &[TensorView<'_>],
+        lent: &Lent<'_>,
+        places: &mut [Place<'_, '_>],
+        options: &RunOptions,
+    ) -> Result<(Vec<Option<Tensor>>, RunStats), RuntimeError> {
         let start = Instant::now();
         let model = self.model.clone();
         let program = model.program(self.function)?;
-        let views = bind_inputs(&program.plan, inputs, &mut self.key)?;
-        let budget = Budget { limit: model.max_memory(), used: program.weight_bytes() };
+        let used = program.weight_bytes.saturating_add(lent.bytes);
+        let budget = Budget { limit: model.max_memory(), used };
         let shape_cached = self.reserve(program, &budget)?;
         let mut budget = budget;
         budget.take(self.arena.len() as u64, "the arena")?;
-        let (prepared, _) = self.cache.get(program, &self.key, budget.limit)?;
+        let prepared = self.cache.recent()?;
         prepared.place(program, self.arena.address());
-        let staged = point_at_inputs(program, &views, &mut prepared.slots);
-        let mut owned = FxHashMap::default();
+        let staged = point_at_inputs(program, views, &mut prepared.slots);
+        point_at_states(program, lent, &mut prepared.slots)?;
+        let mut owned = std::mem::take(&mut self.owned);
+        owned.clear();
         let mut outputs = OutputMemory { owned: &mut owned, spare: &mut self.spare, budget: &mut budget };
         point_at_outputs(program, &prepared.dims, &mut prepared.slots, places, &mut outputs)?;
         let tables = Tables::new(&mut prepared.dims, &mut prepared.slots);
         let used = budget.used;
         let mut leader = Leader { tables, owned, budget, error: None, evaluated: 0 };
         leader.begin_stage(program, 0)?;
-        let token = options.cancel.clone().unwrap_or_default();
-        let stop = Stop { token: &token, deadline: options.deadline };
+        let token = options.cancel.as_ref().unwrap_or(&self.uncancelled);
+        let stop = Stop { token, deadline: options.deadline };
         let barrier = Barrier::new(self.team.workers(), self.team.has_cores());
         let state = RunState::new(program, barrier, stop, model.evaluator(), leader);
         let mut stats = RunStats {
@@ -174,7 +214,9 @@ impl Session {
         let tensors = collect(program, leader, places)?;
         // An output may be an input as it is: staged copies live until the outputs are taken.
         drop(staged);
-        self.spare = std::mem::take(&mut leader.owned).into_values().collect();
+        self.spare.clear();
+        self.spare.extend(leader.owned.drain().map(|(_, buffer)| buffer));
+        self.owned = std::mem::take(&mut leader.owned);
         stats.barriers = state.barrier.count();
         stats.evaluator_steps = leader.evaluated;
         stats.other_bytes = leader.budget.used.saturating_sub(used) + output_bytes(&tensors);
@@ -183,10 +225,32 @@ impl Session {
         Ok((tensors, stats))
     }
 
+    /// Runs a function with states: `views` in the order of the plan's inputs, those of states without bytes; `states` in the order of
+    /// the plan's states. Gives the outputs that are no states.
+    ///
+    /// # Safety
+    /// Each state has the bytes of its view's shape, belongs to the caller, and nobody else reads or writes it during the call.
+    pub(crate) unsafe fn run_with_states(
+        &mut self,
+        views: &[TensorView<'_>],
+        lent: &Lent<'_>,
+        options: &RunOptions,
+    ) -> Result<Vec<Option<Tensor>>, RuntimeError> {
+        let model = self.model.clone();
+        let plan = &model.program(self.function)?.plan;
+        self.key.clear();
+        self.key.extend(views.iter().flat_map(|view| view.shape().iter().map(|&size| size as i64)));
+        let is_state = |output: usize| plan.states.iter().any(|state| state.output == Some(output as u32));
+        let places =
+            (0..plan.outputs.len()).map(|output| if is_state(output) { Place::State } else { Place::Run });
+        let mut places: Vec<_> = places.collect();
+        self.execute_bound(views, lent, &mut places, options).map(|(tensors, _)| tensors)
+    }
+
     /// Makes the arena fit the sizes in `key`; returns whether they were prepared before.
     fn reserve(&mut self, program: &Program, budget: &Budget) -> Result<bool, RuntimeError> {
-        let (prepared, seen) = self.cache.get(program, &self.key, budget.left())?;
-        let needed = prepared.peak;
+        let seen = self.cache.prepare(program, &self.key, budget.left())?;
+        let needed = self.cache.recent()?.peak;
         let fits = needed <= self.arena.len();
         if seen && fits {
             return Ok(true);
@@ -273,6 +337,23 @@ fn point_at_inputs(program: &Program, views: &[TensorView<'_>], slots: &mut [Add
     staged
 }
 
+/// Memory that a run borrows for its states.
+#[derive(Debug, Default)]
+pub(crate) struct Lent<'a> {
+    /// The memory of each state.
+    pub(crate) states: &'a [Address],
+    /// Bytes of it that are in use.
+    pub(crate) bytes: u64,
+}
+
+fn point_at_states(program: &Program, lent: &Lent<'_>, slots: &mut [Address]) -> Result<(), RuntimeError> {
+    for &(slot, state) in &program.states {
+        let address = lent.states.get(state);
+        slots[slot] = *address.ok_or_else(|| RuntimeError::Bug(format!("nobody lends state {state}")))?;
+    }
+    Ok(())
+}
+
 /// Where the memory of outputs comes from.
 struct OutputMemory<'a> {
     owned: &'a mut FxHashMap<usize, Buffer>,
@@ -281,9 +362,11 @@ struct OutputMemory<'a> {
 }
 
 impl OutputMemory<'_> {
-    /// A buffer of the last run that nobody holds any more, or a new one: large buffers cost a system call and page faults.
+    /// A buffer of the last run that nobody holds any more, or a new one: new ones cost zeroing, and large ones a system call
+    /// and page faults.
     fn buffer(&mut self, bytes: usize) -> Buffer {
-        match self.spare.iter_mut().position(|spare| spare.len() == bytes && spare.is_unique()) {
+        let fits = |len: usize| bytes <= len && len / SPARE_FACTOR <= bytes;
+        match self.spare.iter_mut().position(|spare| fits(spare.len()) && spare.is_unique()) {
             Some(index) => self.spare.swap_remove(index),
             None => Buffer::zeroed(bytes),
         }
@@ -312,7 +395,7 @@ fn point_at_outputs(
                 continue;
             }
         }
-        memory.budget.take(bytes as u64, &format!("output `{}`", port.name))?;
+        memory.budget.take(bytes as u64, format_args!("output `{}`", port.name))?;
         let mut buffer = memory.buffer(bytes);
         slots[slot] = Address(buffer.make_mut().as_mut_ptr());
         memory.owned.insert(slot, buffer);
@@ -347,6 +430,7 @@ fn collect(
                 }
                 tensors.push(None);
             }
+            Place::State => tensors.push(None),
             Place::Run => {
                 let whole = leader.owned.get(&slot).filter(|_| port.tensor.view.offset.is_none());
                 let tensor = match whole.and_then(|buffer| buffer.slice(0, bytes)) {

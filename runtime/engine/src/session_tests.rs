@@ -141,6 +141,8 @@ pub(super) fn affine_plan() -> Plan {
         steps: (0..3).map(|id| step(id, StepKind::Barrier)).collect(),
         phases: 2,
         views: Vec::new(),
+        states: Vec::new(),
+        regimes: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use crate::RuntimeError;
 use crate::guards::check_guards;
-use crate::ports::check_sizes;
+use crate::ports::{check_constants, check_sizes};
 use crate::program::{Address, Program};
 
 /// Shapes that a session remembers.
@@ -14,6 +14,8 @@ pub(crate) const CAPACITY: usize = 64;
 /// Everything that follows from the sizes of the inputs.
 #[derive(Debug)]
 pub(crate) struct Prepared {
+    /// All sizes of the inputs.
+    key: Box<[i64]>,
     /// The dims table. Entries of later stages are written by each run.
     pub(crate) dims: Vec<i64>,
     /// The slot table. Inputs, outputs and dynamic slots are written by each run.
@@ -34,6 +36,7 @@ impl Prepared {
     /// Computes sizes and places for inputs of these sizes, one after the other in `key`.
     fn new(program: &Program, key: &[i64], limit: u64) -> Result<Self, RuntimeError> {
         let plan = &program.plan;
+        check_constants(plan, key)?;
         let mut dims = vec![0; plan.dims.len()];
         let starts = crate::ports::axis_starts(plan);
         for &(dim, input, axis) in &program.input_symbols {
@@ -69,7 +72,8 @@ impl Prepared {
             ))
         })?;
         let slots = program.template.clone();
-        Ok(Self { dims, slots, offsets: layout.offsets, peak, arena: std::ptr::null_mut(), last_used: 0 })
+        let (key, offsets, arena) = (key.into(), layout.offsets, std::ptr::null_mut());
+        Ok(Self { key, dims, slots, offsets, peak, arena, last_used: 0 })
     }
 
     /// Points the slots into the arena at `base`.
@@ -87,46 +91,59 @@ impl Prepared {
 /// The shapes seen last.
 #[derive(Debug, Default)]
 pub(crate) struct ShapeCache {
-    shapes: FxHashMap<Vec<i64>, Box<Prepared>>,
+    shapes: Vec<Prepared>,
+    by_sizes: FxHashMap<Box<[i64]>, usize>,
+    /// The shape of the last run, which the next one probably has.
+    recent: usize,
     clock: u64,
 }
 
 impl ShapeCache {
-    /// The preparation for inputs of these sizes, and whether it was there already.
-    pub(crate) fn get(
+    /// Makes the preparation for inputs of these sizes the recent one; returns whether it was there already.
+    pub(crate) fn prepare(
         &mut self,
         program: &Program,
         key: &[i64],
         limit: u64,
-    ) -> Result<(&mut Prepared, bool), RuntimeError> {
+    ) -> Result<bool, RuntimeError> {
         self.clock += 1;
-        let seen = self.shapes.contains_key(key);
-        if !seen {
-            let prepared = Prepared::new(program, key, limit)?;
-            self.make_room();
-            self.shapes.insert(key.to_vec(), Box::new(prepared));
+        let same = self.shapes.get(self.recent).is_some_and(|shape| *shape.key == *key);
+        let known = if same { Some(self.recent) } else { self.by_sizes.get(key).copied() };
+        self.recent = match known {
+            Some(index) => index,
+            None => self.insert(Prepared::new(program, key, limit)?),
+        };
+        if let Some(shape) = self.shapes.get_mut(self.recent) {
+            shape.last_used = self.clock;
         }
-        match self.shapes.get_mut(key) {
-            Some(prepared) => {
-                prepared.last_used = self.clock;
-                Ok((prepared, seen))
-            }
-            None => Err(RuntimeError::Bug("a shape vanished".into())),
-        }
+        Ok(known.is_some())
     }
 
-    fn make_room(&mut self) {
-        if self.shapes.len() < CAPACITY {
-            return;
+    /// The preparation that was made recent.
+    pub(crate) fn recent(&mut self) -> Result<&mut Prepared, RuntimeError> {
+        self.shapes.get_mut(self.recent).ok_or_else(|| RuntimeError::Bug("no shape was prepared".into()))
+    }
+
+    /// Puts a shape where there is room, or where the one is that was not used for longest.
+    fn insert(&mut self, shape: Prepared) -> usize {
+        let oldest = self.shapes.iter().enumerate().min_by_key(|(_, shape)| shape.last_used);
+        let index = match oldest {
+            Some((index, _)) if self.shapes.len() >= CAPACITY => index,
+            _ => self.shapes.len(),
+        };
+        self.by_sizes.insert(shape.key.clone(), index);
+        match self.shapes.get_mut(index) {
+            Some(place) => {
+                self.by_sizes.remove(&place.key);
+                *place = shape;
+            }
+            None => self.shapes.push(shape),
         }
-        let oldest = self.shapes.iter().min_by_key(|(_, prepared)| prepared.last_used);
-        if let Some(key) = oldest.map(|(key, _)| key.clone()) {
-            self.shapes.remove(&key);
-        }
+        index
     }
 
     /// The largest arena of the shapes in memory.
     pub(crate) fn largest(&self) -> usize {
-        self.shapes.values().map(|prepared| prepared.peak).max().unwrap_or(0)
+        self.shapes.iter().map(|prepared| prepared.peak).max().unwrap_or(0)
     }
 }

@@ -1,5 +1,6 @@
 //! One run: what all workers share, and what the leader alone touches.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -99,7 +100,7 @@ impl Budget {
     }
 
     /// Takes `bytes` for `what`, or says how far they are over.
-    pub(crate) fn take(&mut self, bytes: u64, what: &str) -> Result<(), RuntimeError> {
+    pub(crate) fn take(&mut self, bytes: u64, what: impl Display) -> Result<(), RuntimeError> {
         match self.used.checked_add(bytes) {
             Some(used) if used <= self.limit => {
                 self.used = used;

@@ -31,6 +31,7 @@ fn check(plan: &Plan, steps: &[StepEntry], shapes: usize) -> Result<(), String> 
         match &slot.kind {
             SlotKind::Input(input) => expect((*input as usize) < plan.inputs.len(), "a slot's input")?,
             SlotKind::Output(output) => expect((*output as usize) < plan.outputs.len(), "a slot's output")?,
+            SlotKind::State(state) => expect((*state as usize) < plan.states.len(), "a slot's state")?,
             SlotKind::Arena { first, last } => {
                 expect(slot.stage == 0 && first <= last, &format!("arena slot {index}"))?;
             }
@@ -58,26 +59,12 @@ fn check(plan: &Plan, steps: &[StepEntry], shapes: usize) -> Result<(), String> 
 
 fn check_dims(plan: &Plan) -> Result<(), String> {
     for (index, expression) in plan.dims.iter().enumerate() {
-        let operands: [Option<DimId>; 2] = match *expression {
-            DimExpr::Const(_) => [None, None],
-            DimExpr::Symbol(symbol) => {
-                let owner = plan.symbols.get(symbol as usize);
-                if owner.is_none_or(|symbol| symbol.dim.0 as usize != index) {
-                    return Err(format!("dim {index} is not the entry of its symbol"));
-                }
-                [None, None]
-            }
-            DimExpr::Add(a, b)
-            | DimExpr::Mul(a, b)
-            | DimExpr::FloorDiv(a, b)
-            | DimExpr::Mod(a, b)
-            | DimExpr::Min(a, b)
-            | DimExpr::Max(a, b)
-            | DimExpr::Broadcast(a, b) => [Some(a), Some(b)],
-            DimExpr::BroadcastStride { size, stride } => [Some(size), Some(stride)],
-            DimExpr::Copy(a) => [Some(a), None],
-        };
-        if operands.iter().flatten().any(|operand| operand.0 as usize >= index) {
+        if let DimExpr::Symbol(symbol) = *expression
+            && plan.symbols.get(symbol as usize).is_none_or(|symbol| symbol.dim.0 as usize != index)
+        {
+            return Err(format!("dim {index} is not the entry of its symbol"));
+        }
+        if expression.operands().any(|operand| operand.0 as usize >= index) {
             return Err(format!("dim {index} uses a later entry"));
         }
         if plan.dim_stages[index] >= plan.stages {

@@ -46,6 +46,11 @@ impl<'a> TensorView<'a> {
         Self::new(T::DTYPE, shape, bytemuck::cast_slice(elements))
     }
 
+    /// The type of memory that is lent elsewhere.
+    pub(crate) fn without_bytes(dtype: DType, shape: &'a [usize]) -> Self {
+        Self { dtype, shape, bytes: &[] }
+    }
+
     /// The dtype of the elements.
     pub fn dtype(&self) -> DType {
         self.dtype

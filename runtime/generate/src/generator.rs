@@ -1,23 +1,34 @@
-//! The loop from prompt to tokens.
+//! The loop from prompts to tokens.
 
-use crate::{Sampler, Sampling};
+use std::time::{Duration, Instant};
 
-/// What predicts the next token.
-pub trait LanguageModel {
-    /// The model's own error.
-    type Error;
+use crate::stream::Stream;
+use crate::{LanguageModel, Sampling};
 
-    /// Takes in `tokens` after what it has seen and gives the logits `[vocabulary]` of the token that follows.
-    fn advance(&mut self, tokens: &[u32]) -> Result<&[f32], Self::Error>;
-}
+/// Tokens of prompts that are taken in with one call: enough for matrix products at full speed, few enough to stay in the
+/// cache.
+pub const PREFILL_ROWS: usize = 512;
 
-/// Why generation stopped.
+/// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// A stop token was chosen; it is not part of the result.
+    /// A stop token was chosen; it is the last of the result, as `generate` of transformers gives it.
     Stop,
     /// The asked number of tokens is there.
     Length,
+    /// The caller wanted no more.
+    Cancelled,
+}
+
+impl Finish {
+    /// The name in reports: `eos`, `length`, `cancelled`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "eos",
+            Finish::Length => "length",
+            Finish::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// What can go wrong while generating.
@@ -25,11 +36,16 @@ pub enum Finish {
 #[non_exhaustive]
 pub enum GenerateError<E: std::error::Error + 'static> {
     /// There is nothing to continue.
-    #[error("the prompt is empty")]
-    EmptyPrompt,
+    #[error("prompt {prompt} is empty")]
+    EmptyPrompt {
+        /// Index of the prompt.
+        prompt: usize,
+    },
     /// The model gave no usable logits.
-    #[error("the model gave no finite logit for token {position}")]
+    #[error("prompt {prompt}: the model gave no finite logit for token {position}")]
     NoLogits {
+        /// Index of the prompt.
+        prompt: usize,
         /// Position of the token.
         position: usize,
     },
@@ -38,105 +54,118 @@ pub enum GenerateError<E: std::error::Error + 'static> {
     Model(#[from] E),
 }
 
+/// A sequence to continue.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompt<'a, S> {
+    /// The sequence.
+    pub sequence: S,
+    /// Tokens that it takes in before the first new one: at least one.
+    pub tokens: &'a [u32],
+}
+
+/// A new token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Index of the prompt that it continues.
+    pub prompt: usize,
+    /// The token.
+    pub id: u32,
+    /// Whether its sequence ends here.
+    pub finish: Option<Finish>,
+}
+
+/// What a prompt became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// The new tokens.
+    pub tokens: Vec<u32>,
+    /// Why there are no more.
+    pub finish: Finish,
+}
+
+/// How long generation took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Tokens of the prompts that were taken in.
+    pub prompt_tokens: usize,
+    /// How long that took.
+    pub prefill: Duration,
+    /// From the beginning to the first new token.
+    pub first: Duration,
+    /// Tokens that steps took in after the prompts.
+    pub step_tokens: usize,
+    /// How long the steps took.
+    pub steps: Duration,
+}
+
+impl Timing {
+    /// Tokens of prompts a second; 0 where there were none.
+    pub fn prefill_rate(&self) -> f64 {
+        rate(self.prompt_tokens, self.prefill)
+    }
+
+    /// New tokens a second, the first of each sequence aside; 0 where there were none.
+    pub fn step_rate(&self) -> f64 {
+        rate(self.step_tokens, self.steps)
+    }
+}
+
+fn rate(tokens: usize, time: Duration) -> f64 {
+    if tokens == 0 { 0.0 } else { tokens as f64 / time.as_secs_f64().max(1e-9) }
+}
+
 /// Generates tokens from a model.
 #[derive(Clone, Debug)]
 pub struct Generator {
-    /// How tokens are chosen.
+    /// How tokens are chosen. Each prompt has a random sequence of its own.
     pub sampling: Sampling,
-    /// Tokens that end the text.
+    /// Tokens that end a sequence.
     pub stop: Vec<u32>,
-    /// New tokens at most.
+    /// New tokens of each sequence at most.
     pub max_tokens: usize,
 }
 
 impl Generator {
-    /// Continues a prompt; `on_token` sees each new token as it is chosen and may end generation by returning `false`.
+    /// The new tokens of all prompts as they come: those of one step in the order of the prompts.
+    pub fn stream<'m, M: LanguageModel>(
+        &self,
+        model: &'m mut M,
+        prompts: &[Prompt<'_, M::Sequence>],
+    ) -> Stream<'m, M> {
+        Stream::new(self, model, prompts, Instant::now())
+    }
+
+    /// Continues prompts; `on_token` sees each new token as it is chosen and ends generation by returning `false`. The
+    /// sequences stay with the model, each having seen all of its tokens but the last.
     ///
     /// # Errors
     /// An empty prompt, a model that fails or gives no finite logit.
     pub fn generate<M: LanguageModel>(
         &self,
         model: &mut M,
-        prompt: &[u32],
-        on_token: &mut dyn FnMut(u32) -> bool,
-    ) -> Result<(Vec<u32>, Finish), GenerateError<M::Error>>
-    where
-        M::Error: std::error::Error + 'static,
-    {
-        if prompt.is_empty() {
-            return Err(GenerateError::EmptyPrompt);
+        prompts: &[Prompt<'_, M::Sequence>],
+        on_token: &mut dyn FnMut(Token) -> bool,
+    ) -> Result<(Vec<Continuation>, Timing), GenerateError<M::Error>> {
+        let begun = Continuation { tokens: Vec::new(), finish: Finish::Cancelled };
+        let mut results = vec![begun; prompts.len()];
+        if self.max_tokens == 0 {
+            results.iter_mut().for_each(|result| result.finish = Finish::Length);
         }
-        let mut sampler = Sampler::new(self.sampling.clone());
-        let mut tokens = Vec::new();
-        while tokens.len() < self.max_tokens {
-            let logits = match tokens.last() {
-                None => model.advance(prompt)?,
-                Some(last) => model.advance(std::slice::from_ref(last))?,
-            };
-            let position = prompt.len() + tokens.len();
-            let chosen = sampler.choose(logits).and_then(|token| u32::try_from(token).ok());
-            let token = chosen.ok_or(GenerateError::NoLogits { position })?;
-            if self.stop.contains(&token) {
-                return Ok((tokens, Finish::Stop));
+        let mut stream = self.stream(model, prompts);
+        while let Some(token) = stream.next() {
+            let token = token?;
+            if let Some(result) = results.get_mut(token.prompt) {
+                result.tokens.push(token.id);
+                result.finish = token.finish.unwrap_or(result.finish);
             }
-            tokens.push(token);
             if !on_token(token) {
-                return Ok((tokens, Finish::Stop));
+                break;
             }
         }
-        Ok((tokens, Finish::Length))
+        Ok((results, stream.timing()))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Predicts the last token plus one, modulo the vocabulary.
-    struct Counter {
-        logits: Vec<f32>,
-        seen: Vec<u32>,
-    }
-
-    impl LanguageModel for Counter {
-        type Error = std::convert::Infallible;
-
-        fn advance(&mut self, tokens: &[u32]) -> Result<&[f32], Self::Error> {
-            self.seen.extend(tokens);
-            let next = tokens.last().map_or(0, |last| (*last as usize + 1) % self.logits.len());
-            self.logits.fill(0.0);
-            self.logits[next] = 1.0;
-            Ok(&self.logits)
-        }
-    }
-
-    fn counter() -> Counter {
-        Counter { logits: vec![0.0; 10], seen: Vec::new() }
-    }
-
-    fn generator(max_tokens: usize, stop: &[u32]) -> Generator {
-        Generator { sampling: Sampling::default(), stop: stop.to_vec(), max_tokens }
-    }
-
-    #[test]
-    fn every_token_is_taken_in_once() {
-        let mut model = counter();
-        let result = generator(4, &[]).generate(&mut model, &[1, 2], &mut |_| true);
-        assert_eq!(result.ok(), Some((vec![3, 4, 5, 6], Finish::Length)));
-        assert_eq!(model.seen, [1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn stop_tokens_and_callers_end_it() {
-        let result = generator(8, &[5]).generate(&mut counter(), &[2], &mut |_| true);
-        assert_eq!(result.ok(), Some((vec![3, 4], Finish::Stop)));
-        let result = generator(8, &[]).generate(&mut counter(), &[2], &mut |token| token < 4);
-        assert_eq!(result.ok(), Some((vec![3, 4], Finish::Stop)));
-    }
-
-    #[test]
-    fn an_empty_prompt_is_an_error() {
-        let result = generator(1, &[]).generate(&mut counter(), &[], &mut |_| true);
-        assert!(matches!(result, Err(GenerateError::EmptyPrompt)));
-    }
-}
+#[path = "generator_tests.rs"]
+mod tests;

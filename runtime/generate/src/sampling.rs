@@ -1,5 +1,7 @@
 //! Choosing a token from logits.
 
+use lathe_tensor::SplitMix64;
+
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -24,14 +26,14 @@ impl Default for Sampling {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
-    state: u64,
+    random: SplitMix64,
 }
 
 impl Sampler {
     /// A sampler at the start of its sequence.
     pub fn new(sampling: Sampling) -> Self {
-        let state = sampling.seed;
-        Self { sampling, state }
+        let random = SplitMix64::new(sampling.seed);
+        Self { sampling, random }
     }
 
     /// The index of a token of `logits[vocabulary]`; `None` where there is none or all are NaN. Ties go to the lower index.
@@ -75,7 +77,7 @@ impl Sampler {
 
     fn draw(&mut self, candidates: &[(usize, f64)]) -> Option<usize> {
         let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
-        let mut point = self.uniform() * total;
+        let mut point = self.random.unit() * total;
         for (index, weight) in candidates {
             point -= weight;
             if point < 0.0 {
@@ -83,15 +85,6 @@ impl Sampler {
             }
         }
         candidates.last().map(|(index, _)| *index)
-    }
-
-    /// Uniform in `0..1`: SplitMix64 (Steele, Lea and Flood, 2014).
-    fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

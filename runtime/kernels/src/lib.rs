@@ -7,6 +7,7 @@ pub mod failpoint;
 pub mod isa;
 pub mod measure;
 
+mod attention;
 mod conv;
 mod elementwise;
 mod gather;
@@ -16,6 +17,7 @@ mod matmul;
 mod moe;
 mod norm;
 mod pool;
+mod position;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -27,5 +29,7 @@ mod softmax;
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ mod buffer;
 mod dtype;
 mod encoding;
 mod error;
+mod random;
 mod shape;
 mod tensor;
 
@@ -14,5 +15,6 @@ pub use buffer::{ALIGN, Buffer, MappedFile};
 pub use dtype::{DType, Element};
 pub use encoding::{Blocked, Encoding};
 pub use error::TensorError;
+pub use random::SplitMix64;
 pub use shape::{Shape, broadcast_shapes, element_count, row_major_strides};
 pub use tensor::Tensor;

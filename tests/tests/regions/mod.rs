@@ -84,6 +84,8 @@ pub fn plan_of_steps(
         steps,
         phases: 1,
         views: Vec::new(),
+        states: Vec::new(),
+        regimes: Vec::new(),
         dim_stages: vec![0; dims.len()],
         dims,
         slots,

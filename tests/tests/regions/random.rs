@@ -179,6 +179,8 @@ fn plan(region: Region, dims: Vec<DimExpr>, slots: Vec<Slot>) -> Plan {
         }],
         phases: 1,
         views: Vec::new(),
+        states: Vec::new(),
+        regimes: Vec::new(),
     }
 }
 

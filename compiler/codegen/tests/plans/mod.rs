@@ -38,6 +38,8 @@ pub fn plan(steps: Vec<StepKind>, slots: usize) -> Plan {
         steps: steps.into_iter().enumerate().map(|(id, kind)| step(id as u32, kind)).collect(),
         phases: 1,
         views: Vec::new(),
+        states: Vec::new(),
+        regimes: Vec::new(),
     }
 }
 

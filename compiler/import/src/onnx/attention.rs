@@ -42,6 +42,7 @@ pub(crate) fn attention(node: &mut Node<'_, '_>) -> Outputs {
         left_window: window("left_window_size")?,
         right_window: window("right_window_size")?,
         softmax_in_f64: softmax_dtype == DType::F64,
+        bottom_right: false,
     };
     node.direct(Op::Attention(op))
 }

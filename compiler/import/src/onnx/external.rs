@@ -247,6 +247,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_huge_file_only_the_tensor_is_read() {
+        let (dir, model) = layout();
+        let file = fs::File::create(dir.path().join("model/huge.bin")).expect("a file");
+        if file.set_len(16 << 30).is_err() {
+            eprintln!("skipped: no sparse files of 16 GiB here");
+            return;
+        }
+        let last = (16u64 << 30) - 4;
+        let bytes = read(&model, &[("location", "huge.bin"), ("offset", &last.to_string())]);
+        assert_eq!(bytes.as_deref(), Ok(&[0; 4][..]));
+        let beyond = (last + 1).to_string();
+        assert!(read(&model, &[("location", "huge.bin"), ("offset", &beyond)]).is_err());
+    }
+
+    #[test]
     fn pipes_do_not_block() {
         let (dir, model) = layout();
         let pipe = dir.path().join("model/pipe.bin");

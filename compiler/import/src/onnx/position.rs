@@ -17,6 +17,8 @@ pub(crate) fn rotary_embedding(node: &mut Node<'_, '_>) -> Outputs {
         interleaved: node.attributes.flag("interleaved", false)?,
         heads: count("num_heads")?,
         rotary_dim: count("rotary_embedding_dim")?,
+        base: None,
+        scaling: None,
     };
     node.direct(Op::RotaryEmbedding(op))
 }

@@ -44,6 +44,7 @@ fn select(kind: Kind, a: &Dim, b: &Dim) -> Dim {
         // A size that is not 1 is the result: the others are 1 or equal to it.
         let one = Dim::constant(1);
         leaves.retain(|leaf| *leaf != one);
+        drop_clamped(&mut leaves);
         if let Some(sure) = leaves.iter().find(|leaf| leaf.as_constant().is_some()) {
             return sure.clone();
         }
@@ -66,6 +67,31 @@ fn select(kind: Kind, a: &Dim, b: &Dim) -> Dim {
         });
     }
     result
+}
+
+/// Drops `min(a, c)` beside `a` where `c` is at least 1: they broadcast only where they are equal. Exporters clamp slices of tables so.
+fn drop_clamped(leaves: &mut Vec<Dim>) {
+    if leaves.len() > MAX_COMPARED {
+        return;
+    }
+    let all = leaves.clone();
+    let is_clamp_of = |leaf: &Dim, other: &Dim| {
+        minimum_of(leaf).is_some_and(|(a, b)| {
+            (a == *other && b.at_least(1) == Answer::Yes) || (b == *other && a.at_least(1) == Answer::Yes)
+        })
+    };
+    leaves.retain(|leaf| !all.iter().any(|other| other != leaf && is_clamp_of(leaf, other)));
+}
+
+/// The operands of a minimum, which is also written `c - max(c - a, c - b)`.
+fn minimum_of(dim: &Dim) -> Option<(Dim, Dim)> {
+    let [Term { factors, coefficient }] = &dim.terms[..] else { return None };
+    let shift = Dim::constant(dim.constant);
+    match (&factors[..], coefficient) {
+        ([Atom::Min(pair)], 1) => Some((pair.0.add(&shift), pair.1.add(&shift))),
+        ([Atom::Max(pair)], -1) => Some((shift.sub(&pair.0), shift.sub(&pair.1))),
+        _ => None,
+    }
 }
 
 /// The operands of nested operations of the same kind; `max(a, b) + 1` counts as `max(a + 1, b + 1)`.

@@ -1,6 +1,7 @@
-//! Attention.
+//! Attention, and its paged form.
 
 use lathe_ops::attention::Attention;
+use lathe_ops::attention::paged::{KvPage, PagedAttention, is_state_dtype};
 use lathe_tensor::DType;
 
 use super::context::{Context, Output, Outputs};
@@ -48,6 +49,10 @@ pub(super) fn attention(cx: &mut Context<'_>, attributes: &Attention) -> Outputs
     cx.equal(&groups, &Dim::constant(0), "query heads are a multiple of the key heads")?;
     let total = past(cx, &[batch.clone(), kv_heads.clone()], &k, &v)?.add(&seq);
     mask(cx, &[batch.clone(), q.heads.clone(), q.seq.clone()], &total)?;
+    extras(cx, &batch, &q.heads, &total)?;
+    if attributes.bottom_right && cx.optional(6).is_some() {
+        return Err(cx.bad("bottom_right and nonpad_kv_seq_len exclude each other"));
+    }
     let y = match cx.ty(0)?.rank() {
         3 => vec![batch.clone(), q.seq.clone(), q.heads.mul(&v.size)],
         _ => vec![batch.clone(), q.heads.clone(), q.seq.clone(), v.size.clone()],
@@ -95,4 +100,105 @@ fn mask(cx: &mut Context<'_>, leading: &[Dim], total: &Dim) -> Result<(), IrErro
         cx.at_least(total, last, "the mask is at most as long as the keys")?;
     }
     Ok(())
+}
+
+/// The padding of keys, ALiBi and sinks.
+fn extras(cx: &mut Context<'_>, batch: &Dim, q_heads: &Dim, total: &Dim) -> Result<(), IrError> {
+    if cx.optional(6).is_some() {
+        cx.index_operand(6)?;
+        let lengths = &cx.ranked(6, 1)?.dims[0];
+        cx.equal(lengths, batch, "one length a batch")?;
+    }
+    let number = |dtype: DType| dtype.is_float() || dtype.is_integer();
+    cx.dtype_of(Attention::KEY_PADDING, "bool", |dtype| dtype == DType::Bool)?;
+    cx.dtype_of(Attention::ALIBI_POSITIONS, "a number", number)?;
+    for index in [Attention::KEY_PADDING, Attention::ALIBI_POSITIONS] {
+        if cx.optional(index).is_some() {
+            let dims = &cx.ranked(index, 2)?.dims;
+            cx.equal(&dims[0], batch, "batch of what is said of keys")?;
+            cx.equal(&dims[1], total, "number of keys that something is said of")?;
+        }
+    }
+    for index in [Attention::ALIBI_SLOPES, Attention::SINKS] {
+        per_head(cx, index, q_heads)?;
+    }
+    if cx.optional(Attention::ALIBI_POSITIONS).is_some() && cx.optional(Attention::ALIBI_SLOPES).is_none() {
+        return Err(cx.bad("alibi_positions without alibi_slopes"));
+    }
+    Ok(())
+}
+
+/// An optional operand with one float a query head.
+fn per_head(cx: &mut Context<'_>, index: usize, q_heads: &Dim) -> Result<(), IrError> {
+    if cx.optional(index).is_none() {
+        return Ok(());
+    }
+    cx.dtype_of(index, "a float", DType::is_float)?;
+    let heads = &cx.ranked(index, 1)?.dims[0];
+    cx.equal(heads, q_heads, "one number a query head")?;
+    Ok(())
+}
+
+/// The rows of a paged op: `position` at `first`, then `seq_start`; `block_table` at `table`.
+fn rows(cx: &mut Context<'_>, rows: &Dim, [first, table]: [usize; 2]) -> Result<Dim, IrError> {
+    for index in [first, first + 1, table] {
+        cx.dtype_of(index, "i64", |dtype| dtype == DType::I64)?;
+    }
+    let position = &cx.ranked(first, 2)?.dims;
+    cx.equal(&position[0], &Dim::constant(1), "positions of packed rows")?;
+    cx.equal(&position[1], rows, "one position a row")?;
+    let sequences = cx.ranked(table, 2)?.dims[0].clone();
+    let starts = &cx.ranked(first + 1, 1)?.dims[0];
+    cx.equal(starts, &sequences.add(&Dim::constant(1)), "seq_start is one longer than the sequences")?;
+    Ok(sequences)
+}
+
+/// `[1, heads, rows, size]`.
+fn packed_rows(cx: &mut Context<'_>, index: usize) -> Result<[Dim; 3], IrError> {
+    cx.dtype_of(index, "a float", DType::is_float)?;
+    let dims = &cx.ranked(index, 4)?.dims;
+    cx.equal(&dims[0], &Dim::constant(1), "rows are packed")?;
+    Ok([dims[1].clone(), dims[2].clone(), dims[3].clone()])
+}
+
+pub(super) fn kv_append(cx: &mut Context<'_>) -> Outputs {
+    cx.dtype_of(0, "f32, f16 or bf16", is_state_dtype)?;
+    let state = cx.ranked(0, 2)?.clone();
+    let [kv_heads, count, k_size] = packed_rows(cx, 1)?;
+    let [v_heads, v_count, v_size] = packed_rows(cx, 2)?;
+    cx.equal(&kv_heads, &v_heads, "heads of k and v")?;
+    cx.equal(&count, &v_count, "rows of k and v")?;
+    let elements = kv_heads.mul(&k_size.add(&v_size)).mul(&Dim::constant(KvPage::TOKENS as i64));
+    cx.equal(&state.dims[1], &elements, "elements of a page")?;
+    rows(cx, &count, [3, 5])?;
+    Ok(vec![Output::new(state.dtype, state.dims)])
+}
+
+pub(super) fn paged_attention(cx: &mut Context<'_>, attributes: &PagedAttention) -> Outputs {
+    cx.dtype_of(1, "f32, f16 or bf16", is_state_dtype)?;
+    let [heads, count, size] = packed_rows(cx, 0)?;
+    let Some(elements) = attributes.page().elements() else {
+        return Err(cx.bad("a page is too large"));
+    };
+    let elements = Dim::constant(cx.count(elements)?);
+    let page = cx.ranked(1, 2)?.dims[1].clone();
+    cx.equal(&page, &elements, "elements of a page")?;
+    cx.equal(&size, &Dim::constant(cx.count(attributes.qk_head_dim)?), "elements of a query")?;
+    let kv_heads = Dim::constant(cx.count(attributes.kv_heads)?);
+    cx.at_least(&kv_heads, &Dim::constant(1), "heads of keys")?;
+    cx.equal(&heads.modulo(&kv_heads), &Dim::constant(0), "query heads are a multiple of the key heads")?;
+    let sequences = rows(cx, &count, [2, 5])?;
+    cx.dtype_of(4, "i64", |dtype| dtype == DType::I64)?;
+    let lengths = cx.ranked(4, 1)?.dims[0].clone();
+    cx.equal(&lengths, &sequences, "one context length a sequence")?;
+    if let Some(bias) = cx.optional(6) {
+        cx.dtype_of(6, "a float", DType::is_float)?;
+        let width = bias.ty.dims.last().cloned().unwrap_or(Dim::constant(1));
+        let over = [Dim::constant(1), heads.clone(), count.clone(), width];
+        cx.broadcasts_to(&bias.ty.dims, &over, "bias")?;
+    }
+    per_head(cx, 7, &heads)?;
+    per_head(cx, 8, &heads)?;
+    let v_size = Dim::constant(cx.count(attributes.v_head_dim)?);
+    Ok(vec![Output::new(cx.ty(0)?.dtype, [Dim::constant(1), heads, count, v_size])])
 }

@@ -160,6 +160,8 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::DynamicQuantizeLinear(_) => quant::dynamic_quantize(cx),
         Op::MatMulInteger(_) => quant::matmul_integer(cx),
         Op::Attention(attributes) => attention::attention(cx, attributes),
+        Op::KvAppend(_) => attention::kv_append(cx),
+        Op::PagedAttention(attributes) => attention::paged_attention(cx, attributes),
         Op::RotaryEmbedding(attributes) => position::rotary_embedding(cx, attributes),
         Op::Moe(attributes) => moe::moe(cx, attributes),
         Op::Lstm(attributes) => recurrent::lstm(cx, attributes),

@@ -1,5 +1,7 @@
 //! Exporter patterns, end to end, and a table of cases a family.
 
+mod every_op;
+
 use lathe_ops::{Op, shape};
 use lathe_tensor::DType;
 
@@ -187,6 +189,36 @@ fn indices() {
     refuses("x: f32[a], i: i64[n, 2]", "%0 = gather_nd x, i {batch_dims=0}", "do not fit rank 1");
     refuses("x: f32[a], i: i64[n, m]", "%0 = gather_nd x, i {batch_dims=18446744073709551615}", "batch axes");
     check("x: f32[a, b]", "%0 = non_zero x", "i64[2, u0]");
+}
+
+const ATTENTION: &str = r#"{q_heads=null, kv_heads=null, causal=true, scale=null, softcap=0.0, qk_output=0, left_window=null, right_window=null, softmax_in_f64=false, bottom_right=true}"#;
+
+#[test]
+fn attention() {
+    let qkv = "q: f32[b, 8, s, 64], k: f32[b, 2, t, 64], v: f32[b, 2, t, 32]";
+    check(qkv, &format!("%0 = attention q, k, v {ATTENTION}"), "f32[b, 8, s, 32]");
+    let extras = format!("{qkv}, p: bool[b, t], a: f32[8], i: i64[b, n], z: f32[8]");
+    let line = |extras: &str| format!("%0 = attention q, k, v, _, _, _, _, {extras} {ATTENTION}");
+    check(&extras, &line("p, a, i, z"), "f32[b, 8, s, 32]; n == t");
+    refuses(&extras, &line("a"), "operand 7 must be bool");
+    refuses(&extras, &line("_, _, i"), "alibi_positions without alibi_slopes");
+    let few = format!("{qkv}, z: f32[7]");
+    refuses(&few, &line("_, _, _, z"), "one number a query head: 7 is not 8");
+}
+
+#[test]
+fn paged_attention() {
+    let rows = "p: i64[1, n], s: i64[m], t: i64[b, pages]";
+    let append = format!("c: bf16[pool, e], k: f32[1, 2, n, 64], v: f32[1, 2, n, 32], {rows}");
+    let line = "%0 = kv_append c, k, v, p, s, t";
+    check(&append, line, "bf16[pool, e]; e == 12288; m == b + 1");
+    refuses(&append.replace("bf16", "i8"), line, "f32, f16 or bf16");
+    refuses(&append.replace("[pool, e]", "[pool, 5]"), line, "elements of a page: 5 is not 12288");
+    let attend = format!("q: f32[1, 8, n, 64], c: f16[pool, 12288], {rows}, l: i64[b]");
+    let line = "%0 = paged_attention q, c, p, s, l, t {kv_heads=2, qk_head_dim=64, v_head_dim=32, window=4, scale=null, softcap=0.0}";
+    check(&attend, line, "f32[1, 8, n, 32]; m == b + 1");
+    refuses(&attend.replace("[1, 8, n", "[1, 7, n"), line, "multiple of the key heads");
+    refuses(&attend.replace("[1, 8, n", "[2, 8, n"), line, "rows are packed: 2 is not 1");
 }
 
 #[test]

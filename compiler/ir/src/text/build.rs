@@ -91,7 +91,7 @@ struct Builder<'a> {
     ids: FxHashMap<String, FunctionId>,
     states: Vec<State>,
     lookup: Lookup<'a>,
-    /// Constants given by the same hash are one constant.
+    /// Constants given by the same hash, or of one name and the same elements, are one constant.
     shared: FxHashMap<(u64, String), ConstantId>,
     splat_bytes: usize,
 }
@@ -198,7 +198,17 @@ impl<'a> Builder<'a> {
         if encoding != Encoding::Dense {
             return Err(error("blocked constants are given by hash".to_string()));
         }
-        let id = self.module.add_constant(tensor, constant.name.clone());
+        let Some(name) = &constant.name else {
+            let id = self.module.add_constant(tensor, None);
+            return Ok(self.add_constant(function, id, constant));
+        };
+        // The same weight in two functions is one constant again.
+        let key = (constant::constant_hash(&tensor), format!("{} {name:?}", constant.ty));
+        let id = match self.shared.get(&key) {
+            Some(id) => *id,
+            None => self.module.add_constant(tensor, Some(name.clone())),
+        };
+        self.shared.insert(key, id);
         Ok(self.add_constant(function, id, constant))
     }
 

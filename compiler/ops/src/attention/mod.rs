@@ -1,6 +1,8 @@
-//! Attention (ONNX Attention-23 to 25), with sliding windows.
+//! Attention: ONNX Attention-23 to 25, with what models add to it (ALiBi, sinks, padding of keys), and its paged form.
 
 mod bias;
+mod page;
+pub mod paged;
 
 use lathe_tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -34,15 +36,33 @@ pub struct Attention {
     pub right_window: Option<usize>,
     /// Softmax is computed in f64.
     pub softmax_in_f64: bool,
+    /// Query `i` stands at position `total - seq + i` instead of `past + i`.
+    #[serde(default)]
+    pub bottom_right: bool,
+}
+
+impl Attention {
+    /// Position of `key_padding` among the inputs: bool `[batch, total]`, true where the key may be seen.
+    pub const KEY_PADDING: usize = 7;
+    /// Position of `alibi_slopes` among the inputs: `[q_heads]`.
+    pub const ALIBI_SLOPES: usize = 8;
+    /// Position of `alibi_positions` among the inputs: `[batch, total]`.
+    pub const ALIBI_POSITIONS: usize = 9;
+    /// Position of `sinks` among the inputs: `[q_heads]`.
+    pub const SINKS: usize = 10;
 }
 
 impl Evaluate for Attention {
     fn arity(&self) -> Arity {
-        Arity::of(3, 7).outputs(1, 4)
+        Arity::of(3, 11).outputs(1, 4)
     }
 
     /// `q`, `k` and `v` are `[batch, heads, seq, head_dim]` or `[batch, seq, heads * head_dim]`; past and present
     /// have four axes. Each key head serves a run of query heads. A query that may see no key gives zeros.
+    ///
+    /// The score of query `i` at position `p` and key `j` is `scale * q.k`, then softcap, plus the mask and the ALiBi bias:
+    /// `-slope * |p - j|`, or `slope * alibi_positions[j]` where those are given. A sink is one more logit of its head
+    /// in the denominator of the softmax.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let q = cx.input(0)?;
         let q_heads = Heads::of(cx, "q", q, self.q_heads)?;
@@ -59,9 +79,10 @@ impl Evaluate for Attention {
         }
         let past = cx.optional(4).map_or(0, |past| past.shape()[2]);
         let bias = Bias::of(cx, self, &q_heads, k_heads.seq, past)?;
+        let sinks = per_head(cx, "sinks", Self::SINKS, q_heads.heads)?;
         let cells =
             Operands { q: cx.floats("q", q)?, k: cx.floats("k", &keys)?, v: cx.floats("v", &values)? };
-        let (y, scores) = self.attend(cx, &cells, [&q_heads, &k_heads, &v_heads], &bias)?;
+        let (y, scores) = self.attend(cx, &cells, [&q_heads, &k_heads, &v_heads], &bias, sinks.as_deref())?;
         let y_shape = match q_heads.packed {
             true => vec![q_heads.batch, q_heads.seq, q_heads.heads * v_heads.head_dim],
             false => vec![q_heads.batch, q_heads.heads, q_heads.seq, v_heads.head_dim],
@@ -124,6 +145,7 @@ impl Attention {
         cells: &Operands,
         [q, k, v]: [&Heads; 3],
         bias: &Bias,
+        sinks: Option<&[f64]>,
     ) -> Result<(Vec<f64>, Vec<f64>), EvalError> {
         let result = Heads { head_dim: v.head_dim, ..*q };
         let mut y = cx.filled(cx.count(&[q.batch, q.heads, q.seq, v.head_dim])?, 0.0)?;
@@ -145,7 +167,8 @@ impl Attention {
             }
             let kept = scores.get_mut(index * k.seq..(index + 1) * k.seq);
             bias.row(batch, head, place, &mut biases);
-            self.weigh(&mut row, &biases, kept.unwrap_or_default());
+            let sink = sinks.map(|sinks| sinks[head]);
+            self.weigh(&mut row, &biases, sink, kept.unwrap_or_default());
             let out = &mut y[result.offset(batch, head, place)..][..v.head_dim];
             for (key, &weight) in row.iter().enumerate() {
                 let value = &cells.v[v.offset(batch, key_head, key)..][..v.head_dim];
@@ -156,7 +179,7 @@ impl Attention {
     }
 
     /// Turns scores into weights; `kept` receives the stage that output 3 asks for, where it is not empty.
-    fn weigh(&self, row: &mut [f64], biases: &[f64], kept: &mut [f64]) {
+    fn weigh(&self, row: &mut [f64], biases: &[f64], sink: Option<f64>, kept: &mut [f64]) {
         let mut keep = |stage: u8, row: &[f64]| {
             if self.qk_output == stage && !kept.is_empty() {
                 kept.copy_from_slice(row);
@@ -170,15 +193,33 @@ impl Attention {
         keep(1, row);
         row.iter_mut().zip(biases).for_each(|(score, bias)| *score += bias);
         keep(2, row);
-        let largest = row.iter().copied().fold(f64::NEG_INFINITY, maximum);
         // Whether a query sees anything is decided by the bias alone: a masked score may be NaN.
-        if largest == f64::NEG_INFINITY || biases.iter().all(|&bias| bias == f64::NEG_INFINITY) {
+        if biases.iter().all(|&bias| bias == f64::NEG_INFINITY) {
             row.fill(0.0);
         } else {
-            row.iter_mut().for_each(|score| *score = (*score - largest).exp());
-            let sum: f64 = row.iter().sum();
-            row.iter_mut().for_each(|weight| *weight /= sum);
+            softmax(row, sink);
         }
         keep(3, row);
     }
+}
+
+/// Turns scores into weights; without a finite score all are 0. A sink takes part in the denominator alone.
+fn softmax(row: &mut [f64], sink: Option<f64>) {
+    let largest = row.iter().copied().chain(sink).fold(f64::NEG_INFINITY, maximum);
+    if largest == f64::NEG_INFINITY {
+        row.fill(0.0);
+        return;
+    }
+    row.iter_mut().for_each(|score| *score = (*score - largest).exp());
+    let sum: f64 = row.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
+    row.iter_mut().for_each(|weight| *weight /= sum);
+}
+
+/// The numbers of an optional input that has one a query head.
+fn per_head(cx: &Context<'_>, name: &str, index: usize, heads: usize) -> Result<Option<Vec<f64>>, EvalError> {
+    let Some(values) = cx.optional(index) else { return Ok(None) };
+    if values.shape() != [heads] {
+        return Err(cx.shape(format!("{name} is not [{heads}]")));
+    }
+    cx.floats(name, values).map(Some)
 }

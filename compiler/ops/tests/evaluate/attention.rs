@@ -7,7 +7,7 @@ use super::*;
 fn attention(changes: Value) -> Value {
     let mut attributes = json!({
         "q_heads": null, "kv_heads": null, "causal": false, "scale": 1.0, "softcap": 0.0, "qk_output": 0,
-        "left_window": null, "right_window": null, "softmax_in_f64": false,
+        "left_window": null, "right_window": null, "softmax_in_f64": false, "bottom_right": false,
     });
     for (name, value) in changes.as_object().into_iter().flatten() {
         attributes[name] = value.clone();
@@ -44,6 +44,112 @@ fn masks_and_windows() {
     let lengths = i(&[1], &[2]);
     seen(json!({}), &[None, None, None, Some(&lengths)], &[0.5, 0.5, 0.5]);
     seen(json!({"causal": true}), &[None, None, None, Some(&lengths)], &[0.0, 0.0, 0.5]);
+}
+
+#[test]
+fn queries_may_stand_at_the_end() {
+    let (q, [_, k, v]) = (f(&[1, 1, 2, 1], &[0.0; 2]), uniform(4));
+    let attributes = attention(json!({"causal": true, "bottom_right": true}));
+    let y = evaluate("attention", attributes, &[&q, &k, &v], 1).expect("attention").remove(0);
+    assert_same("bottom right", &y, &f(&[1, 1, 2, 1], &[1.0, 1.5]));
+    let attributes = attention(json!({"causal": true, "bottom_right": true, "left_window": 1}));
+    let y = evaluate("attention", attributes, &[&q, &k, &v], 1).expect("attention").remove(0);
+    assert_same("a window of two", &y, &f(&[1, 1, 2, 1], &[1.5, 2.5]));
+    let (q, [_, k, v]) = (f(&[1, 1, 3, 1], &[0.0; 3]), uniform(2));
+    let attributes = attention(json!({"causal": true, "bottom_right": true}));
+    let y = evaluate("attention", attributes, &[&q, &k, &v], 1).expect("attention").remove(0);
+    assert_same("more queries than keys", &y, &f(&[1, 1, 3, 1], &[0.0, 0.0, 0.5]));
+}
+
+/// The extras are inputs 7 to 10.
+fn with_extras(changes: Value, extras: [Option<&Tensor>; 4], expected: &[f32]) {
+    let none: [Option<&Tensor>; 4] = [None; 4];
+    let more: Vec<Option<&Tensor>> = none.into_iter().chain(extras).collect();
+    seen(changes, &more, expected);
+}
+
+#[test]
+fn padding_alibi_and_sinks() {
+    let padding = b(&[1, 3], &[false, true, true]);
+    with_extras(json!({}), [Some(&padding), None, None, None], &[1.5; 3]);
+    with_extras(json!({"causal": true}), [Some(&padding), None, None, None], &[0.0, 1.0, 1.5]);
+    // With slope ln 2 each step of distance halves a weight.
+    let slopes = f(&[1], &[2f32.ln()]);
+    let expected = [(0.5 + 0.5) / 1.75, (1.0 + 1.0) / 2.0, (0.5 + 2.0) / 1.75];
+    with_extras(json!({}), [None, Some(&slopes), None, None], &expected);
+    let ids = i(&[1, 3], &[0, 0, 1]);
+    with_extras(json!({}), [None, Some(&slopes), Some(&ids), None], &[5.0 / 4.0; 3]);
+    // A sink of ln 3 weighs as much as three keys.
+    let sinks = f(&[1], &[3f32.ln()]);
+    with_extras(json!({}), [None, None, None, Some(&sinks)], &[0.5; 3]);
+    let hidden = b(&[1, 3], &[false; 3]);
+    with_extras(json!({}), [Some(&hidden), None, None, Some(&sinks)], &[0.0; 3]);
+    let [q, k, v] = uniform(3);
+    let refused = |extras: [Option<&Tensor>; 4], part: &str| {
+        let inputs = [Some(&q), Some(&k), Some(&v), None, None, None, None].into_iter().chain(extras);
+        let error = evaluate_some("attention", attention(json!({})), &inputs.collect::<Vec<_>>(), 1);
+        let error = error.expect_err("it must fail").to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused([Some(&b(&[1, 2], &[true; 2])), None, None, None], "key_padding is not [1, 3]");
+    refused([None, Some(&f(&[2], &[0.0; 2])), None, None], "alibi_slopes is not [1]");
+    refused([None, None, Some(&ids), None], "without alibi_slopes");
+    refused([None, None, None, Some(&f(&[1, 1], &[0.0]))], "sinks is not [1]");
+}
+
+/// Attributes of `paged_attention` with heads of one element.
+fn paged(window: Value) -> Value {
+    json!({"kv_heads": 1, "qk_head_dim": 1, "v_head_dim": 1, "window": window, "scale": 1.0, "softcap": 0.0})
+}
+
+#[test]
+fn pages_hold_what_was_appended() {
+    let state = f(&[3, 128], &[9.0; 384]);
+    // Sequence 0 has rows 0 and 1 at places 63 and 64, in pages 2 and 0; sequence 1 has row 2 in page 1.
+    let (position, starts) = (i(&[1, 3], &[63, 64, 0]), i(&[3], &[0, 2, 3]));
+    let table = i(&[2, 2], &[2, 0, 1, -1]);
+    let (k, v) = (f(&[1, 1, 3, 1], &[0.0; 3]), count(&[1, 1, 3, 1]));
+    let inputs = [&state, &k, &v, &position, &starts, &table];
+    let next = evaluate("kv_append", json!({}), &inputs, 1).expect("kv_append").remove(0);
+    let mut expected = vec![9.0; 384];
+    for (page, place, value) in [(2, 63, 0.0), (0, 0, 1.0), (1, 0, 2.0)] {
+        (expected[page * 128 + place], expected[page * 128 + 64 + place]) = (0.0, value);
+    }
+    check("kv_append", json!({}), &inputs, &[f(&[3, 128], &expected)]);
+    let (q, lengths) = (f(&[1, 1, 3, 1], &[0.0; 3]), i(&[2], &[65, 1]));
+    let rest = [&position, &starts, &lengths, &table];
+    let inputs: Vec<_> = [&q, &next].into_iter().chain(rest).collect();
+    let windowed = f(&[1, 1, 3, 1], &[4.5, 0.5, 2.0]);
+    check("paged_attention", paged(json!(2)), &inputs, &[windowed.clone()]);
+    let whole = f(&[1, 1, 3, 1], &[63.0 * 9.0 / 64.0, (63.0 * 9.0 + 1.0) / 65.0, 2.0]);
+    check("paged_attention", paged(NONE), &inputs, &[whole]);
+    let missing = i(&[2, 2], &[-1, 0, 1, -1]);
+    let inputs: Vec<_> = [&q, &next, &position, &starts, &lengths, &missing].to_vec();
+    refuse("paged_attention", paged(json!(2)), &inputs, "index -1 lies outside");
+    let short = i(&[2], &[64, 1]);
+    let inputs: Vec<_> = [&q, &next, &position, &starts, &short, &table].to_vec();
+    refuse("paged_attention", paged(NONE), &inputs, "index 64 lies outside");
+    let late = i(&[1, 3], &[63, 128, 0]);
+    refuse("kv_append", json!({}), &[&state, &k, &v, &late, &starts, &table], "index 128 lies outside");
+    let uneven = i(&[3], &[0, 2, 2]);
+    refuse("kv_append", json!({}), &[&state, &k, &v, &position, &uneven, &table], "does not divide 3 rows");
+}
+
+#[test]
+fn paged_rows_take_biases_and_sinks() {
+    let state = f(&[1, 128], &(0..128).map(|i| (i % 64) as f32).collect::<Vec<_>>());
+    let (q, position) = (f(&[1, 2, 1, 1], &[0.0; 2]), i(&[1, 1], &[1]));
+    let (starts, lengths, table) = (i(&[2], &[0, 1]), i(&[1], &[2]), i(&[1, 1], &[0]));
+    let (bias, sinks) =
+        (f(&[2, 1, 2], &[0.0, 3f32.ln(), 0.0, 0.0]), f(&[2], &[f32::NEG_INFINITY, 2f32.ln()]));
+    let inputs = [&q, &state, &position, &starts, &lengths, &table, &bias];
+    let slopes = f(&[2], &[0.0, 2f32.ln()]);
+    let all: Vec<_> = inputs.into_iter().chain([&slopes, &sinks]).map(Some).collect();
+    let y = evaluate_some("paged_attention", paged(NONE), &all, 1).expect("paged").remove(0);
+    assert_same("paged", &y, &f(&[1, 2, 1, 1], &[0.75, 1.0 / 3.5]));
+    let narrow = f(&[1], &[0.0]);
+    let inputs = [&q, &state, &position, &starts, &lengths, &table, &narrow];
+    refuse("paged_attention", paged(NONE), &inputs, "1 columns for a context of 2");
 }
 
 #[test]

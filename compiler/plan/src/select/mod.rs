@@ -1,6 +1,7 @@
 //! Which step a node becomes. One file a family; a rule emits steps, makes a view, or refuses with a reason, and then the
 //! op is evaluated.
 
+mod attention;
 mod conv;
 mod elementwise;
 mod gather;
@@ -9,6 +10,7 @@ mod moe;
 mod norm;
 mod pad;
 mod pool;
+mod position;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -53,6 +55,7 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::BatchNorm(norm) => norm::batch_norm(context, node, norm),
         Op::LayerNorm(norm) => norm::layer_norm(context, node, norm.axis, norm.epsilon, false),
         Op::RmsNorm(norm) => norm::layer_norm(context, node, norm.axis, norm.epsilon, true),
+        Op::RotaryEmbedding(rotary) => position::rotary_embedding(context, node, rotary),
         Op::InstanceNorm(norm) => norm::instance_norm(context, node, norm.epsilon),
         Op::GroupNorm(norm) => norm::group_norm(context, node, norm),
         Op::Softmax(softmax) => norm::softmax(context, node, softmax),
@@ -76,6 +79,9 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::GatherNd(gather) => gather::gather_nd(context, node, gather),
         Op::ScatterNd(scatter) => gather::scatter_nd(context, node, scatter),
         Op::Resize(resize) => resize::resize(context, node, resize),
+        Op::Attention(op) => attention::attention(context, node, op),
+        Op::KvAppend(_) => attention::kv_append(context, node),
+        Op::PagedAttention(op) => attention::paged_attention(context, node, op),
         Op::Moe(moe) => moe::moe(context, node, moe),
         Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
         _ => refuse("no builtin for this op"),

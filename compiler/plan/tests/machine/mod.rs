@@ -28,7 +28,7 @@ pub struct Machine<'a> {
 impl<'a> Machine<'a> {
     pub fn new(module: &Module, planned: &'a Planned, sizes: &BTreeMap<&str, i64>) -> Self {
         let plan = &planned.plan;
-        let dims = lathe_plan::dims(plan, &|name| sizes.get(name).copied());
+        let dims = plan.known_dims(&|symbol| sizes.get(symbol.name.as_str()).copied());
         let dims: Vec<i64> = dims.into_iter().map(|dim| dim.expect("a known size")).collect();
         let bytes = |id: DimId| usize::try_from(dims[id.0 as usize]).expect("a size");
         let live: Vec<_> = plan

@@ -1,14 +1,16 @@
 //! Whether a plan is well formed: for plans that come from a file, and for the code generator. Nothing here trusts an index.
 
 use super::{
-    Arg, Call, Condition, DimExpr, DimId, Evaluate, Plan, SlotId, SlotKind, Step, StepKind, SymbolSource,
-    TensorRef, View,
+    Arg, Call, Condition, DimExpr, DimId, Evaluate, Plan, Port, SlotId, SlotKind, State, Step, StepKind,
+    SymbolSource, TensorRef, View,
 };
 use crate::builtin::FieldKind;
 use crate::region::{Region, RegionOpKind, RegionOperand};
 
 /// Blocks may be nested this deep.
 pub const MAX_DEPTH: usize = 64;
+/// Most elements of a page of a state: far above any model, far below what overflows.
+const MAX_PAGE_ELEMENTS: usize = 1 << 32;
 
 /// A plan that breaks a rule of its form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +48,34 @@ impl Plan {
         for port in self.inputs.iter().chain(&self.outputs) {
             self.tensor(&port.tensor).map_err(at(format!("port `{}`", port.name)))?;
         }
+        for (index, state) in self.states.iter().enumerate() {
+            self.state(index, state).map_err(at(format!("state {index}")))?;
+        }
         let mut next = 0;
         self.check_steps(&self.steps, 0, &mut next)
+    }
+
+    /// Input and output of a state are whole slots of that state, and its table is an input.
+    fn state(&self, index: usize, state: &State) -> Checked {
+        let whole = |port: Option<&Port>| {
+            let view = port.map(|port| port.tensor.view);
+            let slot = view.filter(|view| view.offset.is_none());
+            slot.and_then(|view| self.slots.get(view.slot.0 as usize))
+                .is_some_and(|slot| slot.kind == SlotKind::State(index as u32))
+        };
+        if !whole(self.inputs.get(state.input as usize)) {
+            return Err(format!("input {} is not its memory", state.input));
+        }
+        if state.output.is_some_and(|output| !whole(self.outputs.get(output as usize))) {
+            return Err("its output is not its memory".into());
+        }
+        if state.block_table as usize >= self.inputs.len() {
+            return Err(format!("no input {} for its block table", state.block_table));
+        }
+        if state.page_elements() == 0 || state.page_elements() > MAX_PAGE_ELEMENTS {
+            return Err(format!("a page holds {} elements", state.page_elements()));
+        }
+        Ok(())
     }
 
     fn check_dims(&self) -> Checked {
@@ -58,7 +86,7 @@ impl Plan {
             if stage >= self.stages {
                 return Err(format!("entry {index} is of stage {stage} of {}", self.stages));
             }
-            for operand in operands(expression).into_iter().flatten() {
+            for operand in expression.operands() {
                 let earlier = (operand.0 as usize) < index;
                 if !earlier || self.dim_stages.get(operand.0 as usize).is_none_or(|&other| other > stage) {
                     return Err(format!(
@@ -95,6 +123,7 @@ impl Plan {
             SlotKind::Output(output) if output as usize >= self.outputs.len() => {
                 Err(format!("no output {output}"))
             }
+            SlotKind::State(state) if state as usize >= self.states.len() => Err(format!("no state {state}")),
             SlotKind::Arena { .. } if slot.stage != 0 => Err("the arena holds what stage 0 knows".into()),
             SlotKind::Arena { first, last } if first > last || last >= self.phases => {
                 Err(format!("phases {first}..={last} of {}", self.phases))
@@ -232,21 +261,6 @@ impl Plan {
     }
 }
 
-fn operands(expression: &DimExpr) -> [Option<DimId>; 2] {
-    match *expression {
-        DimExpr::Const(_) | DimExpr::Symbol(_) => [None, None],
-        DimExpr::Copy(a) => [Some(a), None],
-        DimExpr::Add(a, b)
-        | DimExpr::Mul(a, b)
-        | DimExpr::FloorDiv(a, b)
-        | DimExpr::Mod(a, b)
-        | DimExpr::Min(a, b)
-        | DimExpr::Max(a, b)
-        | DimExpr::Broadcast(a, b)
-        | DimExpr::BroadcastStride { size: a, stride: b } => [Some(a), Some(b)],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use lathe_tensor::DType;
@@ -283,6 +297,8 @@ mod tests {
             steps: vec![step],
             phases: 1,
             views: Vec::new(),
+            states: Vec::new(),
+            regimes: Vec::new(),
         }
     }
 

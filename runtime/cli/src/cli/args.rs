@@ -69,6 +69,10 @@ pub enum Command {
     Bench(BenchArgs),
     /// Show what a model or artifact holds
     Inspect(InspectArgs),
+    /// Say what each pass did or refused, and why each step runs as it does
+    Explain(ExplainArgs),
+    /// Continue prompts
+    Generate(GenerateArgs),
     /// Compare the compiled program with the evaluator and with tract
     Verify(VerifyArgs),
     /// Show what this machine offers
@@ -98,6 +102,9 @@ pub struct CompileArgs {
     /// Leave a pass out (repeatable)
     #[arg(long, env = "LATHE_DISABLE", value_name = "PASS", value_delimiter = ',')]
     pub disable: Vec<String>,
+    /// Merge key and value heads to this many by their means; the report says what that changes
+    #[arg(long, env = "LATHE_KV_HEADS", value_name = "N")]
+    pub kv_heads: Option<usize>,
     /// Stop after this many rewrites, to find the one that breaks a model
     #[arg(long, env = "LATHE_STOP_AFTER", value_name = "N")]
     pub stop_after: Option<usize>,
@@ -210,6 +217,28 @@ pub struct InspectArgs {
     /// Compare the hashes of an artifact's tensors
     #[arg(long, env = "LATHE_CHECK", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub check: bool,
+    /// Write a self-contained page: the graph before and after each pass, memory over time, the hottest nodes
+    #[arg(long, env = "LATHE_HTML", value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// `lathe explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// An .onnx file
+    pub model: PathBuf,
+    /// Run the model, on made-up inputs unless they are given, and show each step's share of the time and of the machine
+    #[arg(long, env = "LATHE_PROFILE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub profile: bool,
+    /// Leave a pass out (repeatable)
+    #[arg(long, env = "LATHE_DISABLE", value_name = "PASS", value_delimiter = ',')]
+    pub disable: Vec<String>,
+    /// Where inputs come from.
+    #[command(flatten)]
+    pub inputs: InputArgs,
 }
 
 /// `lathe verify`.
@@ -223,6 +252,63 @@ pub struct VerifyArgs {
     /// Seed of the inputs
     #[arg(long, env = "LATHE_SEED", value_name = "N", default_value_t = 0)]
     pub seed: u64,
+}
+
+/// `lathe generate`.
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// An .onnx file, a folder of encoder_model.onnx, decoder_model.onnx and decoder_with_past_model.onnx, or a .lathe artifact
+    pub model: PathBuf,
+    /// Tokens of a prompt, such as 1,2,3 (repeat it for a batch)
+    #[arg(long, env = "LATHE_TOKENS", value_name = "IDS", required = true)]
+    pub tokens: Vec<TokenList>,
+    /// New tokens of each sequence at most
+    #[arg(short = 'n', long = "count", env = "LATHE_COUNT", value_name = "N", default_value_t = 128)]
+    pub count: u32,
+    /// Take the most likely token at each step, which is what this version does
+    #[arg(long, env = "LATHE_GREEDY", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub greedy: bool,
+    /// Tokens that end a sequence; default: those of generation_config.json or config.json beside the model
+    #[arg(long, env = "LATHE_EOS", value_name = "IDS")]
+    pub eos: Option<TokenList>,
+    /// Let no token end a sequence
+    #[arg(long, env = "LATHE_IGNORE_EOS", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub ignore_eos: bool,
+    /// Keep keys and values of earlier tokens, or run the whole prefix again for each token
+    #[arg(long, env = "LATHE_CACHE", value_enum, default_value = "auto")]
+    pub cache: CacheChoice,
+    /// First token of a decoder that follows an encoder; default: that of generation_config.json or config.json
+    #[arg(long, env = "LATHE_DECODER_START", value_name = "ID")]
+    pub decoder_start: Option<u32>,
+}
+
+/// Token ids, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenList(pub Vec<u32>);
+
+impl std::str::FromStr for TokenList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let token = |part: &str| {
+            part.trim()
+                .parse::<u32>()
+                .map_err(|_| format!("`{part}` is not a token id: expected ids such as 1,2,3"))
+        };
+        text.split(',').map(token).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// `--cache`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheChoice {
+    /// Keep them where the model allows it.
+    Auto,
+    /// Run the whole prefix again for each token.
+    Off,
 }
 
 /// `--isa`.

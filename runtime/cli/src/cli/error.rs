@@ -46,6 +46,12 @@ impl CliError {
     }
 }
 
+impl<E: std::error::Error + 'static> From<lathe_generate::GenerateError<E>> for CliError {
+    fn from(error: lathe_generate::GenerateError<E>) -> Self {
+        CliError::Lathe(crate::Error::Generate(error.to_string()))
+    }
+}
+
 macro_rules! lathe_errors {
     ($($error:ty,)*) => { $(
         impl From<$error> for CliError {
@@ -56,4 +62,4 @@ macro_rules! lathe_errors {
     )* };
 }
 
-lathe_errors! { lathe_compiler::CompileError, lathe_runtime::RuntimeError, lathe_artifact::ArtifactError, }
+lathe_errors! { lathe_compiler::CompileError, lathe_runtime::RuntimeError, lathe_artifact::ArtifactError, lathe_generate::GraphError, }

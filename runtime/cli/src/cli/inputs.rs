@@ -1,17 +1,17 @@
 //! Inputs of a run: from files, or made up.
 
-use lathe_tensor::Tensor;
+use lathe_tensor::{SplitMix64, Tensor};
 
 use super::args::{Common, Fill, InputArgs};
 use super::error::CliError;
-use super::fill::{self, Random};
+use super::fill;
 use super::tensors;
 use crate::Model;
 
 /// A tensor for every input of the model, in its order.
 pub fn collect(common: &Common, args: &InputArgs, model: &Model) -> Result<Vec<(String, Tensor)>, CliError> {
     let given = read_given(args, model)?;
-    let mut random = Random::new(args.seed);
+    let mut random = SplitMix64::new(args.seed);
     let mut missing = Vec::new();
     let mut inputs = Vec::new();
     for port in model.inputs() {

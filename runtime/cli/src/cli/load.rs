@@ -52,10 +52,15 @@ pub fn load_options(common: &Common, trust_key: Option<&Path>) -> Result<LoadOpt
     })
 }
 
+/// A team with as many workers as `--threads` says; the process-wide one where it says nothing.
+pub fn team(common: &Common) -> Result<Team, CliError> {
+    Ok(match common.threads {
+        Some(threads) => Team::new(usize::from(threads))?,
+        None => Team::global()?,
+    })
+}
+
 /// A session with as many workers as `--threads` says.
 pub fn session(common: &Common, model: &crate::Model) -> Result<crate::Session, CliError> {
-    Ok(match common.threads {
-        Some(threads) => crate::Session::with_team(model, &Team::new(usize::from(threads))?)?,
-        None => crate::Session::new(model)?,
-    })
+    Ok(crate::Session::with_team(model, &team(common)?)?)
 }

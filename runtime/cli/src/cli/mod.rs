@@ -7,7 +7,9 @@ mod compare;
 mod error;
 mod fill;
 mod inputs;
+mod interrupt;
 mod load;
+mod profile;
 mod report;
 mod size;
 mod tensors;
@@ -23,8 +25,6 @@ use error::CliError;
 
 /// Commands and flags that are described but come in a later version.
 const LATER: &[&str] = &[
-    "explain",
-    "generate",
     "chat",
     "embed",
     "classify",
@@ -41,10 +41,35 @@ const LATER: &[&str] = &[
     "--kv-heads",
     "--precision",
     "--activations",
-    "--html",
     "--trace",
     "--prompt-tokens",
     "--gen-tokens",
+    "--prompt",
+    "-p",
+    "--chat",
+    "--image",
+    "--video",
+    "--frames",
+    "--temperature",
+    "--top-k",
+    "--top-p",
+    "--min-p",
+    "--repetition-penalty",
+    "--stop",
+    "--beams",
+    "--length-penalty",
+    "--early-stopping",
+    "--draft",
+    "--lookup",
+    "--steps",
+    "--block-length",
+    "--remasking",
+    "--show-steps",
+    "--kv",
+    "--context",
+    "--rope-scaling",
+    "--rope-factor",
+    "--rope-original",
 ];
 
 /// Runs the command line; `command` is put before the arguments of a binary that is named after a command.
@@ -76,6 +101,8 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Test(args) => commands::test::run(common, args),
         Command::Bench(args) => commands::bench::run(common, args),
         Command::Inspect(args) => commands::inspect::run(common, args),
+        Command::Explain(args) => commands::explain::run(common, args),
+        Command::Generate(args) => commands::generate::run(common, args),
         Command::Verify(args) => commands::verify::run(common, args),
         Command::Doctor(json) => commands::doctor::run(common, *json),
     }

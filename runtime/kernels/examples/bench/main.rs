@@ -1,7 +1,8 @@
-//! Prints what the matrix products and convolutions reach on one core, beside its multiply-add peak.
+//! Prints what matrix products, convolutions and attention reach on one core, beside its multiply-add peak.
 //!
-//! `cargo run --release -p lathe-kernels --example bench [matmul|conv] [isa]`
+//! `cargo run --release -p lathe-kernels --example bench [matmul|conv|attention] [isa]`
 
+mod attention;
 mod conv;
 mod matmul;
 
@@ -53,5 +54,8 @@ fn main() {
     }
     if wants("conv") {
         conv::run(isa);
+    }
+    if wants("attention") {
+        attention::run(isa);
     }
 }

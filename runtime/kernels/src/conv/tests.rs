@@ -4,11 +4,15 @@ use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::args::{Conv, ConvTranspose};
 use lathe_artifact::builtin::{Activation, Arguments};
 use lathe_artifact::layout::{PackedConv, TransposedSteps};
+use lathe_ops::conv::Padding;
+use lathe_ops::elementwise::Activation as OpActivation;
+use lathe_ops::{Op, conv};
 use proptest::prelude::*;
 
 use crate::harness::{call_shared, isas};
 use crate::isa::Isa;
 use crate::matmul::reference::{UNTOUCHED, activate, bits, chain, near, numbers};
+use crate::oracle::{agrees, tensor};
 
 /// A convolution; pairs are rows and columns.
 #[derive(Clone, Debug)]
@@ -170,7 +174,49 @@ impl Case {
         terms
     }
 
+    /// Compares with the op, where it takes the case: padding of at least 0 for a transposed one, an output, no extras.
+    fn check_op(&self, isa: Isa, transposed: bool) {
+        let output = self.output(transposed);
+        let fits = output.iter().all(|&size| size > 0)
+            && (!transposed || self.pads.as_flattened().iter().all(|&p| p >= 0));
+        if self.residual || self.activation != Activation::None || !fits {
+            return;
+        }
+        let [outs, channels] = [self.channels[1], self.groups * self.channels[0]];
+        let [x_len, weight_len, _] = self.sizes();
+        let all_outs = self.groups * outs;
+        let rows = if transposed { [channels, outs] } else { [all_outs, self.channels[0]] };
+        let x = tensor(&numbers(x_len, 1), &[self.batch, channels, self.input[0], self.input[1]]);
+        let w = tensor(&numbers(weight_len, 2), &[rows[0], rows[1], self.kernel[0], self.kernel[1]]);
+        let bias = tensor(&numbers(all_outs, 3), &[all_outs]);
+        let padding = Padding::Explicit {
+            begins: self.pads.iter().map(|pads| pads[0]).collect(),
+            ends: self.pads.iter().map(|pads| pads[1]).collect(),
+        };
+        let (strides, dilations) = (self.stride.to_vec(), self.dilation.to_vec());
+        let (groups, activation) = (self.groups, OpActivation::None);
+        let op = match transposed {
+            true => Op::ConvTranspose(conv::ConvTranspose {
+                strides,
+                dilations,
+                padding,
+                output_padding: vec![0; 2],
+                output_shape: None,
+                groups,
+                activation,
+            }),
+            false => Op::Conv(conv::Conv { strides, dilations, padding, groups, activation }),
+        };
+        let y = self.run(isa, 1, transposed);
+        let y: Vec<f64> = y[..y.len() - 1].iter().map(|&v| v.into()).collect();
+        // Rounding grows with the length of the sums.
+        let terms = channels.max(all_outs) * self.kernel[0] * self.kernel[1];
+        let tolerance = 4e-6 + 2e-8 * terms as f64;
+        agrees(&y, op, &[Some(&x), Some(&w), self.bias.then_some(&bias)], tolerance);
+    }
+
     fn check(&self, isa: Isa, workers: u64, transposed: bool) {
+        self.check_op(isa, transposed);
         let output = self.output(transposed);
         let [x_len, weight_len, y_planes] = self.sizes();
         let (x, weight) = (numbers(x_len, 1), numbers(weight_len, 2));

@@ -4,11 +4,13 @@ use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::Activation;
 use lathe_artifact::builtin::args::{MatMulPacked, MatMulStrided};
 use lathe_artifact::layout::PackedMatrix;
+use lathe_ops::{Op, matmul};
 use proptest::prelude::*;
 
 use super::reference::{UNTOUCHED, activate, bits, chain, near, numbers};
 use crate::harness::{call_shared, isas};
 use crate::isa::Isa;
+use crate::oracle::{agrees, tensor};
 
 /// The sizes and options of a packed product.
 #[derive(Clone, Debug)]
@@ -56,6 +58,21 @@ impl Case {
         c
     }
 
+    /// Compares `c` with the op, where there is nothing but a product.
+    fn check_op(&self, c: &[f32]) {
+        let Case { m, k, n, gaps, .. } = *self;
+        if self.residual || self.bias || self.activation != Activation::None {
+            return;
+        }
+        let dense = |from: &[f32], stride: usize, columns: usize| -> Vec<f32> {
+            (0..m).flat_map(|row| from[row * stride..][..columns].to_vec()).collect()
+        };
+        let a = tensor(&dense(&numbers(m * (k + gaps[0]), 1), k + gaps[0], k), &[m, k]);
+        let b = tensor(&numbers(k * n, 2), &[k, n]);
+        let c: Vec<f64> = dense(c, n + gaps[2], n).into_iter().map(f64::from).collect();
+        agrees(&c, Op::MatMul(matmul::MatMul {}), &[Some(&a), Some(&b)], 4e-6);
+    }
+
     /// What `c` should be, with the chain of the instruction set.
     fn expected(&self, isa: Isa) -> Vec<f32> {
         let Case { m, k, n, gaps, .. } = *self;
@@ -93,6 +110,7 @@ proptest! {
         let case = Case { m, k, n, gaps: gaps.map(|gap| usize::from(gap % 4)), bias, residual, activation };
         for isa in isas() {
             let (actual, expected) = (case.run(isa, workers), case.expected(isa));
+            case.check_op(&actual);
             prop_assert!(near(&actual, &expected, 4e-6), "{isa:?}");
             if activation == Activation::None {
                 prop_assert_eq!(bits(&actual), bits(&expected), "{:?}", isa);

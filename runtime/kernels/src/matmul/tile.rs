@@ -23,6 +23,8 @@ pub(crate) enum Left {
     Rows,
     /// `[k][12]`, as [`lathe_artifact::layout::PackedConv`] has it.
     Columns,
+    /// Row by row, 64 apart.
+    Scores,
 }
 
 /// The product of a tile: `c (+)= a x b`.
@@ -74,6 +76,7 @@ impl Tile {
             match self.left {
                 Left::Rows => self.split::<S, LEFT_STRIDE, 1>(simd, rows, panels),
                 Left::Columns => self.split::<S, 1, ROWS>(simd, rows, panels),
+                Left::Scores => self.split::<S, 64, 1>(simd, rows, panels),
             }
         }
     }

@@ -278,6 +278,15 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(self, from: *const u16) -> Self::F {
+        // SAFETY: the token proves that the CPU has the instructions; the caller gives 16 elements.
+        unsafe {
+            let halves = [from, from.add(8)].map(|from| _mm256_cvtph_ps(_mm_loadu_si128(from.cast())));
+            Pair(halves[0], halves[1])
+        }
+    }
+
+    #[inline(always)]
     fn sum(self, a: F) -> f32 {
         // SAFETY: the token proves that the CPU has the instruction.
         self.sum_8(unsafe { _mm256_add_ps(a.0, a.1) })

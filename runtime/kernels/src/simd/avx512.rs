@@ -214,6 +214,16 @@ unsafe impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(self, from: *const u16) -> __m512 {
+        op!(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> __m512 {
+        let wide = op!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())));
+        self.from_bits(self.int_shl::<16>(wide))
+    }
+
+    #[inline(always)]
     fn sum(self, a: __m512) -> f32 {
         let low = op!(_mm512_castps512_ps256(a));
         let high = op!(_mm512_extractf32x8_ps::<1>(a));

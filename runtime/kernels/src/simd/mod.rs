@@ -163,6 +163,34 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// 8 rows of 8 elements at `from` with `from_stride` between rows are readable, likewise writable at `to`.
     unsafe fn transpose_8x8(self, from: *const u32, from_stride: isize, to: *mut u32, to_stride: isize);
 
+    /// Reads 16 elements of f16.
+    ///
+    /// # Safety
+    /// `from` is readable for 16 elements; any alignment.
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const u16) -> Self::F {
+        // SAFETY: the caller's promise.
+        let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
+        self.from_array(bits.map(
+            #[inline(always)]
+            |bits| half::f16::from_bits(bits).to_f32(),
+        ))
+    }
+
+    /// Reads 16 elements of bf16.
+    ///
+    /// # Safety
+    /// `from` is readable for 16 elements; any alignment.
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> Self::F {
+        // SAFETY: the caller's promise.
+        let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
+        self.from_array(bits.map(
+            #[inline(always)]
+            |bits| f32::from_bits(u32::from(bits) << 16),
+        ))
+    }
+
     /// [`load`](Simd::load) of a whole vector, [`load_first`](Simd::load_first) of a part, which is slower.
     ///
     /// # Safety

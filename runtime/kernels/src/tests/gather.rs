@@ -2,10 +2,12 @@
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::args;
+use lathe_ops::Op;
 use proptest::prelude::*;
 
 use super::few;
 use crate::harness::{address, call_shared, isas, run};
+use crate::oracle::{evaluate, tensor};
 
 proptest! {
     #![proptest_config(few())]
@@ -25,6 +27,9 @@ proptest! {
                 want.extend_from_slice(&x[at..at + bytes]);
             }
         }
+        let operands = [tensor(&x, &[outer, axis, bytes]), tensor(&picks, &[picks.len()])];
+        let op = Op::Gather(lathe_ops::gather::Gather { axis: 1 });
+        prop_assert!(evaluate(op, &operands.each_ref().map(Some), 1)[0].bytes() == want);
         let args = |outputs: &[*mut u8]| args::Gather {
             x: address(&x),
             indices: if wide { address(&picks) } else { address(&narrow) },

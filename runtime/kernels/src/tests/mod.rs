@@ -4,6 +4,7 @@ mod gather;
 mod moe;
 mod norm;
 mod pool;
+mod position;
 mod recurrent;
 mod reduce;
 mod resize;

@@ -1,10 +1,12 @@
 //! Normalisations.
 
 use lathe_artifact::builtin::args;
+use lathe_ops::{Op, norm};
 use proptest::prelude::*;
 
 use super::{axis, few};
 use crate::harness::{address, check, compare, floats, numbers, run};
+use crate::oracle::{agrees, tensor};
 
 /// `(v - mean) / sqrt(var + epsilon)` of one row.
 fn normalised(v: &[f64], rms: bool, epsilon: f64) -> Vec<f64> {
@@ -37,6 +39,16 @@ proptest! {
             want.extend(normalised(row, rms, 1e-5).iter().enumerate().map(|(i, y)| {
                 y * if scale { f64::from(s[i]) } else { 1.0 } + if bias { f64::from(b[i]) } else { 0.0 }
             }));
+        }
+        if scale && !(rms && bias) {
+            let v = tensor(&v.iter().map(|&v| v as f32).collect::<Vec<_>>(), &[rows, cols]);
+            let (s, b) = (tensor(&s, &[cols]), tensor(&b, &[cols]));
+            let op = match rms {
+                true => Op::RmsNorm(norm::RmsNorm { axis: 1, epsilon: 1e-5 }),
+                false => Op::LayerNorm(norm::LayerNorm { axis: 1, epsilon: 1e-5 }),
+            };
+            let operands = [Some(&v), Some(&s), bias.then_some(&b)];
+            agrees(&want, op, if rms { &operands[..2] } else { &operands }, 3e-6);
         }
         let args = |outputs: &[*mut u8]| args::LayerNorm {
             x: address(&x),
@@ -75,6 +87,10 @@ proptest! {
                 want.push(y * f64::from(s[channel]) + f64::from(b[channel]));
             }
         }
+        let all = groups * channels;
+        let op = Op::GroupNorm(norm::GroupNorm { groups, per_group: false, epsilon: 1e-3 });
+        let operands = [tensor(&x, &[batch, all, inner]), tensor(&s, &[all]), tensor(&b, &[all])];
+        agrees(&want, op, &operands.each_ref().map(Some), 3e-6);
         check(&want, 3e-6, |y| args::GroupNorm {
             x: address(&x),
             scale: address(&s),

@@ -2,10 +2,14 @@
 
 use lathe_artifact::builtin::args;
 use lathe_artifact::layout::PackedMatrix;
+use lathe_ops::Op;
+use lathe_ops::recurrent::{Direction, Lstm};
+use lathe_tensor::Tensor;
 use proptest::prelude::*;
 
 use super::few;
 use crate::harness::{address, compare, floats, numbers, run};
+use crate::oracle::{evaluate, is_close, tensor};
 
 struct Case {
     seq: usize,
@@ -63,6 +67,29 @@ impl Case {
         [y, h, c]
     }
 
+    /// The same by the op.
+    fn evaluated(&self) -> Vec<Tensor> {
+        let Case { seq, batch, input, hidden, .. } = *self;
+        let op = Op::Lstm(Lstm {
+            hidden,
+            direction: if self.reverse { Direction::Reverse } else { Direction::Forward },
+            activations: Vec::new(),
+            activation_alpha: Vec::new(),
+            activation_beta: Vec::new(),
+            clip: None,
+            input_forget: false,
+            batch_first: false,
+        });
+        let x = tensor(&self.x, &[seq, batch, input]);
+        let weights = [tensor(&self.w, &[1, 4 * hidden, input]), tensor(&self.r, &[1, 4 * hidden, hidden])];
+        let bias = self.bias.as_ref().map(|bias| tensor(bias, &[1, 8 * hidden]));
+        let state = |i: usize| self.initial.as_ref().map(|states| tensor(&states[i], &[1, batch, hidden]));
+        let (h, c) = (state(0), state(1));
+        let operands =
+            [Some(&x), Some(&weights[0]), Some(&weights[1]), bias.as_ref(), None, h.as_ref(), c.as_ref()];
+        evaluate(op, &operands, 3)
+    }
+
     fn check(&self) {
         let Case { seq, batch, input, hidden, .. } = *self;
         let pack = |k: usize, source: &[f32]| PackedMatrix { k, n: 4 * hidden }.packed(source, 1, k).unwrap();
@@ -87,6 +114,9 @@ impl Case {
             reverse: self.reverse.into(),
         };
         let want = self.reference();
+        for (want, found) in want.iter().zip(self.evaluated()) {
+            is_close(want, &found, 2e-5);
+        }
         let sizes = [want[0].len() * 4, want[1].len() * 4, want[2].len() * 4, seq * batch * 4 * hidden * 4];
         for (isa, outputs) in run(&sizes, 4, args) {
             for (got, want) in outputs.iter().zip(&want) {

@@ -1,10 +1,13 @@
 //! Reductions.
 
 use lathe_artifact::builtin::{Reduction, args};
+use lathe_ops::Op;
+use lathe_ops::reduce::{Reduce, ReduceKind};
 use proptest::prelude::*;
 
 use super::{axis, few};
 use crate::harness::{address, check, numbers};
+use crate::oracle::{agrees, tensor};
 
 const KINDS: [Reduction; 8] = [
     Reduction::Sum,
@@ -34,6 +37,19 @@ fn reference(kind: Reduction, v: &[f64]) -> f64 {
     }
 }
 
+fn op_kind(kind: Reduction) -> ReduceKind {
+    match kind {
+        Reduction::Sum => ReduceKind::Sum,
+        Reduction::Mean => ReduceKind::Mean,
+        Reduction::Max => ReduceKind::Max,
+        Reduction::Min => ReduceKind::Min,
+        Reduction::Prod => ReduceKind::Prod,
+        Reduction::L1 => ReduceKind::L1,
+        Reduction::L2 => ReduceKind::L2,
+        Reduction::SumSquare => ReduceKind::SumSquare,
+    }
+}
+
 fn check_reduction(kind: Reduction, x: &[f32], [outer, n, inner]: [usize; 3]) {
     let mut want = Vec::new();
     for o in 0..outer {
@@ -44,6 +60,9 @@ fn check_reduction(kind: Reduction, x: &[f32], [outer, n, inner]: [usize; 3]) {
     }
     // Rounding grows with the sum of magnitudes.
     let tolerance = 1e-7 * (8.0 + n as f64);
+    let op =
+        Reduce { kind: op_kind(kind), axes: Some(vec![1]), keep_dims: false, noop_with_empty_axes: false };
+    agrees(&want, Op::Reduce(op), &[Some(&tensor(x, &[outer, n, inner]))], tolerance);
     check(&want, tolerance, |y| args::Reduce {
         x: address(x),
         y,

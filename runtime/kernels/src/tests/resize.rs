@@ -3,10 +3,12 @@
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::{ResizeMode, args};
 use lathe_artifact::layout::resize::{Coordinate, Rounding};
+use lathe_ops::{Op, resize};
 use proptest::prelude::*;
 
 use super::few;
 use crate::harness::{address, call_alone, check, isas, numbers};
+use crate::oracle::{agrees, tensor};
 
 /// Input positions and weights of output cell `o`.
 fn taps(mode: ResizeMode, position: f64, rounding: Rounding, a: f64) -> Vec<(f64, f64)> {
@@ -81,6 +83,37 @@ fn arguments(case: &Case, x: &[f32], y: *mut u8) -> args::Resize {
     }
 }
 
+/// The op of a case; both sides have the ONNX names.
+fn op(case: &Case) -> Op {
+    Op::Resize(resize::Resize {
+        mode: match case.mode {
+            ResizeMode::Nearest => resize::Mode::Nearest,
+            ResizeMode::Linear => resize::Mode::Linear,
+            ResizeMode::Cubic => resize::Mode::Cubic,
+        },
+        coordinates: match case.coordinate {
+            Coordinate::HalfPixel => resize::Coordinates::HalfPixel,
+            Coordinate::HalfPixelSymmetric => resize::Coordinates::HalfPixelSymmetric,
+            Coordinate::PytorchHalfPixel => resize::Coordinates::PytorchHalfPixel,
+            Coordinate::AlignCorners => resize::Coordinates::AlignCorners,
+            Coordinate::Asymmetric => resize::Coordinates::Asymmetric,
+            Coordinate::TfCropAndResize => resize::Coordinates::TfCropAndResize,
+        },
+        rounding: match case.rounding {
+            Rounding::RoundPreferFloor => resize::Rounding::RoundPreferFloor,
+            Rounding::RoundPreferCeil => resize::Rounding::RoundPreferCeil,
+            Rounding::Floor => resize::Rounding::Floor,
+            Rounding::Ceil => resize::Rounding::Ceil,
+        },
+        cubic_coefficient: -0.75,
+        exclude_outside: false,
+        extrapolation_value: 0.0,
+        antialias: false,
+        axes: Some(vec![1, 2]),
+        policy: resize::AspectPolicy::Stretch,
+    })
+}
+
 fn check_case(case: &Case, x: &[f32]) {
     let at = |axis: usize, o: usize| {
         let place = position(case.coordinate, o, case.input[axis], case.output[axis], case.scale[axis]);
@@ -102,6 +135,9 @@ fn check_case(case: &Case, x: &[f32]) {
             }
         }
     }
+    let sizes = case.output.map(|size| size as i64);
+    let operands = [tensor(x, &[case.planes, case.input[0], case.input[1]]), tensor(&sizes, &[2])];
+    agrees(&want, op(case), &[Some(&operands[0]), None, None, Some(&operands[1])], 4e-6);
     check(&want, 4e-6, |y| arguments(case, x, y));
 }
 

@@ -2,10 +2,12 @@
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::args;
+use lathe_ops::{Op, reduce};
 use proptest::prelude::*;
 
 use super::{axis, few};
 use crate::harness::{address, call_alone, check, compare, floats, integers, isas, numbers, run};
+use crate::oracle::{agrees, evaluate, is_close, tensor};
 
 /// Numbers with many equals, and NaN where asked.
 fn coarse(seed: u64, len: usize, nan: bool) -> Vec<f32> {
@@ -38,6 +40,8 @@ proptest! {
                 sum += f64::from(x[at]);
             }
         }
+        let operands = [tensor(&x, &[outer, n, inner]), tensor(&[1_i64], &[])];
+        agrees(&want, Op::CumSum(reduce::CumSum { exclusive, reverse }), &operands.each_ref().map(Some), 0.0);
         check(&want, 0.0, |y| args::CumSum {
             x: address(&x),
             y,
@@ -68,6 +72,9 @@ proptest! {
             }
             want.push(best as i64);
         }
+        let op = Op::ArgReduce(reduce::ArgReduce { min, axis: 1, keep_dims: false, select_last: last });
+        let found = evaluate(op, &[Some(&tensor(&x, &[outer, n, inner]))], 1);
+        is_close(&want.iter().map(|&v| v as f64).collect::<Vec<_>>(), &found[0], 0.0);
         let args = |y: &[*mut u8]| args::ArgReduce {
             x: address(&x),
             y: y[0],
@@ -101,6 +108,11 @@ proptest! {
                 indices[at] = j as i64;
             }
         }
+        let op = Op::TopK(reduce::TopK { axis: 1, largest, sorted: true });
+        let operands = [tensor(&x, &[outer, n, inner]), tensor(&[k as i64], &[1])];
+        let found = evaluate(op, &operands.each_ref().map(Some), 2);
+        is_close(&values, &found[0], 0.0);
+        is_close(&indices.iter().map(|&v| v as f64).collect::<Vec<_>>(), &found[1], 0.0);
         let args = |outputs: &[*mut u8]| args::TopK {
             x: address(&x),
             values: outputs[0],

@@ -2,10 +2,12 @@
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::args;
+use lathe_ops::{Op, shape};
 use proptest::prelude::*;
 
 use super::few;
 use crate::harness::{address, call_alone, isas, run};
+use crate::oracle::{evaluate, tensor};
 
 /// Bytes that differ from their neighbours.
 fn pattern(len: usize) -> Vec<u8> {
@@ -56,6 +58,21 @@ fn check_copy(element: usize, sizes: &[i64], source_strides: &[i64], start: i64,
     }
 }
 
+/// Element by element is what the op `transpose` does, bytes being a last axis that stays.
+fn check_transpose(order: &[usize], sizes: &[i64], element: usize) {
+    let dense = strides(sizes);
+    let source = pattern(sizes.iter().product::<i64>() as usize * element);
+    let permuted: Vec<i64> = order.iter().map(|&d| sizes[d]).collect();
+    let by: Vec<i64> = order.iter().map(|&d| dense[d]).collect();
+    let at = |index: Vec<i64>| offset(&index, &by) as usize * element;
+    let want: Vec<u8> =
+        indices(&permuted).into_iter().map(at).flat_map(|at| &source[at..at + element]).copied().collect();
+    let shape: Vec<usize> = sizes.iter().map(|&n| n as usize).chain([element]).collect();
+    let perm = order.iter().copied().chain([sizes.len()]).collect();
+    let found = evaluate(Op::Transpose(shape::Transpose { perm }), &[Some(&tensor(&source, &shape))], 1);
+    assert!(found[0].bytes() == want);
+}
+
 const ELEMENTS: [usize; 4] = [1, 2, 4, 8];
 
 proptest! {
@@ -71,6 +88,7 @@ proptest! {
         let dense = strides(&sizes);
         let permuted: Vec<i64> = order.iter().map(|&d| sizes[d]).collect();
         let source: Vec<i64> = order.iter().map(|&d| dense[d]).collect();
+        check_transpose(&order, &sizes, element);
         check_copy(element, &permuted, &source, 0, sizes.iter().product::<i64>() as usize);
     }
 
@@ -116,6 +134,17 @@ proptest! {
             let source: Vec<i64> = (0..axes.len()).map(|d| reflected(index[d] - begins[d], input[d], mode)).collect();
             let at = offset(&source, &dense) as usize * element;
             want.extend_from_slice(&x[at..at + element]);
+        }
+        // The op on the bytes of elements: a last axis that is not padded.
+        let shape: Vec<usize> = input.iter().map(|&n| n as usize).chain([element]).collect();
+        let ends = axes.iter().map(|a| a.2);
+        let pads: Vec<i64> = begins.iter().copied().chain([0]).chain(ends).chain([0]).collect();
+        let mode_of = [shape::PadMode::Edge, shape::PadMode::Reflect, shape::PadMode::Wrap];
+        let operands = [tensor(&x, &shape), tensor(&pads, &[pads.len()])];
+        let op = Op::Pad(shape::Pad { mode: mode_of[mode as usize - 1] });
+        // The op crops before it pads, and may be left with nothing to repeat.
+        if axes.iter().all(|a| a.1 >= 0 && a.2 >= 0) {
+            prop_assert!(evaluate(op, &operands.each_ref().map(Some), 1)[0].bytes() == want);
         }
         let args = |outputs: &[*mut u8]| args::Pad {
             x: address(&x),

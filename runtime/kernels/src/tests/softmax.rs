@@ -1,10 +1,12 @@
 //! Softmax.
 
 use lathe_artifact::builtin::args;
+use lathe_ops::{Op, norm};
 use proptest::prelude::*;
 
 use super::{axis, few};
 use crate::harness::{address, check, numbers};
+use crate::oracle::{agrees, tensor};
 
 fn softmax(logits: &[f64], log: bool) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -41,6 +43,8 @@ proptest! {
                 softmax(&logits, log).into_iter().enumerate().for_each(|(j, y)| want[at(j)] = y);
             }
         }
+        let op = Op::Softmax(norm::Softmax { axis: 1, log });
+        agrees(&want, op, &[Some(&tensor(&x, &[outer, n, inner]))], 2e-6);
         check(&want, 2e-6, |y| arguments(&x, [outer, n, inner], log, y));
     }
 

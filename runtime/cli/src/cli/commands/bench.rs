@@ -3,14 +3,17 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use lathe_runtime::StepTime;
 use lathe_tensor::Tensor;
 use serde_json::{Value, json};
 
 use crate::cli::args::{BenchArgs, Common};
 use crate::cli::error::CliError;
+use crate::cli::profile::{self, Profile};
 use crate::cli::{inputs, load, report};
 use crate::{Isa, Model, RunOptions, RunStats, Session};
+
+/// Runs that measure the cost of a new shape.
+const NEW_SHAPES: usize = 5;
 
 /// Runs the command.
 pub fn run(common: &Common, args: &BenchArgs) -> Result<(), CliError> {
@@ -24,20 +27,22 @@ pub fn run(common: &Common, args: &BenchArgs) -> Result<(), CliError> {
         None => vec![inputs::collect(common, &args.inputs, &model)?],
     };
     let (first, first_run_ms) = timed(|| run_once(&mut session, &sets[0], false));
-    let shape_new_us = first?.1.prepare.as_secs_f64() * 1e6;
+    let shape_first_us = micros(&first?.1);
     for index in 0..args.warmup as usize {
         run_once(&mut session, &sets[index % sets.len()], false)?;
     }
     let measured = measure(args, &mut session, &sets)?;
-    let facts = Facts { load_ms, first_run_ms, shape_new_us };
+    let shape_new_us = new_shape(&mut session, &sets[0])?;
+    let facts = Facts { load_ms, first_run_ms, shape_first_us, shape_new_us };
     let result = result(common, args, &model, &sets, measured, &facts);
     if args.json.json { report::print_json(&result) } else { report::print(&text(&result)) }
 }
 
-/// What is measured before the counted runs.
+/// What is measured beside the counted runs.
 struct Facts {
     load_ms: f64,
     first_run_ms: f64,
+    shape_first_us: f64,
     shape_new_us: f64,
 }
 
@@ -47,8 +52,7 @@ struct Measured {
     shape_cached_us: f64,
     rss_first_mib: f64,
     rss_last_mib: f64,
-    /// Seconds of each step, summed over the runs.
-    profile: Vec<(StepTime, f64)>,
+    profile: Profile,
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
@@ -71,6 +75,22 @@ fn run_once(
     Ok((elapsed, outputs.stats().clone()))
 }
 
+/// What a run takes before its program begins.
+fn micros(stats: &RunStats) -> f64 {
+    stats.prepare.as_secs_f64() * 1e6
+}
+
+/// The cost of sizes that a warm session does not know, its memory in place: the median of a few runs.
+fn new_shape(session: &mut Session, inputs: &[(String, Tensor)]) -> Result<f64, CliError> {
+    let mut costs = [0.0; NEW_SHAPES];
+    for cost in &mut costs {
+        session.forget_shapes();
+        *cost = micros(&run_once(session, inputs, false)?.1);
+    }
+    costs.sort_by(f64::total_cmp);
+    Ok(costs[NEW_SHAPES / 2])
+}
+
 fn measure(
     args: &BenchArgs,
     session: &mut Session,
@@ -81,23 +101,18 @@ fn measure(
         shape_cached_us: f64::INFINITY,
         rss_first_mib: 0.0,
         rss_last_mib: 0.0,
-        profile: Vec::new(),
+        profile: Profile::default(),
     };
     // A tenth of the runs settles allocators and caches of shapes; growth after that is a leak.
     let settled = args.runs as usize / 10;
     for index in 0..args.runs as usize {
         let (elapsed, stats) = run_once(session, &sets[index % sets.len()], args.profile)?;
         measured.seconds.push(elapsed.as_secs_f64());
-        for step in stats.profile {
-            let seconds = step.time.as_secs_f64();
-            match measured.profile.iter_mut().find(|(known, _)| known.step == step.step) {
-                Some((_, total)) => *total += seconds,
-                None => measured.profile.push((step, seconds)),
-            }
-        }
+        let cost = micros(&stats);
         if stats.shape_cached {
-            measured.shape_cached_us = measured.shape_cached_us.min(stats.prepare.as_secs_f64() * 1e6);
+            measured.shape_cached_us = measured.shape_cached_us.min(cost);
         }
+        measured.profile.add(stats.profile);
         if index == settled {
             measured.rss_first_mib = report::resident_mib().0;
         }
@@ -123,11 +138,7 @@ fn result(
     };
     let median_ms = quantile(0.5);
     let first = sets.first().map(Vec::as_slice).unwrap_or_default();
-    let work = model.estimate(&|input, axis| {
-        let name = &model.inputs().get(input)?.name;
-        let (_, tensor) = first.iter().find(|(given, _)| given == name)?;
-        i64::try_from(*tensor.shape().get(axis)?).ok()
-    });
+    let work = model.estimate(&profile::sizes(model, first));
     let rate = |amount: u64| amount as f64 / (median_ms / 1e3) / 1e9;
     let dims: Vec<Value> = sets
         .first()
@@ -143,6 +154,7 @@ fn result(
         "runs": measured.seconds.len(),
         "load_ms": facts.load_ms,
         "first_run_ms": facts.first_run_ms,
+        "shape_first_us": facts.shape_first_us,
         "shape_new_us": facts.shape_new_us,
         "shape_cached_us": if measured.shape_cached_us.is_finite() { json!(measured.shape_cached_us) } else { Value::Null },
         "rss_first_mib": measured.rss_first_mib,
@@ -160,17 +172,7 @@ fn result(
         result["share_of_peak"] = json!(rate(work.flops) / peak);
     }
     if args.profile {
-        let total: f64 = measured.profile.iter().map(|(_, seconds)| seconds).sum();
-        result["profile"] = measured
-            .profile
-            .iter()
-            .map(|(step, seconds)| {
-                json!({
-                    "step": step.step, "node": step.node, "op": step.op, "exec": step.exec.name(),
-                    "ms": seconds * 1e3 / f64::from(args.runs), "share": seconds / total.max(1e-12),
-                })
-            })
-            .collect();
+        result["profile"] = measured.profile.json();
     }
     result
 }
@@ -192,9 +194,10 @@ fn text(result: &Value) -> String {
     let _ = writeln!(out, "load {:.1} ms, first run {:.1} ms", number("load_ms"), number("first_run_ms"));
     let _ = writeln!(
         out,
-        "new shape {:.1} us, known shape {:.1} us",
+        "known shape {:.1} us, new shape {:.1} us, first shape with its memory {:.1} us",
+        number("shape_cached_us"),
         number("shape_new_us"),
-        number("shape_cached_us")
+        number("shape_first_us")
     );
     let _ = writeln!(
         out,

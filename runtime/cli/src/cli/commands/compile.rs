@@ -19,6 +19,7 @@ pub fn run(common: &Common, args: &CompileArgs) -> Result<(), CliError> {
     let mut options = load::compile_options(common, &args.target)?;
     options.dims.clone_from(&common.dim);
     options.disable.clone_from(&args.disable);
+    options.kv_heads = args.kv_heads;
     options.stop_after = args.stop_after;
     if let Some(stage) = stage(args) {
         return report::print(&lathe_compiler::emit(&args.model, &options, &stage)?);
@@ -114,6 +115,18 @@ fn text(artifact: &Artifact, summary: &Value) -> String {
         summary["arena_dims"].as_str().unwrap_or("no symbolic sizes")
     );
     let _ = writeln!(out, "  KV cache  {} bytes per token", summary["kv_bytes_per_token"]);
+    if let Some(pooled) = summary.get("pooled") {
+        let _ = writeln!(
+            out,
+            "  pooled    {} attentions to {} KV heads: {} -> {} cache bytes per token; max difference {:.2e} ({:.1e} of the largest)",
+            pooled["layers"],
+            pooled["kv_heads"],
+            pooled["cache_bytes_per_token_before"],
+            pooled["cache_bytes_per_token_after"],
+            pooled["max_abs"].as_f64().unwrap_or(f64::NAN),
+            pooled["max_rel"].as_f64().unwrap_or(f64::NAN)
+        );
+    }
     let _ = writeln!(out, "  code      {}", ByteSize(code as u64));
     let _ = writeln!(out, "  time      {:.2} s", summary["seconds"].as_f64().unwrap_or(0.0));
     if let Some(verify) = summary.get("verify") {

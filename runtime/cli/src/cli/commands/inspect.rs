@@ -1,9 +1,11 @@
 //! `lathe inspect MODEL`: what a model, an artifact or a safetensors file holds.
 
+mod html;
+
 use std::fmt::Write;
 use std::path::Path;
 
-use lathe_artifact::plan::{Plan, Port, Step, StepKind};
+use lathe_artifact::plan::{Arg, Plan, Port, Step, StepKind};
 use lathe_artifact::{LoadMode, SealStatus, Trust};
 use serde_json::{Value, json};
 
@@ -14,6 +16,9 @@ use crate::{Artifact, Isa};
 
 /// Runs the command.
 pub fn run(common: &Common, args: &InspectArgs) -> Result<(), CliError> {
+    if let Some(file) = &args.html {
+        return html::write(common, &args.model, file);
+    }
     let extension = args.model.extension().and_then(|extension| extension.to_str());
     let description = match extension {
         Some("safetensors") => tensors(&args.model)?,
@@ -53,7 +58,8 @@ fn tensors(path: &Path) -> Result<Value, CliError> {
     Ok(json!({"tensors": tensors, "bytes": file.len()}))
 }
 
-fn describe(artifact: &Artifact) -> Value {
+/// Inputs, outputs and functions with their steps.
+pub fn describe(artifact: &Artifact) -> Value {
     let ports = |ports: &[Port]| -> Value {
         ports
             .iter()
@@ -67,12 +73,12 @@ fn describe(artifact: &Artifact) -> Value {
         .iter()
         .map(|function| describe_function(&function.plan, &artifact.report))
         .collect();
-    json!({"inputs": ports(&main.plan.inputs), "outputs": ports(&main.plan.outputs), "dims": dims, "functions": functions})
+    json!({"inputs": ports(&main.plan.inputs), "outputs": ports(&main.plan.outputs), "dims": dims, "functions": functions, "cache": artifact.report["cache"]})
 }
 
 fn describe_function(plan: &Plan, report: &Value) -> Value {
     let mut steps = Vec::new();
-    describe_steps(&plan.steps, &mut steps);
+    describe_steps(plan, &plan.steps, &mut steps);
     steps.extend(
         plan.views
             .iter()
@@ -92,7 +98,7 @@ fn describe_function(plan: &Plan, report: &Value) -> Value {
 }
 
 /// Steps in program order, those of both branches of an `if` behind it.
-fn describe_steps(steps: &[Step], out: &mut Vec<Value>) {
+fn describe_steps(plan: &Plan, steps: &[Step], out: &mut Vec<Value>) {
     let isa = Isa::detect().name();
     for step in steps {
         let (exec, kernel, isa) = match &step.kind {
@@ -103,13 +109,28 @@ fn describe_steps(steps: &[Step], out: &mut Vec<Value>) {
             StepKind::If { .. } => ("control", "if", "native"),
         };
         out.push(json!({
-            "op": step.op, "node": step.node, "exec": exec, "kernel": kernel, "isa": isa, "reason": step.reason,
+            "op": step.op, "node": step.node, "exec": exec, "kernel": kernel, "isa": isa,
+            "precision": precision(plan, &step.kind), "reason": step.reason,
         }));
         if let StepKind::If { then_steps, else_steps, .. } = &step.kind {
-            describe_steps(then_steps, out);
-            describe_steps(else_steps, out);
+            describe_steps(plan, then_steps, out);
+            describe_steps(plan, else_steps, out);
         }
     }
+}
+
+/// The dtype that a step computes in: that of its first operand.
+fn precision(plan: &Plan, kind: &StepKind) -> Option<&'static str> {
+    let view = match kind {
+        StepKind::Call(call) => call.args.iter().find_map(|arg| match arg {
+            Arg::View(view) => Some(view),
+            _ => None,
+        })?,
+        StepKind::Region(region) => &region.outputs.first()?.0.view,
+        StepKind::Evaluate(evaluate) => &evaluate.outputs.first()?.view,
+        StepKind::Barrier | StepKind::If { .. } => return None,
+    };
+    plan.slots.get(view.slot.0 as usize).map(|slot| slot.dtype.name())
 }
 
 fn text(description: &Value) -> String {

@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod compile;
 pub mod doctor;
+pub mod explain;
+pub mod generate;
 pub mod inspect;
 pub mod run;
 pub mod test;

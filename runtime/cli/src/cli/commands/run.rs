@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::{Common, OutputFormat, RunArgs};
 use crate::cli::error::CliError;
-use crate::cli::{inputs, load, report, tensors};
+use crate::cli::{inputs, interrupt, load, report, tensors};
 
 /// Elements of each output that are shown.
 const PREVIEW: usize = 8;
@@ -21,12 +21,11 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
     let given = inputs::collect(common, &args.inputs, &model)?;
     let mut session = load::session(common, &model)?;
     let cancel = crate::CancelToken::new();
-    let interrupt = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    watch_interrupt(&interrupt, cancel.clone());
+    interrupt::watch(cancel.clone());
     let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let start = Instant::now();
     let run = crate::RunOptions { cancel: Some(cancel), ..crate::RunOptions::default() };
-    let results = session.run_with(&borrowed, &run)?;
+    let results = session.run_with(&borrowed, &run).map_err(|error| CliError::file(&args.model, error))?;
     let seconds = start.elapsed().as_secs_f64();
     let outputs: Vec<(String, Tensor)> =
         results.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
@@ -47,27 +46,6 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
         let _ = writeln!(out, "wrote {file}");
     }
     report::print(&out)
-}
-
-/// Ctrl-C asks the run to stop; the second one ends the process.
-fn watch_interrupt(flag: &std::sync::Arc<std::sync::atomic::AtomicBool>, cancel: crate::CancelToken) {
-    use std::sync::atomic::Ordering;
-    let signals =
-        signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, 130, flag.clone())
-            .and_then(|_| signal_hook::flag::register(signal_hook::consts::SIGINT, flag.clone()));
-    if signals.is_err() {
-        return;
-    }
-    let flag = flag.clone();
-    std::thread::spawn(move || {
-        loop {
-            if flag.load(Ordering::Relaxed) {
-                cancel.cancel();
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    });
 }
 
 fn write_outputs(

@@ -1,0 +1,151 @@
+//! One case for every op of the table: an op without an inference rule does not get past this test.
+
+use std::fmt::Write;
+
+use lathe_ops::Op;
+use lathe_ops::elementwise::{Binary, Compare, Unary};
+
+use super::inferred;
+
+/// Inputs and text of one node an op; the last node is the op's.
+const CASES: &[(&str, &str)] = &[
+    ("x: f32[a, 3]", "%0 = leaky_relu x {alpha=0.1}"),
+    ("x: f32[a, 3]", "%0 = hard_sigmoid x {alpha=0.2, beta=0.5}"),
+    ("x: f16[a, 3]", "%0 = gelu x {tanh=true}"),
+    ("x: i64[a, 3], y: i64[]", "%0 = clip x, y"),
+    ("x: bool[a, 1], y: f32[a, b], z: f32[]", "%0 = where x, y, z"),
+    ("x: f32[a, 3]", "%0 = cast x {to=\"i8\", saturate=true}"),
+    ("x: f32[b, h, s, 8], y: f32[h, 8, t]", "%0 = matmul x, y"),
+    ("x: f32[b, s, 8], y: f32[8, 6], z: f32[6]", "%0 = linear x, y, z {activation=\"relu\"}"),
+    (
+        "x: f32[b, 4, h, w], y: f32[8, 2, 3, 3], z: f32[8]",
+        "%0 = conv x, y, z {strides=[2, 1], dilations=[1, 1], padding=\"same_upper\", groups=2, activation=\"none\"}",
+    ),
+    (
+        "x: f32[b, 4, h, w], y: f32[4, 3, 2, 2]",
+        "%0 = conv_transpose x, y {strides=[2, 2], dilations=[1, 1], padding={\"explicit\":{\"begins\":[0, 0],\
+         \"ends\":[0, 0]}}, output_padding=[0, 0], output_shape=null, groups=1, activation=\"none\"}",
+    ),
+    (
+        "x: f32[b, c, h, w]",
+        "%0, %1 = max_pool x {kernel=[3, 3], strides=[2, 2], dilations=[1, 1], padding=\"same_lower\", \
+         ceil_mode=false, column_major=false}",
+    ),
+    (
+        "x: f32[b, c, l]",
+        "%0 = average_pool x {kernel=[2], strides=[2], dilations=[1], \
+         padding={\"explicit\":{\"begins\":[0],\"ends\":[0]}}, ceil_mode=true, count_include_pad=true}",
+    ),
+    (
+        "x: f32[b, c, h], y: f32[c], z: f32[c], m: f32[c], v: f32[c]",
+        "%0 = batch_norm x, y, z, m, v {epsilon=1e-5, momentum=0.9, training=false}",
+    ),
+    ("x: f32[b, s, 8], y: f32[8]", "%0, %1, %2 = layer_norm x, y {axis=-1, epsilon=1e-5}"),
+    ("x: f32[b, s, 8], y: f32[8]", "%0 = rms_norm x, y {axis=2, epsilon=1e-5}"),
+    ("x: f32[b, c, h], y: f32[c], z: f32[c]", "%0 = instance_norm x, y, z {epsilon=1e-5}"),
+    (
+        "x: f32[b, 6, h], y: f32[6], z: f32[6]",
+        "%0 = group_norm x, y, z {groups=3, per_group=false, epsilon=1e-5}",
+    ),
+    ("x: f32[a, b]", "%0 = softmax x {axis=-1, log=true}"),
+    (
+        "x: f32[a, b, 3]",
+        "%0 = reduce x {kind=\"mean\", axes=[1], keep_dims=false, noop_with_empty_axes=false}",
+    ),
+    ("x: f32[a, b]", "%0 = arg_reduce x {min=false, axis=0, keep_dims=true, select_last=false}"),
+    ("x: f32[a, 9]", "c0 = const i64[1] [5]\n%0, %1 = top_k x, c0 {axis=1, largest=true, sorted=true}"),
+    ("x: i32[a, b]", "c0 = const i64[] 1\n%0 = cum_sum x, c0 {exclusive=true, reverse=false}"),
+    ("x: f32[a, b, 3]", "%0 = shape x {start=1, end=null}"),
+    ("x: f32[a, b]", "%0 = size x"),
+    ("x: f32[a, 6]", "c0 = const i64[3] [0, 2, -1]\n%0 = reshape x, c0 {allow_zero=false}"),
+    ("x: f32[a, 1, b]", "%0 = squeeze x {axes=[1]}"),
+    ("x: f32[a, b]", "%0 = unsqueeze x {axes=[0, -1]}"),
+    ("x: f32[a, b, 3]", "%0 = transpose x {perm=[2, 0, 1]}"),
+    ("x: f32[a, 2], y: f32[b, 2]", "%0 = concat x, y {axis=0}"),
+    ("x: f32[a, 6]", "%0, %1, %2 = split x {axis=1, outputs=3}"),
+    (
+        "x: f32[a, b]",
+        "c0 = const i64[1] [1]\nc1 = const i64[1] [-1]\nc2 = const i64[1] [1]\n%0 = slice x, c0, c1, c2, c2",
+    ),
+    ("x: f32[a, 1]", "c0 = const i64[3] [2, 1, 4]\n%0 = expand x, c0"),
+    ("x: f32[a, 3]", "c0 = const i64[2] [2, 3]\n%0 = tile x, c0"),
+    ("x: f32[a, 3]", "c0 = const i64[4] [1, 0, 2, -1]\n%0 = pad x, c0 {mode=\"reflect\"}"),
+    ("x: i64[], y: i64[], z: i64[]", "%0 = range x, y, z"),
+    ("x: f32[a, b]", "%0 = shape x {start=0, end=null}\n%1 = constant_of_shape %0 {dtype=\"f32\", bits=0}"),
+    ("x: f32[a, b, c]", "%0 = trilu x {upper=true}"),
+    ("x: f32[v, 8], y: i64[b, s]", "%0 = gather x, y {axis=0}"),
+    ("x: f32[a, b], y: i64[c, d]", "%0 = gather_elements x, y {axis=1}"),
+    ("x: f32[a, b, 4], y: i64[n, 2]", "%0 = gather_nd x, y {batch_dims=0}"),
+    ("x: f32[a, b], y: i64[c, d], z: f32[c, d]", "%0 = scatter_elements x, y, z {axis=0, reduction=\"add\"}"),
+    ("x: f32[a, b], y: i64[n, 1], z: f32[n, b]", "%0 = scatter_nd x, y, z {reduction=\"replace\"}"),
+    ("x: bool[a, b]", "%0 = non_zero x"),
+    (
+        "x: f32[b, c, h, w]",
+        "c0 = const f32[4] [1.0, 1.0, 2.0, 2.0]\n%0 = resize x, _, c0 {mode=\"linear\", coordinates=\"half_pixel\", \
+         rounding=\"floor\", cubic_coefficient=-0.75, exclude_outside=false, extrapolation_value=0.0, \
+         antialias=false, axes=null, policy=\"stretch\"}",
+    ),
+    (
+        "x: f32[a, 4], y: f32[4], z: i8[4]",
+        "%0 = quantize_linear x, y, z {axis=1, block_size=0, to=\"i8\", saturate=true, precision=null}",
+    ),
+    ("x: u8[a, 4], y: f32[], z: u8[]", "%0 = dequantize_linear x, y, z {axis=1, block_size=0, to=\"f32\"}"),
+    ("x: f32[a, 4]", "%0, %1, %2 = dynamic_quantize_linear x"),
+    ("x: u8[b, s, 8], y: i8[8, 6], z: u8[]", "%0 = matmul_integer x, y, z"),
+    (
+        "x: f32[b, 4, q, 8], y: f32[b, 2, k, 8], z: f32[b, 2, k, 6], m: bool[q, k]",
+        "%0 = attention x, y, z, m {q_heads=null, kv_heads=null, causal=true, scale=null, softcap=0.0, qk_output=0, \
+         left_window=null, right_window=null, softmax_in_f64=false}",
+    ),
+    (
+        "x: f32[b, s, 32], y: f32[64, 4], z: f32[64, 4], p: i64[b, s]",
+        "%0 = rotary_embedding x, y, z, p {interleaved=false, heads=4, rotary_dim=null}",
+    ),
+    (
+        "x: f32[s, b, 5], w: f32[2, 12, 5], r: f32[2, 12, 3]",
+        "%0, %1, %2 = lstm x, w, r {hidden=3, direction=\"bidirectional\", activations=[], activation_alpha=[], \
+         activation_beta=[], clip=null, input_forget=false, batch_first=false}",
+    ),
+];
+
+/// Kinds without attributes take the first of these dtypes that they know.
+fn plain(name: &str, operands: &[&str]) -> (String, String) {
+    let case = |dtype: &str| {
+        let inputs = ["x", "y"].iter().zip(operands).map(|(name, dims)| format!("{name}: {dtype}{dims}"));
+        let names = ["x", "y"][..operands.len()].join(", ");
+        let inputs = inputs.collect::<Vec<_>>().join(", ");
+        let types = inferred(&inputs, &format!("%0 = {name} {names}"));
+        (inputs, types)
+    };
+    let known = ["f32", "i64", "bool"].into_iter().map(case);
+    let is_type = |types: &str| ["f32[", "i64[", "bool["].iter().any(|start| types.starts_with(start));
+    let known = known.into_iter().find(|(_, types)| is_type(types));
+    known.unwrap_or_else(|| panic!("`{name}` infers for no dtype"))
+}
+
+#[test]
+fn every_op_infers() {
+    let mut table = String::new();
+    let mut row = |name: &str, inputs: &str, types: &str| {
+        writeln!(table, "{name} ({inputs}) -> {types}").expect("a string takes what is written");
+    };
+    let unary = Unary::ALL.iter().map(|kind| (kind.name(), &["[a, 3]"][..]));
+    let binary = Binary::ALL.iter().map(|kind| (kind.name(), &["[a, 3]", "[b, 1]"][..]));
+    let compare = Compare::ALL.iter().map(|kind| (kind.name(), &["[a, 3]", "[b, 1]"][..]));
+    let kinds: Vec<_> = unary.chain(binary).chain(compare).collect();
+    for name in Op::names() {
+        if let Some((_, operands)) = kinds.iter().find(|(kind, _)| *kind == name) {
+            let (inputs, types) = plain(name, operands);
+            row(name, &inputs, &types);
+            continue;
+        }
+        let is_of = |lines: &str| {
+            let node = lines.lines().last().and_then(|node| node.split_once(" = "));
+            node.is_some_and(|(_, node)| node.split(' ').next() == Some(name))
+        };
+        let case = CASES.iter().find(|(_, lines)| is_of(lines));
+        let (inputs, lines) = case.unwrap_or_else(|| panic!("`{name}` has no inference case: add one here"));
+        row(name, inputs, &inferred(inputs, lines));
+    }
+    insta::assert_snapshot!(table);
+}

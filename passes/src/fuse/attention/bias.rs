@@ -1,0 +1,299 @@
+//! What is added to the scores: masks become facts, ALiBi becomes slopes, the rest stays.
+
+use lathe_ir::{Answer, Dim, ValueId};
+use lathe_ops::Op;
+use lathe_ops::attention::Attention;
+use lathe_ops::elementwise::{Binary, Cast, Unary, Where};
+use lathe_ops::shape::{Expand, Reshape, Slice, Transpose};
+use lathe_tensor::{DType, Tensor};
+
+use super::alibi::{self, Alibi};
+use super::score::{Scores, Step};
+use crate::mask::{Cell, Formula, Padding, Reader, Visibility};
+use crate::{Rewrite, Term};
+
+/// Added where a key is hidden, for a bool mask that must become numbers.
+const HIDDEN: f32 = f32::MIN;
+
+/// A term that stays: a value that is added, or a bool that hides where it is false (or true).
+pub(super) enum Left {
+    /// A float, at this index of the cells' coordinates.
+    Added(ValueId, Vec<Dim>),
+    /// A bool.
+    Hides { condition: ValueId, index: Vec<Dim>, hidden_if: bool },
+}
+
+/// All that is added to the scores.
+#[derive(Default)]
+pub(super) struct Bias {
+    /// What is proven.
+    pub facts: Visibility,
+    /// Linear biases.
+    pub alibi: Option<Alibi>,
+    /// What stays as it is.
+    pub left: Vec<Left>,
+}
+
+impl Bias {
+    /// Reads the steps of a score. `place` is the index of a value of the walk at the coordinates of the reader.
+    pub fn of(
+        reader: &Reader<'_>,
+        scores: &Scores,
+        place: &dyn Fn(ValueId) -> Option<Vec<Dim>>,
+    ) -> Result<Self, String> {
+        let mut terms = Vec::new();
+        for step in &scores.steps {
+            match step {
+                Step::Added { result, term } => {
+                    let index = place(*result).and_then(|at| reader.operand_index(*term, *result, &at));
+                    let index = index.ok_or("a term does not broadcast to the scores for every size")?;
+                    addends(reader, *term, index, &mut terms);
+                }
+                Step::Chosen { result, condition, hidden, hidden_if } => {
+                    let at = place(*result).ok_or("a mask is not over the scores")?;
+                    let index = reader.operand_index(*condition, *result, &at);
+                    let index = index.ok_or("a mask does not broadcast to the scores for every size")?;
+                    let fill =
+                        reader.operand_index(*hidden, *result, &at).map(|at| reader.cell(*hidden, &at));
+                    if fill.and_then(|fill| fill.visible()) != Some(Formula::Known(false)) {
+                        return Err("scores are replaced by what is not a large negative number".to_string());
+                    }
+                    let hides = Left::Hides { condition: *condition, index, hidden_if: *hidden_if };
+                    terms.push(hides);
+                }
+            }
+        }
+        Self::sort(reader, scores.scaled_terms, terms)
+    }
+
+    /// Sorts terms into facts and what is left; `scaled` where a factor stands outside of one.
+    pub fn sort(reader: &Reader<'_>, scaled: bool, terms: Vec<Left>) -> Result<Self, String> {
+        let mut all = Formula::Known(true);
+        let mut bias = Self::default();
+        let mut masks = Vec::new();
+        let mut numbers = Vec::new();
+        for term in terms {
+            match term.visible(reader) {
+                Some(formula) => {
+                    all = all.and(formula.clone());
+                    masks.push((term, formula));
+                }
+                None => numbers.push(term),
+            }
+        }
+        let facts = Visibility::of(&reader.space, &all);
+        let proven = |facts: &Visibility| facts.rest.is_empty() && is_covered(reader, facts);
+        if is_covered(reader, &facts) {
+            bias.facts = facts;
+        } else {
+            tracing::debug!(assumed = reader.assumptions().len(), "a mask reads what may lie outside");
+        }
+        if !facts_text(&bias.facts).is_empty() {
+            tracing::debug!(rest = facts_text(&bias.facts), "a mask is not understood as a whole");
+        }
+        // Facts that are proven hold even where a mask says more than they do: that mask then stays beside them.
+        for (term, formula) in masks {
+            if !proven(&bias.facts) && !proven(&Visibility::of(&reader.space, &formula)) {
+                bias.left.push(term);
+            }
+        }
+        for term in numbers {
+            if scaled {
+                return Err("a bias is scaled with the scores".to_string());
+            }
+            match (&term, &bias.alibi) {
+                (Left::Added(value, index), None) => {
+                    match alibi::of(reader, *value, index, bias.facts.causal) {
+                        Some(found) => bias.alibi = Some(found),
+                        None => bias.left.push(term),
+                    }
+                }
+                _ => bias.left.push(term),
+            }
+        }
+        Ok(bias)
+    }
+
+    /// Adds the operands `mask` to `alibi_positions` to those before them, for scores of these sizes.
+    pub fn emit(
+        &self,
+        reader: &Reader<'_>,
+        rewrite: &mut Rewrite,
+        dims: &[Dim],
+        inputs: &mut Vec<Term>,
+    ) -> Result<(), String> {
+        inputs.push(self.emit_mask(reader, rewrite, dims)?);
+        inputs.resize(Attention::KEY_PADDING, None);
+        let padding = self.facts.padding.as_ref();
+        inputs.push(padding.and_then(|padding| emit_padding(reader, rewrite, padding, &dims[3])));
+        let slopes = self.alibi.as_ref().map(|alibi| numbers(rewrite, &alibi.slopes)).transpose()?;
+        inputs.push(slopes.flatten());
+        inputs.push(self.alibi.as_ref().and_then(|alibi| alibi.positions).and_then(Rewrite::value));
+        Ok(())
+    }
+
+    /// The operand `mask`, for scores of these sizes.
+    fn emit_mask(&self, reader: &Reader<'_>, rewrite: &mut Rewrite, dims: &[Dim]) -> Result<Term, String> {
+        if let [Left::Hides { condition, index, hidden_if }] = &self.left[..] {
+            let mask = laid_out(reader, rewrite, *condition, index, dims)?;
+            let negated = |rewrite: &mut Rewrite| rewrite.node(Op::Unary(Unary::Not), &[mask]);
+            return Ok(if *hidden_if { negated(rewrite) } else { mask });
+        }
+        let mut sum: Term = None;
+        for left in &self.left {
+            let term = match left {
+                Left::Added(value, index) => laid_out(reader, rewrite, *value, index, dims)?,
+                Left::Hides { condition, index, hidden_if } => {
+                    let mask = laid_out(reader, rewrite, *condition, index, dims)?;
+                    let [zero, hidden] = [0.0, HIDDEN].map(|number| scalar(rewrite, number));
+                    let (seen, unseen) = if *hidden_if { (hidden?, zero?) } else { (zero?, hidden?) };
+                    rewrite.node(Op::Where(Where {}), &[mask, seen, unseen])
+                }
+            };
+            sum = match sum {
+                None => term,
+                sum => rewrite.node(Op::Binary(Binary::Add), &[sum, term]),
+            };
+        }
+        Ok(sum)
+    }
+}
+
+fn facts_text(facts: &Visibility) -> String {
+    facts.rest.join("; ")
+}
+
+fn scalar(rewrite: &mut Rewrite, number: f32) -> Result<Term, String> {
+    let tensor = Tensor::from_slice(&[number], &[]).map_err(|error| error.to_string())?;
+    Ok(rewrite.constant(tensor))
+}
+
+impl Left {
+    /// Where keys are visible, if this is a mask.
+    fn visible(&self, reader: &Reader<'_>) -> Option<Formula> {
+        match self {
+            Left::Added(value, index) => reader.cell(*value, index).visible(),
+            Left::Hides { condition, index, hidden_if } => match reader.cell(*condition, index) {
+                // The condition itself, and nothing that is known of it.
+                Cell::Element(value, _) if value == *condition && index.len() > 2 => None,
+                cell if *hidden_if => Some(cell.truth(&reader.space).negate()),
+                cell => Some(cell.truth(&reader.space)),
+            },
+        }
+    }
+}
+
+/// The terms of a sum.
+pub(super) fn addends(reader: &Reader<'_>, value: ValueId, index: Vec<Dim>, into: &mut Vec<Left>) {
+    if let Some((_, node, Op::Binary(Binary::Add))) = reader.context.producer(value)
+        && let [Some(a), Some(b)] = node.inputs[..]
+        && let (Some(at_a), Some(at_b)) =
+            (reader.operand_index(a, value, &index), reader.operand_index(b, value, &index))
+        && into.len() < 8
+    {
+        addends(reader, a, at_a, into);
+        addends(reader, b, at_b, into);
+        return;
+    }
+    into.push(Left::Added(value, index));
+}
+
+/// Whether every assumption of the reading is one that the op checks: that the padding covers the keys.
+fn is_covered(reader: &Reader<'_>, facts: &Visibility) -> bool {
+    reader.assumptions().iter().all(|(index, size)| {
+        *index == reader.space.coordinate(3)
+            && facts
+                .padding
+                .as_ref()
+                .is_some_and(|padding| reader.dim(padding.value, padding.key_axis) == *size)
+    })
+}
+
+/// The value as an operand that broadcasts to scores of these sizes.
+fn laid_out(
+    reader: &Reader<'_>,
+    rewrite: &mut Rewrite,
+    value: ValueId,
+    index: &[Dim],
+    dims: &[Dim],
+) -> Result<Term, String> {
+    let coordinates = reader.space.index();
+    let rank = index.len();
+    let term = Rewrite::value(value);
+    let aligned = rank <= 4
+        && index
+            .iter()
+            .zip(&coordinates[4 - rank..])
+            .all(|(at, own)| at == own || at.as_constant() == Some(0));
+    if aligned && rank >= 2 {
+        return Ok(term);
+    }
+    // Batch and heads, or batches and windows, in axes of their own: spread over all of them, then counted as the scores count.
+    if rank < 2 {
+        return Err("a bias of one axis".to_string());
+    }
+    let matrix = index.iter().skip(rank - 2).zip(&coordinates[2..]);
+    if !matrix.clone().all(|(at, own)| at == own || at.as_constant() == Some(0)) {
+        return Err("a bias is not over queries and keys".to_string());
+    }
+    let (rows, columns) =
+        (&reader.context.ty(value).dims[rank - 2], &reader.context.ty(value).dims[rank - 1]);
+    match &index[..rank - 2] {
+        // [batch * heads, ...]
+        [_] => {
+            let shape = rewrite.dims(&[dims[0].clone(), dims[1].clone(), rows.clone(), columns.clone()]);
+            Ok(rewrite.node(Op::Reshape(Reshape { allow_zero: true }), &[term, shape]))
+        }
+        // [batches, windows, heads, ...]
+        [_, window, head] if head.as_constant() == Some(0) || *head == coordinates[1] => {
+            let types = &reader.context.ty(value).dims;
+            let windows = types[1].as_constant().filter(|windows| *windows > 0);
+            let count = windows.ok_or("a bias over windows of unknown number")?;
+            if *window != coordinates[0].modulo(&Dim::constant(count)) {
+                return Err("a bias over windows in another order".to_string());
+            }
+            let batches = dims[0].floor_div(&Dim::constant(count));
+            let mut wide = types.clone();
+            wide[0] = batches;
+            let wide = rewrite.dims(&wide);
+            let spread = rewrite.node(Op::Expand(Expand {}), &[term, wide]);
+            let shape = rewrite.dims(&[dims[0].clone(), types[2].clone(), rows.clone(), columns.clone()]);
+            Ok(rewrite.node(Op::Reshape(Reshape { allow_zero: true }), &[spread, shape]))
+        }
+        _ => Err("a bias with axes that are not understood".to_string()),
+    }
+}
+
+/// The operand `key_padding`: bool `[batch, total]`.
+fn emit_padding(reader: &Reader<'_>, rewrite: &mut Rewrite, padding: &Padding, total: &Dim) -> Term {
+    let ty = reader.context.ty(padding.value);
+    let mut term = Rewrite::value(padding.value);
+    let (batch, keys) = (&ty.dims[padding.batch_axis], &ty.dims[padding.key_axis]);
+    if ty.dims.len() != 2 {
+        let sizes = if padding.batch_axis < padding.key_axis { [batch, keys] } else { [keys, batch] };
+        let shape = rewrite.dims(&sizes.map(Clone::clone));
+        term = rewrite.node(Op::Reshape(Reshape { allow_zero: true }), &[term, shape]);
+    }
+    if padding.batch_axis > padding.key_axis {
+        term = rewrite.node(Op::Transpose(Transpose { perm: vec![1, 0] }), &[term]);
+    }
+    if ty.dtype != DType::Bool {
+        term = rewrite.node(Op::Cast(Cast { to: DType::Bool, saturate: true }), &[term]);
+    }
+    let longer = reader.space.lift(keys).equals(&reader.space.lift(total)) != Answer::Yes;
+    if longer {
+        // What lies behind the keys says nothing of them.
+        let sizes: Vec<Term> = [Dim::constant(0), total.clone(), Dim::constant(1), Dim::constant(1)]
+            .into_iter()
+            .map(|dim| rewrite.dims(&[dim]))
+            .collect();
+        term = rewrite.node(Op::Slice(Slice {}), &[&[term], &sizes[..]].concat());
+    }
+    term
+}
+
+/// A constant of one axis.
+pub(super) fn numbers(rewrite: &mut Rewrite, numbers: &[f32]) -> Result<Term, String> {
+    let tensor = Tensor::from_slice(numbers, &[numbers.len()]).map_err(|error| error.to_string())?;
+    Ok(rewrite.constant(tensor))
+}

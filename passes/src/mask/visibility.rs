@@ -1,0 +1,132 @@
+//! The facts that a formula of visible keys is made of.
+
+use lathe_ir::{Dim, ValueId};
+
+use super::{Formula, Space};
+
+/// Keys that are padding: a value of `[batch, keys]`, not zero where the key may be seen.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Padding {
+    /// The value.
+    pub value: ValueId,
+    /// Its axis of the batch.
+    pub batch_axis: usize,
+    /// Its axis of the keys.
+    pub key_axis: usize,
+}
+
+/// Which keys a query sees. A query `i` stands at `i`, or at `total - seq + i` where `bottom_right`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Visibility {
+    /// No key after the query.
+    pub causal: bool,
+    /// No key more than this many places before the query.
+    pub left: Option<usize>,
+    /// No key more than this many places after the query.
+    pub right: Option<usize>,
+    /// Where the queries stand; says nothing where no fact needs it.
+    pub bottom_right: bool,
+    /// Keys that are padding.
+    pub padding: Option<Padding>,
+    /// What is none of these.
+    pub rest: Vec<String>,
+}
+
+impl Visibility {
+    /// The facts of a formula over cells `[batch, head, query, key]`.
+    pub fn of(space: &Space, formula: &Formula) -> Self {
+        let parts = formula.conjuncts();
+        let shift = space.size(3).sub(&space.size(2));
+        let aligned = |base: &Dim| {
+            let mut facts = Self::default();
+            parts.iter().for_each(|part| facts.take(space, part, base));
+            facts
+        };
+        let plain = aligned(&Dim::constant(0));
+        if shift.as_constant() == Some(0) {
+            return plain;
+        }
+        let low = Self { bottom_right: true, ..aligned(&shift) };
+        // Where a fact fits only one alignment, that one leaves less over.
+        if plain.rest.len() < low.rest.len() { plain } else { low }
+    }
+
+    /// Whether keys depend on the place of the query.
+    pub fn is_positional(&self) -> bool {
+        self.causal || self.left.is_some() || self.right.is_some()
+    }
+
+    fn take(&mut self, space: &Space, part: &Formula, base: &Dim) {
+        let understood = match part {
+            Formula::AtLeast(dim) => self.bound(space, dim, base),
+            Formula::NonZero(value, index) => self.padding(space, *value, index),
+            _ => false,
+        };
+        if !understood {
+            self.rest.push(describe(part));
+        }
+    }
+
+    /// `base + i - j + r >= 0` or `j - base - i + l >= 0`.
+    fn bound(&mut self, space: &Space, dim: &Dim, base: &Dim) -> bool {
+        let ahead = space.coordinate(3).sub(&space.coordinate(2)).sub(base);
+        let tighter = |old: Option<usize>, new: usize| Some(old.map_or(new, |old| old.min(new)));
+        let distance = |rest: Dim| rest.as_constant().and_then(|rest| usize::try_from(rest).ok());
+        if let Some(right) = distance(dim.add(&ahead)) {
+            if right == 0 {
+                self.causal = true;
+            } else {
+                self.right = tighter(self.right, right);
+            }
+            return true;
+        }
+        if let Some(left) = distance(dim.sub(&ahead)) {
+            self.left = tighter(self.left, left);
+            return true;
+        }
+        false
+    }
+
+    fn padding(&mut self, space: &Space, value: ValueId, index: &[Dim]) -> bool {
+        let (batch, key) = (space.coordinate(0), space.coordinate(3));
+        let place = |coordinate: &Dim| {
+            let mut places =
+                index.iter().enumerate().filter(|(_, at)| *at == coordinate).map(|(axis, _)| axis);
+            (places.next(), places.next())
+        };
+        // A batch or length of 1 has no coordinate of its own, and nothing tells the axes apart.
+        let (Some(_), Some(_)) = (batch.as_symbol(), key.as_symbol()) else { return false };
+        let ((Some(batch_axis), None), (Some(key_axis), None)) = (place(&batch), place(&key)) else {
+            return false;
+        };
+        let others = index.iter().enumerate().filter(|(axis, _)| ![batch_axis, key_axis].contains(axis));
+        if !others.map(|(_, at)| at).all(|at| at.as_constant() == Some(0)) {
+            return false;
+        }
+        let found = Padding { value, batch_axis, key_axis };
+        if self.padding.is_some() && self.padding != Some(found.clone()) {
+            return false;
+        }
+        self.padding = Some(found);
+        true
+    }
+}
+
+fn describe(part: &Formula) -> String {
+    match part {
+        Formula::Known(_) => "a mask that hides everything".to_string(),
+        Formula::AtLeast(dim) => format!("{} >= 0", plain(dim)),
+        Formula::NonZero(_, index) => {
+            let index: Vec<String> = index.iter().map(plain).collect();
+            format!("an element at [{}] of a value", index.join(", "))
+        }
+        Formula::Not(inner) => format!("not ({})", describe(inner)),
+        Formula::And(a, b) => format!("({}) and ({})", describe(a), describe(b)),
+        Formula::Or(a, b) => format!("({}) or ({})", describe(a), describe(b)),
+    }
+}
+
+/// An expression with coordinates by their letters.
+fn plain(dim: &Dim) -> String {
+    dim.to_string().replace("\\u0001", "").replace('"', "")
+}

@@ -1,0 +1,309 @@
+//! Encoder and decoder: `encode` computes the keys and values of every attention to the encoder's output once a request; `decode`
+//! reads them from pages as it reads its own.
+//!
+//! ```text
+//! encode(input_ids [1, source] ..., block_table.cross [1, pages], cross.0, ...) -> cross.0, ...
+//! ```
+//!
+//! The encoder sees its whole input at once, so `encode` is `main`'s own nodes for one sequence. Its padding is gone: the mask is
+//! all ones.
+
+use lathe_ir::{
+    Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, Symbol, ValueId, ValueType,
+};
+use lathe_ops::attention::Attention;
+use lathe_ops::attention::paged::{KvAppend, KvPage, PagedAttention};
+use lathe_ops::{Op, shape};
+use lathe_tensor::DType;
+use rustc_hash::FxHashMap;
+
+use super::build::{Cross, Decode};
+use super::interface::{Interface, Role};
+use super::mapped::{Mapped, Refusal, Rows};
+use super::uniform::hides_nothing;
+
+impl Decode<'_> {
+    /// Whether a node is the encoder's: nothing that it reads is a row, and something is the encoder's.
+    pub fn is_source(&mut self, node: &Node) -> Result<bool, Refusal> {
+        let mut found = false;
+        for &input in node.inputs.iter().flatten() {
+            match self.lookup(input) {
+                Mapped::Source => found = true,
+                Mapped::Sizes(sizes) => found |= sizes.iter().any(|size| self.is_foreign(size)),
+                Mapped::Uniform(_) => {
+                    found |= self.main.ty(input).dims.iter().any(|dim| self.is_foreign(dim))
+                }
+                Mapped::Refused(refusal) => return Err(refusal),
+                Mapped::Rows(_)
+                | Mapped::Keyed(_)
+                | Mapped::Places(_)
+                | Mapped::Joined(..)
+                | Mapped::Length(_) => {
+                    return Ok(false);
+                }
+                Mapped::Fixed(_) => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// An attention whose keys and values are the encoder's.
+    pub fn cross_attention(&mut self, node: &Node, attention: &Attention) -> Result<Vec<Mapped>, Refusal> {
+        let refuse = |reason: &str| Refusal::new(&node.name, reason);
+        self.check_cross(node, attention)?;
+        let operand = |index: usize| node.inputs.get(index).copied().flatten();
+        let (Some(q), Some(keys), Some(values)) = (operand(0), operand(1), operand(2)) else {
+            return Err(refuse("an operand is missing"));
+        };
+        let packed = self.main.ty(q).rank() == 3;
+        let q = self.heads(node, q, attention.q_heads)?;
+        let cross = Cross { keys, values, kv_heads: attention.kv_heads };
+        let page =
+            page(self.main, &cross).ok_or_else(|| refuse("its heads or head sizes are not constant"))?;
+        let inputs = self.inputs.cross.ok_or_else(|| refuse("there is no encoder"))?;
+        let layer = self.crosses.len();
+        let state = add_state(self.module.function_mut(self.function), layer, page)
+            .ok_or_else(|| refuse("a page of its keys is too large"))?;
+        self.crosses.push(cross);
+        let paged = PagedAttention {
+            kv_heads: page.kv_heads,
+            qk_head_dim: page.qk_head_dim,
+            v_head_dim: page.v_head_dim,
+            window: None,
+            scale: attention.scale,
+            softcap: attention.softcap,
+        };
+        let operands =
+            [q.value, state, inputs.position, self.inputs.seq_start, inputs.len, inputs.table].map(Some);
+        let made = self.emit(&node.name, Op::PagedAttention(paged), &operands, 1)?;
+        let value = made.first().copied().ok_or_else(|| refuse("it has no result"))?;
+        let rows = match packed {
+            true => Rows { value: self.merge_heads(node, value, q.heads * page.v_head_dim)?, axis: 1 },
+            false => Rows { value, axis: 2 },
+        };
+        let others =
+            node.outputs.iter().skip(1).map(|_| Mapped::Refused(refuse("its keys and scores are not kept")));
+        Ok(std::iter::once(Mapped::Rows(rows)).chain(others).collect())
+    }
+
+    /// That all of the encoder's output is seen, with nothing added.
+    fn check_cross(&mut self, node: &Node, attention: &Attention) -> Result<(), Refusal> {
+        let refuse = |reason: &str| Err(Refusal::new(&node.name, reason));
+        let bounded = attention.left_window.is_some() || attention.right_window.is_some();
+        if attention.causal || bounded || attention.softmax_in_f64 {
+            return refuse("an attention to the encoder that does not see all of it");
+        }
+        let operand = |index: usize| node.inputs.get(index).copied().flatten();
+        for index in [3, Attention::KEY_PADDING] {
+            let Some(mask) = operand(index) else { continue };
+            if !self.uniform(mask).is_some_and(|element| hides_nothing(&element)) {
+                return refuse("an attention to the encoder with a mask that is not understood");
+            }
+        }
+        let extra = [4, 5, 6, Attention::ALIBI_SLOPES, Attention::SINKS];
+        match extra.into_iter().any(|index| operand(index).is_some()) {
+            true => refuse("an attention to the encoder with a past, a bias or sinks"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The layout of the pages that keys and values of `main` need.
+fn page(main: &Function, cross: &Cross) -> Option<KvPage> {
+    let size = |dim: Option<&Dim>| dim.and_then(Dim::as_constant).and_then(|size| usize::try_from(size).ok());
+    let heads = |value: ValueId| {
+        let ty = main.ty(value);
+        if ty.dtype != DType::F32 {
+            return None;
+        }
+        match ty.rank() {
+            4 => Some((size(ty.dims.get(1))?, size(ty.dims.get(3))?)),
+            3 => {
+                let heads = cross.kv_heads.filter(|&heads| heads > 0)?;
+                Some((heads, size(ty.dims.get(2))? / heads))
+            }
+            _ => None,
+        }
+    };
+    let ((kv_heads, qk_head_dim), (v_heads, v_head_dim)) = (heads(cross.keys)?, heads(cross.values)?);
+    (kv_heads == v_heads).then_some(KvPage { kv_heads, qk_head_dim, v_head_dim })
+}
+
+fn add_state(body: &mut Function, layer: usize, page: KvPage) -> Option<ValueId> {
+    let elements = page.elements().and_then(|elements| i64::try_from(elements).ok())?;
+    let pool = Dim::symbol(Symbol::new(&format!("pool.cross{layer}")));
+    Some(body.add_input(format!("cross.{layer}"), ValueType::new(DType::F32, [pool, elements.into()])))
+}
+
+/// Adds `encode` to a module that has the `decode` which reads these.
+pub(super) fn add_encode(
+    module: &mut Module,
+    main: &Function,
+    interface: &Interface,
+    crosses: &[Cross],
+) -> Result<(), Refusal> {
+    let body = Function::new("encode");
+    let function = module.add_function(body);
+    let mut encode = Encode { module, function, main, interface, values: FxHashMap::default() };
+    let cone = encode.cone(crosses);
+    encode.add_inputs(&cone);
+    let pages = ValueType::new(DType::I64, [Dim::constant(1), Dim::symbol(Symbol::new("pages.cross"))]);
+    let table = encode.body().add_input("block_table.cross", pages);
+    let mut states = Vec::new();
+    for (layer, cross) in crosses.iter().enumerate() {
+        let page = page(main, cross).ok_or_else(|| Refusal::new("encode", "heads are not constant"))?;
+        let state = add_state(encode.body(), layer, page);
+        states.push(state.ok_or_else(|| Refusal::new("encode", "a page is too large"))?);
+    }
+    for id in cone {
+        encode.copy(id)?;
+    }
+    for (layer, (cross, state)) in crosses.iter().zip(states).enumerate() {
+        let state = encode.append(cross, state, table)?;
+        encode.body().add_output(format!("cross.{layer}"), state);
+    }
+    Ok(())
+}
+
+/// `encode` in the making.
+struct Encode<'a> {
+    module: &'a mut Module,
+    function: FunctionId,
+    main: &'a Function,
+    interface: &'a Interface,
+    values: FxHashMap<ValueId, ValueId>,
+}
+
+impl Encode<'_> {
+    fn body(&mut self) -> &mut Function {
+        self.module.function_mut(self.function)
+    }
+
+    /// The nodes that keys and values need, in topological order.
+    fn cone(&self, crosses: &[Cross]) -> Vec<NodeId> {
+        let mut needed = vec![false; self.main.value_count()];
+        for cross in crosses {
+            needed[cross.keys.index()] = true;
+            needed[cross.values.index()] = true;
+        }
+        let order = self.main.topological_order().unwrap_or_default();
+        let mut cone = Vec::new();
+        for id in order.into_iter().rev() {
+            let Some(node) = self.main.node(id) else { continue };
+            if node.outputs.iter().any(|output| needed[output.index()]) {
+                node.inputs.iter().flatten().for_each(|input| needed[input.index()] = true);
+                cone.push(id);
+            }
+        }
+        cone.reverse();
+        cone
+    }
+
+    /// A size of `main` for one sequence.
+    fn size(&self, dim: &Dim) -> Dim {
+        dim.substitute(&|symbol| {
+            let batch =
+                Some(symbol) == self.interface.batch.as_ref() || self.interface.batches.contains(symbol);
+            batch.then(|| Dim::constant(1))
+        })
+    }
+
+    /// The encoder's inputs, as far as something reads them.
+    fn add_inputs(&mut self, cone: &[NodeId]) {
+        let nodes = cone.iter().filter_map(|id| self.main.node(*id));
+        let read: Vec<ValueId> = nodes.flat_map(|node| node.inputs.iter().flatten().copied()).collect();
+        for (role, &input) in self.interface.roles.iter().zip(self.main.inputs()) {
+            if !matches!(role, Role::Source | Role::SourceMask) || !read.contains(&input) {
+                continue;
+            }
+            let value = self.main.value(input);
+            let dims: Vec<_> = value.ty.dims.iter().map(|dim| self.size(dim)).collect();
+            let (name, ty) = (value.name.clone().unwrap_or_default(), ValueType::new(value.ty.dtype, dims));
+            let made = self.body().add_input(name, ty);
+            self.values.insert(input, made);
+        }
+    }
+
+    fn value(&mut self, node: &str, value: ValueId) -> Result<ValueId, Refusal> {
+        if let Some(&made) = self.values.get(&value) {
+            return Ok(made);
+        }
+        let Source::Constant(id) = self.main.value(value).source else {
+            return Err(Refusal::new(node, "the encoder reads what is not its input"));
+        };
+        let name = self.main.value(value).name.clone();
+        let made = self.module.constant_value(self.function, id, name);
+        self.values.insert(value, made);
+        Ok(made)
+    }
+
+    fn emit(
+        &mut self,
+        name: &str,
+        operation: Operation,
+        inputs: &[Option<ValueId>],
+        outputs: usize,
+    ) -> Result<Vec<ValueId>, Refusal> {
+        let made = self.module.add_node(self.function, operation, inputs, outputs, name);
+        made.map_err(|error| Refusal::new(name, error.to_string()))
+    }
+
+    fn emit_one(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId, Refusal> {
+        let inputs: Vec<_> = inputs.iter().copied().map(Some).collect();
+        let made = self.emit("encode", op.into(), &inputs, 1)?;
+        made.first().copied().ok_or_else(|| Refusal::new("encode", "a node without a result"))
+    }
+
+    fn dims(&mut self, elements: &[Dim], scalar: bool) -> Result<ValueId, Refusal> {
+        let made = self.emit("encode", Operation::Dims { elements: elements.to_vec(), scalar }, &[], 1)?;
+        made.first().copied().ok_or_else(|| Refusal::new("encode", "a node without a result"))
+    }
+
+    /// The node of `main` for one sequence.
+    fn copy(&mut self, id: NodeId) -> Result<(), Refusal> {
+        let Some(node) = self.main.node(id) else { return Ok(()) };
+        let operation = match &node.operation {
+            Operation::Dims { elements, scalar } => {
+                let elements = elements.iter().map(|dim| self.size(dim)).collect();
+                Operation::Dims { elements, scalar: *scalar }
+            }
+            operation => operation.clone(),
+        };
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for input in &node.inputs {
+            inputs.push(match input {
+                Some(input) => Some(self.value(&node.name, *input)?),
+                None => None,
+            });
+        }
+        let made = self.emit(&node.name, operation, &inputs, node.outputs.len())?;
+        self.values.extend(node.outputs.iter().copied().zip(made));
+        Ok(())
+    }
+
+    /// Writes keys and values into the pages of one layer.
+    fn append(&mut self, cross: &Cross, state: ValueId, table: ValueId) -> Result<ValueId, Refusal> {
+        let keys = self.split(cross, cross.keys)?;
+        let values = self.split(cross, cross.values)?;
+        let places = self.module.function(self.function).ty(keys).dims[2].clone();
+        let (zero, one) = (self.dims(&[0.into()], true)?, self.dims(&[1.into()], true)?);
+        let limit = self.dims(std::slice::from_ref(&places), true)?;
+        let position = self.emit_one(Op::Range(shape::Range {}), &[zero, limit, one])?;
+        let row = self.dims(&[1.into(), places.clone()], false)?;
+        let position = self.emit_one(Op::Reshape(shape::Reshape { allow_zero: true }), &[position, row])?;
+        let seq_start = self.dims(&[0.into(), places], false)?;
+        self.emit_one(Op::KvAppend(KvAppend {}), &[state, keys, values, position, seq_start, table])
+    }
+
+    /// Keys or values as `[1, kv_heads, source, head_dim]`.
+    fn split(&mut self, cross: &Cross, value: ValueId) -> Result<ValueId, Refusal> {
+        let value = self.value("encode", value)?;
+        let dims = self.module.function(self.function).ty(value).dims.clone();
+        let [batch, places, width] = &dims[..] else { return Ok(value) };
+        let heads = cross.kv_heads.unwrap_or(1) as i64;
+        let split = [batch.clone(), places.clone(), heads.into(), width.floor_div(&heads.into())];
+        let sizes = self.dims(&split, false)?;
+        let value = self.emit_one(Op::Reshape(shape::Reshape { allow_zero: true }), &[value, sizes])?;
+        self.emit_one(Op::Transpose(shape::Transpose { perm: vec![0, 2, 1, 3] }), &[value])
+    }
+}

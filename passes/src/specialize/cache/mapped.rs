@@ -1,0 +1,76 @@
+//! What a value of `main` becomes in `decode`.
+
+use lathe_ir::{Dim, ValueId};
+use lathe_tensor::Tensor;
+
+/// A value of `main` as `decode` knows it.
+#[derive(Clone, Debug)]
+pub(super) enum Mapped {
+    /// The same for every token: a value of `decode`.
+    Fixed(ValueId),
+    /// Row-wise.
+    Rows(Rows),
+    /// Every element is this one (a tensor of rank 0), whatever the sizes: what `attention_mask` becomes, as no row is padding.
+    Uniform(Tensor),
+    /// A tensor of sizes: known elements, over the symbols of `main`.
+    Sizes(Vec<Dim>),
+    /// Consecutive integers along an axis of tokens.
+    Places(Places),
+    /// One element for each row and each place of the block table.
+    Keyed(Keyed),
+    /// One element: the total length plus this.
+    Length(i64),
+    /// The new keys or values (rows along axis 2) behind those of the past input of this index.
+    Joined(Rows, usize),
+    /// Made from the encoder's inputs alone: `encode` computes it, where a row reads it through an attention.
+    Source,
+    /// It has no meaning for a row: where and why.
+    Refused(Refusal),
+}
+
+/// A row-wise value: `axis` runs over the rows of the call, and what stands there follows from that row's token, its position and
+/// the state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Rows {
+    /// The value in `decode`.
+    pub value: ValueId,
+    /// The axis of the rows.
+    pub axis: usize,
+}
+
+/// A function of a row's and a key's position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Keyed {
+    /// The value in `decode`.
+    pub value: ValueId,
+    /// The axis of the rows.
+    pub rows: usize,
+    /// The axis of the keys.
+    pub keys: usize,
+}
+
+/// Consecutive integers along an axis of tokens: element `i` is `i + offset`, all other axes repeat it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Places {
+    /// The axis of the tokens.
+    pub axis: usize,
+    /// The first element; may name the length of the past.
+    pub offset: Dim,
+    /// Whether the axis runs over the new tokens only, or over past and new ones.
+    pub new: bool,
+}
+
+/// Why `decode` cannot be made.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Refusal {
+    /// The node.
+    pub node: String,
+    /// What about it.
+    pub reason: String,
+}
+
+impl Refusal {
+    pub fn new(node: &str, reason: impl Into<String>) -> Self {
+        Self { node: node.to_string(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,135 @@
+use insta::assert_snapshot;
+
+use super::check;
+
+/// The refusals of a pass that changes nothing.
+fn refusals(pass: &str, text: &str) -> String {
+    let out = check(pass, text);
+    let (refused, module) = out.split_at(out.find("graph ").unwrap_or_default());
+    let before = lathe_ir::parse(text).map(|module| module.to_string());
+    assert_eq!(Ok(module), before.as_deref().map_err(ToString::to_string));
+    refused.to_string()
+}
+
+/// Grouped heads, a causal mask with padding added to the scores.
+const GROUPED: &str = r#"graph "main" (q: f32[b, 4, s, 8], k: f32[b, 2, s, 8], v: f32[b, 2, s, 8], seen: i64[b, s]) {
+  c0 = const i64[] 0
+  c1 = const i64[] 1
+  c2 = const f32[] 0.0
+  c3 = const f32[] -3.4028235e38
+  c4 = const f32[] 0.25
+  %0: i64[5] = dims [b, 2, 2, s, 8]
+  %1: i64[4] = dims [b, 4, s, 8]
+  %2 = unsqueeze k {axes=[2]}
+  %3 = expand %2, %0
+  %4 = reshape %3, %1 {allow_zero=true}
+  %5 = unsqueeze v {axes=[2]}
+  %6 = expand %5, %0
+  %7 = reshape %6, %1 {allow_zero=true}
+  %8: i64[] = dims [s] {scalar=true}
+  %9 = range c0, %8, c1
+  %10 = unsqueeze %9 {axes=[0,1,3]}
+  %11 = unsqueeze %9 {axes=[0,1,2]}
+  %12 = less_or_equal %11, %10
+  %13 = cast seen {saturate=true,to="bool"}
+  %14 = unsqueeze %13 {axes=[1,2]}
+  %15 = and %12, %14
+  %16 = where %15, c2, c3
+  %17 = transpose %4 {perm=[0,1,3,2]}
+  %18 = matmul q, %17    // "scores"
+  %19 = mul %18, c4      // "scale"
+  %20 = add %19, %16     // "mask"
+  %21 = softmax %20 {axis=-1,log=false} // "softmax"
+  %22 = matmul %21, %7   // "attention"
+  return %22 as y
+}"#;
+
+#[test]
+fn grouped_causal_attention_with_padding_is_recognised() {
+    assert_snapshot!(check("fuse_attention", GROUPED));
+}
+
+#[test]
+fn a_small_negative_number_hides_nothing() {
+    assert_snapshot!(check("fuse_attention", &GROUPED.replace("-3.4028235e38", "-100.0")));
+}
+
+#[test]
+fn weights_that_are_a_result_are_refused() {
+    assert_snapshot!(refusals(
+        "fuse_attention",
+        &GROUPED.replace("return %22 as y", "return %22 as y, %21 as weights")
+    ));
+}
+
+#[test]
+fn a_scaled_bias_is_refused() {
+    let text = GROUPED
+        .replace("seen: i64[b, s])", "seen: i64[b, s], bias: f32[s, s])")
+        .replace("%19 = mul %18, c4      // \"scale\"", "%19 = add %18, bias")
+        .replace("%20 = add %19, %16     // \"mask\"", "%20 = mul %19, c4");
+    assert_snapshot!(refusals("fuse_attention", &text));
+}
+
+#[test]
+fn operands_of_another_dtype_are_refused() {
+    let text = GROUPED.replace("f32", "f64").replace("-3.4028235e38", "-1e300");
+    assert_snapshot!(refusals("fuse_attention", &text));
+}
+
+#[test]
+fn a_fill_that_hides_nothing_is_refused() {
+    let text = GROUPED
+        .replace("%16 = where %15, c2, c3", "%16 = not %15")
+        .replace("%20 = add %19, %16 ", "%20 = where %16, c4, %19 ");
+    assert_snapshot!(refusals("fuse_attention", &text));
+}
+
+const SINKS: &str = r#"graph "main" (q: f32[b, 2, s, 8], k: f32[b, 2, s, 8], v: f32[b, 2, s, 8]) {
+  c0 = const f32[1, 2, 1, 1] [0.5, -0.25]
+  c1 = const i64[1] [0]
+  c2 = const i64[1] [-1]
+  c3 = const i64[1] [3]
+  c4 = const i64[1] [1]
+  c5 = const f32[] 5.0
+  %0: i64[4] = dims [b, 2, s, 1]
+  %1 = expand c0, %0
+  %2 = transpose k {perm=[0,1,3,2]}
+  %3 = matmul q, %2      // "scores"
+  %4 = div %3, c5
+  %5 = tanh %4
+  %6 = mul %5, c5        // "softcap"
+  %7 = concat %6, %1 {axis=-1}
+  %8 = softmax %7 {axis=-1,log=false}
+  %9 = slice %8, c1, c2, c3, c4
+  %10 = matmul %9, v     // "attention"
+  return %10 as y
+}"#;
+
+#[test]
+fn sinks_and_softcap_are_recognised() {
+    assert_snapshot!(check("fuse_attention", SINKS));
+}
+
+#[test]
+fn a_column_that_is_not_cut_off_is_no_sink() {
+    assert_snapshot!(refusals("fuse_attention", &SINKS.replace("%7 = concat %6, %1", "%7 = concat %1, %6")));
+}
+
+#[test]
+fn a_mask_that_is_no_fact_stays() {
+    let text = r#"graph "main" (q: f32[b, 2, s, 8], k: f32[b, 2, s, 8], v: f32[b, 2, s, 8], mask: bool[s, s]) {
+  %0 = attention q, k, v, mask {causal=false,qk_output=0,scale=0.5,softcap=0.0,softmax_in_f64=false} // "attention"
+  return %0 as y
+}"#;
+    assert_snapshot!(refusals("prove_masks", text));
+}
+
+#[test]
+fn results_beside_the_first_are_refused() {
+    let text = r#"graph "main" (q: f32[b, 2, s, 8], k: f32[b, 2, s, 8], v: f32[b, 2, s, 8], mask: bool[s, s]) {
+  %0, %1, %2, %3 = attention q, k, v, mask {causal=false,qk_output=0,scale=0.5,softcap=0.0,softmax_in_f64=false} // "attention"
+  return %0 as y, %3 as scores
+}"#;
+    assert_snapshot!(refusals("prove_masks", text));
+}

@@ -1,0 +1,217 @@
+use insta::assert_snapshot;
+
+use super::check;
+
+/// A decoder of one layer: learned positions, attention with a residual, a head.
+const DECODER: &str = r#"graph "main" (input_ids: i64[batch, seq], attention_mask: i64[batch, seq]) {
+  c0 = const f32[5, 4] FILL20 // "wte"
+  c1 = const i64[] 0
+  c2 = const i64[] 1
+  c3 = const f32[8, 4] FILL32 // "wpe"
+  c4 = const f32[4, 4] FILL16 // "wq"
+  c5 = const f32[4, 4] FILL16 // "wk"
+  c6 = const f32[4, 4] FILL16 // "wv"
+  c7 = const f32[4, 5] FILL20 // "head"
+  %0: f32[batch, seq, 4] = gather c0, input_ids {axis=0} // "embed"
+  %1: i64[] = dims [seq] {scalar=true} // "length"
+  %2: i64[seq] = range c1, %1, c2 // "positions"
+  %3: f32[seq, 4] = gather c3, %2 {axis=0} // "learned"
+  %4: f32[batch, seq, 4] = add %0, %3 // "input"
+  %5: f32[batch, seq, 4] = matmul %4, c4 // "q"
+  %6: f32[batch, seq, 4] = matmul %4, c5 // "k"
+  %7: f32[batch, seq, 4] = matmul %4, c6 // "v"
+  %8: bool[batch, seq] = cast attention_mask {saturate=true,to="bool"} // "padding"
+  %9: f32[batch, seq, 4] = attention %5, %6, %7, _, _, _, _, %8 {bottom_right=false,causal=true,kv_heads=2,left_window=null,q_heads=2,qk_output=0,right_window=null,scale=0.5,softcap=0.0,softmax_in_f64=false} // "attend"
+  %10: f32[batch, seq, 4] = add %4, %9 // "residual"
+  %11: f32[batch, seq, 4] = relu %10 // "act"
+  %12: f32[batch, seq, 5] = matmul %11, c7 // "head"
+  return %12 as logits
+}"#;
+
+/// The text with its weights, some small numbers, written out.
+fn filled(text: &str) -> String {
+    [20, 32, 16].into_iter().fold(text.to_string(), |text, count: usize| {
+        let elements: Vec<_> =
+            (0..count).map(|index| format!("{:?}", (index * 7 % 5) as f32 - 2.0)).collect();
+        text.replace(&format!("FILL{count}"), &format!("[{}]", elements.join(", ")))
+    })
+}
+
+/// The decoder with one part of its text replaced, which must be there.
+fn with(from: &str, to: &str) -> String {
+    assert!(DECODER.contains(from), "{from}");
+    DECODER.replace(from, to)
+}
+
+/// The reasons alone.
+fn refusal(text: &str) -> String {
+    let out = check("cache", &filled(text));
+    assert!(!out.contains("graph \"decode\""), "{out}");
+    out.lines().take_while(|line| !line.starts_with("graph")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_decoder_gets_a_cache() {
+    assert_snapshot!(check("cache", &filled(DECODER)));
+}
+
+#[test]
+fn a_window_gets_its_own_table() {
+    assert_snapshot!(check("cache", &filled(&with("left_window=null", "left_window=2"))));
+}
+
+#[test]
+fn adoption_arrives_at_the_same_function() {
+    let past = DECODER
+        .replace(
+            "(input_ids: i64[batch, seq], attention_mask: i64[batch, seq])",
+            "(input_ids: i64[batch, seq], attention_mask: i64[batch, total], position_ids: i64[batch, seq], \
+             past_key_values.0.key: f32[batch, 2, past, 2], past_key_values.0.value: f32[batch, 2, past, 2])",
+        )
+        .replace("bool[batch, seq]", "bool[batch, total]")
+        .replace("gather c3, %2", "gather c3, position_ids")
+        .replace("f32[seq, 4] = gather c3", "f32[batch, seq, 4] = gather c3")
+        .replace(
+            "%9: f32[batch, seq, 4] = attention %5, %6, %7, _, _, _, _, %8",
+            "%9: f32[batch, seq, 4], %13: f32[batch, 2, past + seq, 2], %14: f32[batch, 2, past + seq, 2] = \
+             attention %5, %6, %7, _, past_key_values.0.key, past_key_values.0.value, _, %8",
+        )
+        .replace("softmax_in_f64=false}", "softmax_in_f64=false,outputs=3}")
+        .replace(
+            "return %12 as logits",
+            "return %12 as logits, %13 as present.0.key, %14 as present.0.value",
+        );
+    let ops = |text: &str| -> Vec<String> {
+        let out = check("cache", &filled(text));
+        let decode = out.split("graph \"decode\"").nth(1).unwrap_or_else(|| panic!("{out}"));
+        let op = |line: &str| line.split(" = ").nth(1)?.split([' ', '\n']).next().map(str::to_string);
+        decode.lines().filter(|line| line.trim_start().starts_with('%')).filter_map(op).collect()
+    };
+    let (adopted, synthesised) = (ops(&past), ops(DECODER));
+    let without = |ops: &[String]| -> Vec<String> {
+        ops.iter().filter(|op| !["dims", "reshape"].contains(&op.as_str())).cloned().collect()
+    };
+    assert_eq!(without(&adopted), without(&synthesised));
+}
+
+#[test]
+fn attention_that_is_not_causal_is_refused() {
+    assert_snapshot!(refusal(&with("causal=true", "causal=false")));
+}
+
+#[test]
+fn a_mask_that_is_not_understood_is_refused() {
+    let masked = with("%5, %6, %7, _, _,", "%5, %6, %7, c8, _,");
+    let masked = masked
+        .replace("  %0: f32[batch", "  c8 = const f32[1, 2, 1, 1] [0.5, 0.25] // \"bias\"\n  %0: f32[batch");
+    assert_snapshot!(refusal(&masked));
+}
+
+#[test]
+fn padding_from_elsewhere_is_refused() {
+    let padded = with("cast attention_mask", "cast input_ids");
+    assert_snapshot!(refusal(&padded));
+}
+
+#[test]
+fn a_reduction_over_the_tokens_is_refused() {
+    let mixed = with(
+        "  %11: f32[batch, seq, 4] = relu %10",
+        "  %13: f32[batch, 1, 4] = reduce %10 {axes=[1],keep_dims=true,kind=\"mean\",noop_with_empty_axes=false} // \"pool\"\n  %11: f32[batch, seq, 4] = add %10, %13",
+    );
+    assert_snapshot!(refusal(&mixed));
+}
+
+#[test]
+fn the_number_of_tokens_as_data_is_refused() {
+    let scaled = with(
+        "  %11: f32[batch, seq, 4] = relu %10",
+        "  %13: f32[] = cast %1 {saturate=true,to=\"f32\"} // \"count\"\n  %11: f32[batch, seq, 4] = div %10, %13",
+    );
+    assert_snapshot!(refusal(&scaled));
+}
+
+#[test]
+fn a_shift_along_the_tokens_is_refused() {
+    let shifted = with(
+        "  %11: f32[batch, seq, 4] = relu %10",
+        "  %13: f32[batch, seq, 4] = cum_sum %10, c2 {exclusive=false,reverse=false} // \"sum\"\n  %11: f32[batch, seq, 4] = relu %13",
+    );
+    assert_snapshot!(refusal(&shifted));
+}
+
+#[test]
+fn a_regime_becomes_an_input() {
+    let regime = with(
+        "  %11: f32[batch, seq, 4] = relu %10",
+        "  %13: i64[] = reduce %2 {keep_dims=false,kind=\"max\",noop_with_empty_axes=false} // \"last\"\n  \
+         c8 = const i64[] 5\n  c9 = const f32[] 2.0\n  c10 = const f32[] 3.0\n  \
+         %14: bool[] = greater %13, c8 // \"long\"\n  %15: f32[] = where %14, c9, c10 // \"factor\"\n  \
+         %11: f32[batch, seq, 4] = mul %10, %15",
+    );
+    let out = check("cache", &filled(&regime));
+    // The last position is above 5 where there are more than 6 tokens.
+    assert!(out.contains("longer.6: bool[]"), "{out}");
+}
+
+#[test]
+fn a_continuous_function_of_the_length_is_refused() {
+    let scaled = with(
+        "  %11: f32[batch, seq, 4] = relu %10",
+        "  %13: i64[] = reduce %2 {keep_dims=false,kind=\"max\",noop_with_empty_axes=false} // \"last\"\n  \
+         %14: f32[] = cast %13 {saturate=true,to=\"f32\"} // \"base\"\n  %11: f32[batch, seq, 4] = mul %10, %14",
+    );
+    assert_snapshot!(refusal(&scaled));
+}
+
+#[test]
+fn an_encoder_runs_once() {
+    let crossed = DECODER
+        .replace("(input_ids: i64[batch, seq], attention_mask: i64[batch, seq])",
+            "(input_features: f32[batch, 6, 4], decoder_input_ids: i64[batch, seq])")
+        .replace("gather c0, input_ids", "gather c0, decoder_input_ids")
+        .replace("  %8: bool[batch, seq] = cast attention_mask {saturate=true,to=\"bool\"} // \"padding\"\n", "")
+        .replace("%7, _, _, _, _, %8 {", "%7 {")
+        .replace(
+            "  %11: f32[batch, seq, 4] = relu %10",
+            "  %13: f32[batch, 6, 4] = relu input_features // \"encoder\"\n  \
+             %14: f32[batch, 6, 4] = matmul %13, c5 // \"cross k\"\n  \
+             %15: f32[batch, seq, 4] = attention %10, %14, %13 {bottom_right=false,causal=false,kv_heads=2,left_window=null,\
+             q_heads=2,qk_output=0,right_window=null,scale=0.5,softcap=0.0,softmax_in_f64=false} // \"cross\"\n  \
+             %11: f32[batch, seq, 4] = relu %15",
+        );
+    let out = check("cache", &filled(&crossed));
+    assert_snapshot!(out.split("graph \"decode\"").nth(1).unwrap_or(&out));
+}
+
+#[test]
+fn a_bias_by_distance_is_kept() {
+    let biased = with("%5, %6, %7, _, _,", "%5, %6, %7, %20, _,").replace(
+        "  %5: f32[batch, seq, 4] = matmul",
+        "  c8 = const f32[] 0.125\n  \
+         %13: i64[seq, 1] = unsqueeze %2 {axes=[1]} // \"query\"\n  \
+         %14: i64[1, seq] = unsqueeze %2 {axes=[0]} // \"key\"\n  \
+         %15: i64[seq, seq] = sub %14, %13 // \"distance\"\n  \
+         %16: f32[seq, seq] = cast %15 {saturate=true,to=\"f32\"} // \"number\"\n  \
+         %17: f32[seq, seq] = mul %16, c8 // \"scaled\"\n  \
+         %20: f32[1, 1, seq, seq] = unsqueeze %17 {axes=[0,1]} // \"bias\"\n  \
+         %5: f32[batch, seq, 4] = matmul",
+    );
+    let out = check("cache", &filled(&biased));
+    assert_snapshot!(out.split("graph \"decode\"").nth(1).unwrap_or(&out));
+}
+
+#[test]
+fn a_bias_with_rows_and_keys_exchanged_is_refused() {
+    let biased = with("%5, %6, %7, _, _,", "%5, %6, %7, %20, _,").replace(
+        "  %5: f32[batch, seq, 4] = matmul",
+        "  %13: i64[seq, 1] = unsqueeze %2 {axes=[1]} // \"query\"\n  \
+         %14: i64[1, seq] = unsqueeze %2 {axes=[0]} // \"key\"\n  \
+         %15: i64[seq, seq] = sub %14, %13 // \"distance\"\n  \
+         %16: f32[seq, seq] = cast %15 {saturate=true,to=\"f32\"} // \"number\"\n  \
+         %17: f32[seq, seq] = transpose %16 {perm=[1,0]} // \"exchanged\"\n  \
+         %20: f32[1, 1, seq, seq] = unsqueeze %17 {axes=[0,1]} // \"bias\"\n  \
+         %5: f32[batch, seq, 4] = matmul",
+    );
+    assert_snapshot!(refusal(&biased));
+}

@@ -1,0 +1,27 @@
+//! Ctrl-C.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::CancelToken;
+
+/// How often the flag that the signal sets is looked at.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Ctrl-C asks the run to stop; the second one ends the process.
+pub fn watch(cancel: CancelToken) {
+    let flag = Arc::new(AtomicBool::new(false));
+    let interrupt = signal_hook::consts::SIGINT;
+    let signals = signal_hook::flag::register_conditional_shutdown(interrupt, 130, flag.clone())
+        .and_then(|_| signal_hook::flag::register(interrupt, flag.clone()));
+    if signals.is_err() {
+        return;
+    }
+    std::thread::spawn(move || {
+        while !flag.load(Ordering::Relaxed) {
+            std::thread::sleep(INTERVAL);
+        }
+        cancel.cancel();
+    });
+}
