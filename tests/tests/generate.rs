@@ -131,7 +131,7 @@ fn decoder(family: &str, file: &Path, cases: &Cases, decodes: &mut usize) -> Res
         }
         *decodes += 1;
         let tokens = expected.prompts.iter().map(Vec::len).max().unwrap_or(0) + 24;
-        let options = DecoderOptions { tokens, sequences: expected.prompts.len(), chunk: 512 };
+        let options = DecoderOptions { tokens, sequences: expected.prompts.len(), chunk: 512, source: 0 };
         let mut model = Decoder::new(&graphs.decoder, &team, &options).map_err(|error| error.to_string())?;
         let begun: Vec<_> = expected.prompts.iter().map(|tokens| (model.begin(), tokens)).collect();
         let prompts: Vec<_> =

@@ -1,7 +1,7 @@
 //! A cache group: the states that keep the same tokens, and the pool of their pages.
 
 use lathe_artifact::layout::KvPage;
-use lathe_artifact::plan::{Plan, State};
+use lathe_artifact::plan::{Plan, State, StateKind};
 
 use super::DecoderOptions;
 use super::pool::{Pages, Pool};
@@ -17,6 +17,7 @@ const PAGE_TOKENS: usize = KvPage::TOKENS;
 pub(super) struct Planned {
     /// The input that lists its pages.
     table: u32,
+    kind: StateKind,
     window: Option<usize>,
     pages: usize,
     /// Index into the plan's states, and bytes of a page.
@@ -43,6 +44,7 @@ pub(super) fn plan_pages(plan: &Plan, options: &DecoderOptions) -> Vec<Planned> 
             }
             None => groups.push(Planned {
                 table: state.block_table,
+                kind: state.kind,
                 window: state.window,
                 pages: 0,
                 states: vec![(index, bytes)],
@@ -50,15 +52,16 @@ pub(super) fn plan_pages(plan: &Plan, options: &DecoderOptions) -> Vec<Planned> 
         }
     }
     for group in &mut groups {
-        group.pages = pages(group.window, options);
+        group.pages = pages(group, options);
     }
     groups
 }
 
 /// Pages for the sequences of a group.
-fn pages(window: Option<usize>, options: &DecoderOptions) -> usize {
-    let whole = options.tokens.div_ceil(PAGE_TOKENS);
-    let each = match window {
+fn pages(group: &Planned, options: &DecoderOptions) -> usize {
+    let tokens = if group.kind == StateKind::Cross { options.source } else { options.tokens };
+    let whole = tokens.div_ceil(PAGE_TOKENS);
+    let each = match group.window {
         // What the first token of a chunk sees, and the chunk, need not begin at the start of a page.
         Some(window) => whole.min(window.saturating_add(options.chunk).div_ceil(PAGE_TOKENS) + 1),
         None => whole,
@@ -70,6 +73,7 @@ fn pages(window: Option<usize>, options: &DecoderOptions) -> usize {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) table: u32,
+    pub(super) kind: StateKind,
     pub(super) window: Option<usize>,
     pub(super) pool: Pool,
     states: Vec<Lendable>,
@@ -102,8 +106,8 @@ impl Group {
             Ok(Lendable { state, page_bytes, memory })
         };
         let states = planned.states.iter().map(reserve).collect::<Result<_, RuntimeError>>()?;
-        let (table, window) = (planned.table, planned.window);
-        Ok(Self { table, window, pool: Pool::new(planned.pages), states })
+        let (table, kind, window) = (planned.table, planned.kind, planned.window);
+        Ok(Self { table, kind, window, pool: Pool::new(planned.pages), states })
     }
 
     /// Writes the address of each state into the list of all states.

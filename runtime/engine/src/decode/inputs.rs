@@ -17,6 +17,10 @@ pub(super) enum Input {
     /// The block table of this group.
     BlockTable(usize),
     LogitRows,
+    /// For each row the last place of its encoder's output.
+    CrossPosition,
+    /// Places of each sequence's encoder output.
+    CrossLen,
     /// Whether the sequences of the call have more tokens than this.
     Longer(usize),
     /// A state, whose memory is lent.
@@ -50,6 +54,8 @@ pub(super) fn roles(plan: &Plan, groups: &[Group]) -> Result<Vec<Input>, Runtime
             ("seq_start", 1) => Input::SeqStart,
             ("context_len", 1) => Input::ContextLen,
             ("logit_rows", 1) => Input::LogitRows,
+            ("cross_position", 2) => Input::CrossPosition,
+            ("cross_len", 1) => Input::CrossLen,
             (name, _) => return Err(unknown(name)),
         })
     };
@@ -79,6 +85,8 @@ pub(super) struct Rows<'a> {
     pub(super) start: usize,
     /// For how many of the last rows logits are wanted.
     pub(super) logits: usize,
+    /// Places of its encoder's output.
+    pub(super) source: usize,
 }
 
 impl Rows<'_> {
@@ -99,6 +107,8 @@ pub(super) struct Batch {
     seq_start: Vec<i64>,
     context_len: Vec<i64>,
     logit_rows: Vec<i64>,
+    cross_position: Vec<i64>,
+    cross_len: Vec<i64>,
     /// By group.
     tables: Vec<Vec<i64>>,
     /// Sizes of the inputs, by what they are: `[1, n]`, `[b + 1]`, `[b]`, `[m]`.
@@ -117,6 +127,8 @@ impl Batch {
             &mut self.seq_start,
             &mut self.context_len,
             &mut self.logit_rows,
+            &mut self.cross_position,
+            &mut self.cross_len,
         ] {
             list.clear();
         }
@@ -127,6 +139,8 @@ impl Batch {
             let end = self.tokens.len();
             self.seq_start.push(end as i64);
             self.context_len.push(row.end() as i64);
+            self.cross_position.resize(end, row.source as i64 - 1);
+            self.cross_len.push(row.source as i64);
             self.logit_rows.extend((end - row.logits..end).map(|row| row as i64));
         }
         self.rows_shape = [1, self.tokens.len()];
@@ -160,6 +174,8 @@ impl Batch {
             Input::BlockTable(group) => {
                 TensorView::from_slice(&self.tables[*group], &self.table_shapes[*group])
             }
+            Input::CrossPosition => TensorView::from_slice(&self.cross_position, &self.rows_shape),
+            Input::CrossLen => TensorView::from_slice(&self.cross_len, &self.lengths_shape),
             Input::Longer(boundary) => {
                 let longer = self.context_len.first().is_some_and(|&length| length as u64 > *boundary as u64);
                 TensorView::new(DType::Bool, &[], if longer { &[1] } else { &[0] })

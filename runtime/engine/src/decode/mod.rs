@@ -4,6 +4,7 @@
 //! packed rows. Keys and values live in pools of pages, one pool a set of layers with the same window; a pool's memory is reserved
 //! at once and touched page by page, so that it grows without a copy.
 
+mod encode;
 mod group;
 mod inputs;
 mod pool;
@@ -13,7 +14,8 @@ use lathe_tensor::Tensor;
 
 use crate::program::Address;
 use crate::session::Lent;
-use crate::{Model, RunOptions, RuntimeError, Session, Team};
+use crate::{Model, RunOptions, RuntimeError, Session, Team, TensorView};
+use encode::Encoder;
 use group::Group;
 use inputs::{Batch, Input, Rows};
 use pool::Pages;
@@ -31,6 +33,8 @@ pub struct DecoderOptions {
     pub sequences: usize,
     /// Tokens of one sequence that a call takes in at most: a sliding window needs room for them beside those it sees.
     pub chunk: usize,
+    /// Places of an encoder's output for each sequence at most; 0 without an encoder.
+    pub source: usize,
 }
 
 /// Tokens that a sequence takes in.
@@ -59,6 +63,8 @@ struct Sequence {
     tokens: Vec<u32>,
     /// Of these, how many have their keys and values in `pages`: all, but where computing them again has failed.
     cached: usize,
+    /// Places of its encoder's output.
+    source: usize,
     pages: Vec<Pages>,
 }
 
@@ -66,6 +72,7 @@ struct Sequence {
 #[derive(Debug)]
 pub struct Decoder {
     session: Session,
+    encoder: Option<Encoder>,
     inputs: Vec<Input>,
     groups: Vec<Group>,
     /// The memory of each state, in the order of the plan.
@@ -104,9 +111,6 @@ impl Decoder {
             .ok_or_else(|| RuntimeError::Unsupported("the model has no function `decode`".into()))?;
         let program = model.program(function)?;
         let plan = &program.plan;
-        if plan.states.iter().any(|state| state.kind != StateKind::Kv) {
-            return Err(RuntimeError::Unsupported("`decode` reads the keys and values of an encoder".into()));
-        }
         let planned = group::plan_pages(plan, options);
         let bytes = planned.iter().fold(0u64, |sum, group| sum.saturating_add(group.bytes()));
         let weights = program.weight_bytes;
@@ -134,6 +138,7 @@ impl Decoder {
             boundaries: boundaries.collect(),
             vocabulary: 0,
             session: Session::of_function(model, function, team)?,
+            encoder: Encoder::new(model, team, plan)?,
             inputs,
             groups,
             states,
@@ -149,6 +154,45 @@ impl Decoder {
     pub fn begin(&mut self) -> SequenceId {
         let pages = self.groups.iter().map(|_| Pages::default()).collect();
         self.add(Sequence { pages, ..Sequence::default() })
+    }
+
+    /// A sequence that has seen no token, after an encoder's output of `length` places, which `source` makes: the encoder's inputs
+    /// by name. Inputs that the encoder does not take are left alone.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`] where the model has no function `encode`; as [`Session::run`].
+    pub fn begin_with(
+        &mut self,
+        source: &[(&str, TensorView<'_>)],
+        length: usize,
+    ) -> Result<SequenceId, RuntimeError> {
+        let id = self.begin();
+        match self.encode(id, source, length) {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.end(id);
+                Err(error)
+            }
+        }
+    }
+
+    fn encode(
+        &mut self,
+        id: SequenceId,
+        source: &[(&str, TensorView<'_>)],
+        length: usize,
+    ) -> Result<(), RuntimeError> {
+        let none = || RuntimeError::Unsupported("the model has no function `encode`".into());
+        let encoder = self.encoder.as_mut().ok_or_else(none)?;
+        let place = self.groups.iter().position(|group| group.kind == StateKind::Cross).ok_or_else(none)?;
+        let Some(Some(sequence)) = self.sequences.get_mut(id.0) else { return Ok(()) };
+        let bytes = self.groups.iter().map(Group::bytes_used).sum();
+        let (group, pages) = (&mut self.groups[place], &mut sequence.pages[place]);
+        group.grow(pages, 0, length)?;
+        let table: Vec<i64> = pages.row().collect();
+        let lent = Lent { states: &self.states, bytes };
+        sequence.source = length;
+        encoder.run(source, &table, group.pool.pages(), &lent, &self.options)
     }
 
     fn add(&mut self, sequence: Sequence) -> SequenceId {
@@ -178,17 +222,13 @@ impl Decoder {
     /// # Errors
     /// Where the sequence has ended.
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId, RuntimeError> {
-        let (tokens, cached) =
-            self.sequence(id).map(|sequence| (sequence.tokens.clone(), sequence.cached))?;
-        let of = self
-            .sequences
-            .get(id.0)
-            .and_then(Option::as_ref)
-            .into_iter()
-            .flat_map(|sequence| &sequence.pages);
+        let Sequence { tokens, cached, source, .. } = self.sequence(id)?;
+        let (tokens, cached, source) = (tokens.clone(), *cached, *source);
+        let of = self.sequences.get(id.0).and_then(Option::as_ref);
+        let of = of.into_iter().flat_map(|sequence| &sequence.pages);
         let pages = of.zip(&mut self.groups).map(|(pages, group)| pages.fork(&mut group.pool));
         let pages = pages.collect();
-        Ok(self.add(Sequence { tokens, cached, pages }))
+        Ok(self.add(Sequence { tokens, cached, source, pages }))
     }
 
     /// Gives up the pages of a sequence. Its name may be given to another one.
@@ -281,13 +321,15 @@ impl Decoder {
             true => (0, sequence.tokens.clone()),
             false => (old, Vec::new()),
         };
-        Ok(Rows { sequence: step.sequence.0, again, tokens: step.tokens, start, logits: step.logits })
+        let DecodeStep { sequence: SequenceId(place), tokens, logits } = *step;
+        Ok(Rows { sequence: place, again, tokens, start, logits, source: sequence.source })
     }
 
     fn reserve(&mut self, rows: &[Rows<'_>]) -> Result<(), RuntimeError> {
         for row in rows {
             let Some(Some(sequence)) = self.sequences.get_mut(row.sequence) else { continue };
-            for (pages, group) in sequence.pages.iter_mut().zip(&mut self.groups) {
+            let own = sequence.pages.iter_mut().zip(&mut self.groups);
+            for (pages, group) in own.filter(|(_, group)| group.kind == StateKind::Kv) {
                 if row.start == 0 {
                     pages.truncate(&mut group.pool, 0);
                 }
@@ -325,7 +367,8 @@ impl Decoder {
             sequence.cached = row.start;
         }
         let length = sequence.cached;
-        for (pages, group) in sequence.pages.iter_mut().zip(&mut self.groups) {
+        let own = sequence.pages.iter_mut().zip(&mut self.groups);
+        for (pages, group) in own.filter(|(_, group)| group.kind == StateKind::Kv) {
             pages.truncate(&mut group.pool, length);
             if let Some(window) = group.window {
                 pages.leave_behind(&mut group.pool, length, window);

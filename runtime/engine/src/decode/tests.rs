@@ -217,7 +217,7 @@ fn model(boundaries: &[u64], max_memory: u64) -> Model {
 }
 
 fn decoder(tokens: usize, sequences: usize, boundaries: &[u64]) -> Decoder {
-    let options = DecoderOptions { tokens, sequences, chunk: 200 };
+    let options = DecoderOptions { tokens, sequences, chunk: 200, source: 0 };
     Decoder::new(&model(boundaries, 1 << 30), &Team::new(2).unwrap(), &options).unwrap()
 }
 
@@ -345,7 +345,7 @@ fn a_full_context_says_so_and_wrong_steps_are_refused() {
 
 #[test]
 fn windows_hold_only_what_they_see() {
-    let options = DecoderOptions { tokens: 100_000, sequences: 2, chunk: 1 };
+    let options = DecoderOptions { tokens: 100_000, sequences: 2, chunk: 1, source: 0 };
     let mut decoder = Decoder::new(&model(&[], 1 << 30), &Team::new(1).unwrap(), &options).unwrap();
     // A page has 64 tokens of two floats: all tokens in one state, two pages and one in the other.
     assert_eq!(decoder.kv_bytes_planned(), 2 * (100_000u64.div_ceil(64) + 3) * 512);

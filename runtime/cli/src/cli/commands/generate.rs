@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use lathe_generate::{
-    Continuation, Finish, Generator, GraphModel, GraphSequence, LanguageModel, Past, Prompt, Sampling,
-    Timing, Token,
+    Continuation, Finish, Generator, GraphModel, GraphSequence, Graphs, LanguageModel, PREFILL_ROWS, Past,
+    Prompt, Sampling, Source, Timing, Token,
 };
 use lathe_runtime::{Decoder, DecoderOptions};
 use lathe_tensor::Tensor;
@@ -14,7 +14,7 @@ use crate::cli::args::{CacheChoice, Common, GenerateArgs, TokenList};
 use crate::cli::error::CliError;
 use crate::cli::{interrupt, load, report};
 use crate::generative::{GenerationConfig, GraphFiles};
-use crate::{CancelToken, RunOptions, Team};
+use crate::{CancelToken, Model, RunOptions, Team, TensorView};
 
 /// How generation keeps the past, as the report says it.
 struct CacheReport {
@@ -42,7 +42,7 @@ pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
     let run = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
-    let decodes = graphs.encoder.is_none() && graphs.decoder.can_decode();
+    let decodes = graphs.encoder.is_none() && graphs.decoder.can_decode() && takes_tokens(&graphs.decoder);
     let report = match args.cache {
         CacheChoice::Auto if decodes => with_decoder(&graphs, &team, run, args, &config)?,
         choice => with_graphs(&graphs, choice, &team, run, args, &config)?,
@@ -59,15 +59,26 @@ fn with_decoder(
     config: &GenerationConfig,
 ) -> Result<Report, CliError> {
     let longest = args.tokens.iter().map(|prompt| prompt.0.len()).max().unwrap_or(0);
+    let has_encoder = graphs.decoder.inputs().iter().any(|port| port.name == "decoder_input_ids");
     let options = DecoderOptions {
-        tokens: longest.saturating_add(args.count as usize),
+        tokens: if has_encoder { 1 } else { longest }.saturating_add(args.count as usize),
+        source: if has_encoder { longest } else { 0 },
         sequences: args.tokens.len(),
         chunk: PREFILL_ROWS,
     };
     let mut decoder = Decoder::new(&graphs.decoder, team, &options)?;
     decoder.options = run;
-    let begin = |prompt: &TokenList| (decoder.begin(), prompt.0.clone());
-    let begun: Vec<_> = args.tokens.iter().map(begin).collect();
+    let begin = |prompt: &TokenList| -> Result<_, CliError> {
+        if !has_encoder {
+            return Ok((decoder.begin(), prompt.0.clone()));
+        }
+        let start = vec![start_token(args, config)?];
+        let tensors = encoder_inputs(prompt)?;
+        let named: Vec<(&str, TensorView<'_>)> =
+            tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.into())).collect();
+        Ok((decoder.begin_with(&named, prompt.0.len())?, start))
+    };
+    let begun = args.tokens.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
     let (results, timing) = generate(&mut decoder, &prompts(&begun), args, config)?;
     let adopted = graphs.decoder.inputs().iter().any(|port| port.name.starts_with("past_key_values."));
     let cache = CacheReport {
@@ -118,18 +129,40 @@ fn begin<'a>(
                 "the encoder takes no tokens: --tokens does not fit this model".into(),
             ));
         }
-        let start = args.decoder_start.or(config.decoder_start).ok_or_else(|| {
-            CliError::Input(
-                "the decoder needs a start token: give --decoder-start ID, or put the model's generation_config.json \
-                 beside it"
-                    .into(),
-            )
-        })?;
-        let tokens: Vec<i64> = prompt.0.iter().map(|&token| i64::from(token)).collect();
-        let tensor = Tensor::from_slice(&tokens, &[1, tokens.len()]).map_err(crate::Error::from)?;
-        Ok((model.begin(vec![("input_ids".to_string(), tensor)])?, vec![start]))
+        let start = start_token(args, config)?;
+        Ok((model.begin(encoder_inputs(prompt)?)?, vec![start]))
     };
     args.tokens.iter().map(begin).collect()
+}
+
+/// The first token of a decoder that follows an encoder.
+fn start_token(args: &GenerateArgs, config: &GenerationConfig) -> Result<u32, CliError> {
+    args.decoder_start.or(config.decoder_start).ok_or_else(|| {
+        CliError::Input(
+            "the decoder needs a start token: give --decoder-start ID, or put the model's generation_config.json \
+             beside it"
+                .into(),
+        )
+    })
+}
+
+/// What an encoder of tokens takes: a prompt without padding.
+fn encoder_inputs(prompt: &TokenList) -> Result<Source, CliError> {
+    let tokens: Vec<i64> = prompt.0.iter().map(|&token| i64::from(token)).collect();
+    let shape = [1, tokens.len()];
+    let tensor = |values: &[i64]| Tensor::from_slice(values, &shape).map_err(crate::Error::from);
+    let mask = vec![1; tokens.len()];
+    Ok(vec![("input_ids".to_string(), tensor(&tokens)?), ("attention_mask".to_string(), tensor(&mask)?)])
+}
+
+/// Whether a prompt of tokens is all that a model begins with.
+fn takes_tokens(model: &Model) -> bool {
+    let known = |name: &str| {
+        ["input_ids", "attention_mask", "position_ids", "cache_position"].contains(&name)
+            || ["decoder_input_ids", "decoder_attention_mask"].contains(&name)
+            || name.starts_with("past_key_values.")
+    };
+    model.inputs().iter().all(|port| known(&port.name))
 }
 
 /// Generates; without `--json` each token is printed as it comes.

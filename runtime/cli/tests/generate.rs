@@ -1,0 +1,37 @@
+//! `lathe generate` on what it refuses; what it generates is tested against references in the workspace's tests.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Exit code and message of a command that fails.
+fn fails(arguments: &[&str]) -> (i32, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_lathe"))
+        .arg("generate")
+        .args(arguments)
+        .current_dir(folder.path())
+        .env("LATHE_CACHE_DIR", folder.path().join("cache"))
+        .env("LATHE_KEY_FILE", folder.path().join("key"))
+        .output()
+        .expect("the binary runs");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.stdout.is_empty() && !output.status.success());
+    (output.status.code().expect("no signal"), message)
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let magika = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models/magika.onnx");
+    let magika = magika.to_string_lossy();
+    for (arguments, code, reason) in [
+        (&["m.onnx"][..], 2, "--tokens <IDS>"),
+        (&["m.onnx", "--tokens", "1,x"], 2, "`x` is not a token id"),
+        (&["m.onnx", "--tokens", "1", "--cache", "some"], 2, "invalid value"),
+        (&["m.onnx", "--tokens", "1", "--beams", "4"], 2, "`--beams` is not in this version"),
+        (&[&magika, "--tokens", "1,2"], 1, "the model cannot generate: it has no input `input_ids`"),
+        (&[".", "--tokens", "1,2"], 1, "not a model"),
+    ] {
+        let (exit, message) = fails(arguments);
+        assert!(exit == code && message.contains(reason), "{arguments:?}: {exit}: {message}");
+    }
+}
