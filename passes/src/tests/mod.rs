@@ -7,6 +7,7 @@ mod driver;
 mod fuse;
 mod gqa;
 mod masks;
+mod moe;
 mod regions;
 mod rms_norm;
 mod rotary;

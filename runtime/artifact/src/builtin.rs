@@ -184,6 +184,15 @@ builtins! {
     Gather "gather" {
         x: input, indices: input, y: output, outer: int, axis: int, inner_bytes: int, count: int, index_bytes: int,
     }
+    /// Slices of `inner_bytes` by tuples: `y[t] = x[indices[t, 0], ..., indices[t, depth - 1]]` for `count` tuples of i64 in axes of `sizes`; negative
+    /// indices count from the end; others outside give `IndexOutOfRange`.
+    GatherNd "gather_nd" {
+        x: input, indices: input, y: output, count: int, depth: int, sizes: dims, inner_bytes: int,
+    }
+    /// The other way: slices of `updates` replace those of `y`, later tuples over earlier ones.
+    ScatterNd "scatter_nd" {
+        updates: input, indices: input, y: inout, count: int, depth: int, sizes: dims, inner_bytes: int,
+    }
     /// Resizes the last two axes of `planes` images. `mode` is a [`crate::builtin::ResizeMode`], `coordinate` and `rounding` are codes of
     /// [`crate::layout::resize`] (not `tf_crop_and_resize`); source position from `scale_*` (output over input; 0 for the quotient of the sizes). `cubic` is the cubic coefficient.
     Resize "resize" {

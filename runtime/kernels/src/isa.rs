@@ -134,7 +134,7 @@ macro_rules! rows {
 
 rows! {
     MatMulPacked MatMulStrided Conv ConvTranspose Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
-    Pad Gather Resize RotaryEmbedding Lstm MoeRoute MoeGroup MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
+    Pad Gather GatherNd ScatterNd Resize RotaryEmbedding Lstm MoeRoute MoeGroup MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
 }
 
 /// Where an instruction set's functions are.

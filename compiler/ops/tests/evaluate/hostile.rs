@@ -98,6 +98,18 @@ impl Chaos {
         })
     }
 
+    fn experts(&mut self) -> Value {
+        let groups = json!({"count": self.size(), "top": self.size()});
+        let (capacity, clamped) = (json!(self.size()), json!({"alpha": self.float(), "limit": self.float()}));
+        json!({
+            "experts": self.size(), "top_k": self.size(), "router": self.of(&["softmax", "sigmoid"]),
+            "renormalise": self.flag(), "epsilon": self.float(), "scale": self.float(), "groups": self.maybe(groups),
+            "capacity": self.maybe(capacity), "activation": self.of(&["relu", "silu", "gelu"]),
+            "gate": self.of(&["none", "halves", "interleaved"]), "clamped": self.maybe(clamped),
+            "transposed": self.flag(), "shared_experts": self.size(),
+        })
+    }
+
     fn pages(&mut self) -> Value {
         let window = json!(self.size());
         json!({
@@ -111,6 +123,7 @@ impl Chaos {
         let mut all = match name {
             "conv" | "conv_transpose" | "max_pool" | "average_pool" => return self.window(),
             "resize" => return self.resampling(),
+            "moe" => return self.experts(),
             "paged_attention" => return self.pages(),
             "reduce" => json!({"kind": self.of(&["sum", "mean", "max", "log_sum_exp", "l2", "prod"])}),
             "pad" => json!({"mode": self.of(&["constant", "edge", "reflect", "wrap"])}),

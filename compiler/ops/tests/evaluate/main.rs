@@ -7,6 +7,7 @@ mod conv;
 mod elementwise;
 mod gather;
 mod hostile;
+mod moe;
 mod norm;
 mod quant;
 mod reduce;
@@ -110,6 +111,7 @@ fn every_op_is_tried_here() {
         include_str!("conv.rs"),
         include_str!("elementwise.rs"),
         include_str!("gather.rs"),
+        include_str!("moe.rs"),
         include_str!("norm.rs"),
         include_str!("quant.rs"),
         include_str!("reduce.rs"),

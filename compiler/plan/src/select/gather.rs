@@ -3,11 +3,12 @@
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::plan::{Condition, Guard};
 use lathe_ir::Node;
-use lathe_ops::gather::Gather;
+use lathe_ops::gather::{Gather, GatherNd, Reduction, ScatterNd};
 use lathe_tensor::DType;
 
 use super::axis_of;
 use crate::error::{Refusal, refuse};
+use crate::location::Location;
 use crate::planner::Operand;
 use crate::scope::{Context, Fits};
 use crate::size::Size;
@@ -87,4 +88,95 @@ fn one_slice(
     let output = context.output(node, 0)?;
     context.view(output, view);
     Ok(true)
+}
+
+/// The indices of an op on tuples: number and length of the tuples, the sizes of the axes that they index, bytes of a slice.
+struct Tuples {
+    indices: Location,
+    count: Size,
+    depth: usize,
+    sizes: Vec<Size>,
+    inner_bytes: Size,
+}
+
+fn tuples(context: &mut Context<'_, '_>, node: &Node) -> Result<Tuples, Refusal> {
+    let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
+    let Some(bytes) = context.dtype(x).element_bytes() else {
+        return refuse(format!("{} elements have no address", context.dtype(x)));
+    };
+    if context.dtype(indices) != DType::I64 {
+        return refuse(format!("no builtin for {} indices", context.dtype(indices)));
+    }
+    let (dims, places) = (context.dims(x)?, context.dims(indices)?);
+    let Some((&depth, leading)) = places.split_last() else {
+        return refuse("the indices have no axis of tuples");
+    };
+    let depth = context.planner.sizes.as_constant(depth).and_then(|depth| usize::try_from(depth).ok());
+    let Some(depth) = depth.filter(|depth| *depth <= dims.len()) else {
+        return refuse("the tuples' length is not constant");
+    };
+    let count = context.planner.sizes.product(leading);
+    let inner = context.planner.sizes.product(&dims[depth..]);
+    let inner_bytes = context.planner.sizes.mul_constant(inner, bytes as i64);
+    let indices = context.dense(indices)?;
+    Ok(Tuples { indices, count, depth, sizes: dims[..depth].to_vec(), inner_bytes })
+}
+
+pub(super) fn gather_nd(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    gather: &GatherNd,
+) -> Result<(), Refusal> {
+    if gather.batch_dims != 0 {
+        return refuse("no builtin for batches of tuples");
+    }
+    let tuples = tuples(context, node)?;
+    let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
+    let source = context.dense(x)?;
+    let dims = context.dims(output)?;
+    let target = context.destination(output, &dims, Fits::Dense)?;
+    let operands = [
+        Operand::Read(&source),
+        Operand::Read(&tuples.indices),
+        Operand::Write(&target),
+        Operand::Size(tuples.count),
+        Operand::Int(tuples.depth as i64),
+        Operand::Dims(&tuples.sizes),
+        Operand::Size(tuples.inner_bytes),
+    ];
+    context.planner.call(Builtin::GatherNd, &operands, "slices copied by tuple");
+    context.place(output, target);
+    Ok(())
+}
+
+pub(super) fn scatter_nd(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    scatter: &ScatterNd,
+) -> Result<(), Refusal> {
+    if scatter.reduction != Reduction::Replace {
+        return refuse("the builtin replaces only");
+    }
+    let tuples = tuples(context, node)?;
+    let (x, updates) = (context.required(node, 0)?, context.required(node, 2)?);
+    let output = context.output(node, 0)?;
+    let (source, updates) = (context.location(x)?, context.dense(updates)?);
+    let dims = context.dims(output)?;
+    let target = context.destination(output, &dims, Fits::Dense)?;
+    let Some(source) = source.broadcast(&mut context.planner.sizes, &target.dims) else {
+        return Err(context.planner.bug("the result has another rank").into());
+    };
+    context.copy(&source, &target, "what the updates leave")?;
+    let operands = [
+        Operand::Read(&updates),
+        Operand::Read(&tuples.indices),
+        Operand::Update(&target),
+        Operand::Size(tuples.count),
+        Operand::Int(tuples.depth as i64),
+        Operand::Dims(&tuples.sizes),
+        Operand::Size(tuples.inner_bytes),
+    ];
+    context.planner.call(Builtin::ScatterNd, &operands, "slices replaced by tuple");
+    context.place(output, target);
+    Ok(())
 }

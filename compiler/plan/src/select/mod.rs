@@ -76,6 +76,8 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::ConstantOfShape(constant) => shape::constant_of_shape(context, node, constant),
         Op::Trilu(trilu) => shape::trilu(context, node, trilu),
         Op::Gather(gather) => gather::gather(context, node, gather),
+        Op::GatherNd(gather) => gather::gather_nd(context, node, gather),
+        Op::ScatterNd(scatter) => gather::scatter_nd(context, node, scatter),
         Op::Resize(resize) => resize::resize(context, node, resize),
         Op::Attention(op) => attention::attention(context, node, op),
         Op::KvAppend(_) => attention::kv_append(context, node),

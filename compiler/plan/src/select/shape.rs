@@ -134,6 +134,16 @@ fn slice_start(context: &mut Context<'_, '_>, start: Size, size: Size, step: i64
     let from_end = match sizes.as_constant(start) {
         Some(value) => value < 0,
         None if sizes.non_negative(start) => false,
+        None if step > 0 => {
+            // 1 for a negative start, else 0: as inference words the size.
+            let below = sizes.mul_constant(start, -1);
+            let below = sizes.max(below, Size::ZERO);
+            let negative = sizes.min(below, Size::ONE);
+            let moved = sizes.mul(negative, size);
+            let start = sizes.add(start, moved);
+            let start = sizes.max(start, Size::ZERO);
+            return Ok(sizes.min(start, size));
+        }
         None => return refuse("the sign of a start depends on sizes"),
     };
     // A far negative start is below any axis; the sum must not wrap.

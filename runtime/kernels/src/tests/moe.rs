@@ -1,0 +1,137 @@
+//! Mixtures of experts: the sorting, and products with the chosen experts alone.
+
+use lathe_artifact::builtin::args;
+use lathe_artifact::layout::PackedMatrix;
+use proptest::prelude::*;
+
+use super::few;
+use crate::harness::{address, compare, floats, integers, numbers, run};
+
+/// `rows, places, offsets` by the definition.
+fn sorted(indices: &[i64], top_k: usize, experts: usize, capacity: usize, row: usize) -> [Vec<i64>; 3] {
+    let mut by_expert = vec![Vec::new(); experts];
+    for (at, &expert) in indices.iter().enumerate() {
+        let own_row = at / (row * top_k) * row * top_k;
+        let before = indices[own_row..at].iter().filter(|other| **other == expert).count();
+        if capacity == 0 || before < capacity {
+            by_expert[expert as usize].push(at);
+        }
+    }
+    let mut places = vec![-1; indices.len()];
+    let mut rows = vec![0; indices.len()];
+    let (mut offsets, mut next) = (vec![0], 0);
+    for assignments in by_expert {
+        for at in assignments {
+            places[at] = next as i64;
+            rows[next] = (at / top_k) as i64;
+            next += 1;
+        }
+        offsets.push(next as i64);
+    }
+    [rows, places, offsets]
+}
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn assignments_are_sorted_by_expert(
+        picks in proptest::collection::vec(0_i64..5, 0..60), top_k in 1_usize..3, capacity in 0_usize..4, row in 1_usize..6,
+    ) {
+        let tokens = picks.len() / top_k;
+        let indices = &picks[..tokens * top_k];
+        let args = |outputs: &[*mut u8]| args::MoeGroup {
+            indices: address(indices),
+            rows: outputs[0],
+            places: outputs[1],
+            offsets: outputs[2],
+            tokens: tokens as i64,
+            experts: 5,
+            top_k: top_k as i64,
+            capacity: capacity as i64,
+            row_tokens: row as i64,
+        };
+        let want = sorted(indices, top_k, 5, capacity, row);
+        for (isa, outputs) in run(&[indices.len() * 8, indices.len() * 8, 48], 8, args) {
+            for (output, want) in outputs.iter().zip(&want) {
+                prop_assert_eq!(&integers(output), want, "{}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn experts_that_nobody_chose_are_not_read(
+        counts in proptest::collection::vec(0_usize..4, 6), k in 1_usize..40, n in 1_usize..70, seed: u64, biased: bool,
+    ) {
+        let m: usize = counts.iter().sum();
+        let mut offsets = vec![0_i64];
+        let (mut weights, mut packed) = (Vec::new(), Vec::new());
+        let bias = numbers(seed ^ 3, 6 * n);
+        for (expert, count) in counts.iter().enumerate() {
+            offsets.push(offsets[expert] + *count as i64);
+            // Were they multiplied, even by 0, the answer would not be a number.
+            let matrix = if *count == 0 { vec![f32::NAN; k * n] } else { numbers(seed ^ (expert as u64 + 9), k * n) };
+            packed.extend(PackedMatrix { k, n }.packed(&matrix, n, 1).unwrap());
+            weights.push(matrix);
+        }
+        let a = numbers(seed, m * k);
+        let mut want = Vec::new();
+        for place in 0..m {
+            let expert = (0..6).find(|&expert| offsets[expert + 1] > place as i64).unwrap();
+            for column in 0..n {
+                let products = (0..k).map(|p| f64::from(a[place * k + p]) * f64::from(weights[expert][p * n + column]));
+                let sum: f64 = products.sum();
+                want.push(if biased { sum + f64::from(bias[expert * n + column]) } else { sum });
+            }
+        }
+        let args = |outputs: &[*mut u8]| args::MoeMatMul {
+            a: address(&a),
+            offsets: address(&offsets),
+            b: address(&packed),
+            bias: if biased { address(&bias) } else { std::ptr::null() },
+            c: outputs[0],
+            m: m as i64,
+            n: n as i64,
+            k: k as i64,
+            experts: 6,
+            activation: 0,
+            alpha: 0.0,
+            beta: 0.0,
+        };
+        for (isa, outputs) in run(&[m * n * 4], 4, args) {
+            compare(isa, &floats(&outputs[0]), &want, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn tuples_read_and_replace_slices() {
+    let x: Vec<f32> = (0..24).map(|i| i as f32).collect();
+    let (indices, sizes) = ([1_i64, -1, 0, 0, 1, 2], [2_i64, 3]);
+    let gather = |outputs: &[*mut u8]| args::GatherNd {
+        x: address(&x),
+        indices: address(&indices),
+        y: outputs[0],
+        count: 3,
+        depth: 2,
+        sizes: sizes.as_ptr(),
+        inner_bytes: 16,
+    };
+    for (_, outputs) in run(&[48], 4, gather) {
+        assert_eq!(floats(&outputs[0]), [20.0, 21.0, 22.0, 23.0, 0.0, 1.0, 2.0, 3.0, 20.0, 21.0, 22.0, 23.0]);
+    }
+    let scatter = |outputs: &[*mut u8]| args::ScatterNd {
+        updates: address(&x),
+        indices: address(&indices),
+        y: outputs[0],
+        count: 3,
+        depth: 2,
+        sizes: sizes.as_ptr(),
+        inner_bytes: 16,
+    };
+    for (_, outputs) in run(&[96], 4, scatter) {
+        let y = floats(&outputs[0]);
+        // The last of equal tuples stays.
+        assert_eq!((&y[0..4], &y[20..24]), (&[4.0, 5.0, 6.0, 7.0][..], &[8.0, 9.0, 10.0, 11.0][..]));
+    }
+}
