@@ -141,8 +141,10 @@ fn sizes(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId, y: ValueId,
             b.op(Op::Range(Range {}), &[start, y, delta])?
         }
         9 => {
-            let elements: Vec<_> = b.ty(x).dims.clone();
-            b.dims(elements)?
+            // Sizes of `x`: those that no input has are bound by the operand where they stand alone.
+            let known = |dim: &Dim| dim.as_symbol().is_some() || dim.as_constant().is_some();
+            let elements: Vec<_> = b.ty(x).dims.iter().filter(|dim| known(dim)).cloned().collect();
+            b.apply(Operation::Dims { elements, scalar: false }, &[Some(x)])?
         }
         10 => {
             let kind = choices.of(&[ReduceKind::Prod, ReduceKind::Max, ReduceKind::Sum, ReduceKind::Min]);

@@ -62,7 +62,7 @@ graph "main" (x: f32[b, s, 128], cos: f32[1, s, 32], sin: f32[1, s, 32]) {
   return %0 as y
 }
 "#,
-    a_state_that_is_an_input_is_not_changed: r#"
+    a_state_is_appended_to_in_place: r#"
 graph "main" (c: f32[pool, 16384], k: f32[1, 2, n, 64], p: i64[1, n], s: i64[m], t: i64[b, pages], l: i64[b]) {
   %0 = kv_append c, k, k, p, s, t
   %1 = paged_attention k, %0, p, s, l, t {kv_heads=2,qk_head_dim=64,scale=null,softcap=0,v_head_dim=64,window=32}
