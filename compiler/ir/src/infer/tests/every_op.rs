@@ -9,6 +9,12 @@ use super::inferred;
 
 /// Inputs and text of one node an op; the last node is the op's.
 const CASES: &[(&str, &str)] = &[
+    (
+        "x: f32[b, s, 4], logits: f32[b, s, 3], w: f32[3, 6, 4], v: f32[3, 5, 3]",
+        "%0, %1, %2, %3 = moe x, logits, w, v {experts=3, top_k=2, router=\"softmax\", renormalise=true, epsilon=0.0, \
+         scale=1.0, groups=null, capacity=null, activation=\"silu\", gate=\"halves\", clamped=null, transposed=true, \
+         shared_experts=0}",
+    ),
     ("x: f32[a, 3]", "%0 = leaky_relu x {alpha=0.1}"),
     ("x: f32[a, 3]", "%0 = hard_sigmoid x {alpha=0.2, beta=0.5}"),
     ("x: f16[a, 3]", "%0 = gelu x {tanh=true}"),
