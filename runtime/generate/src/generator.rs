@@ -152,7 +152,7 @@ impl Generator {
             results.iter_mut().for_each(|result| result.finish = Finish::Length);
         }
         let mut stream = self.stream(model, prompts);
-        while let Some(token) = stream.next() {
+        for token in stream.by_ref() {
             let token = token?;
             if let Some(result) = results.get_mut(token.prompt) {
                 result.tokens.push(token.id);

@@ -72,7 +72,7 @@ impl Kernel for args::RotaryEmbedding {
         let (heads, seq, head_dim) = (size(self.heads), size(self.seq), size(self.head_dim));
         let rotary = size(self.rotary_dim);
         let half = rotary / 2;
-        if heads == 0 || seq == 0 || rotary > head_dim || rotary % 2 != 0 {
+        if heads == 0 || seq == 0 || rotary > head_dim || !rotary.is_multiple_of(2) {
             return if heads == 0 || seq == 0 { Status::Ok } else { Status::Internal };
         }
         // Heads of one position follow each other: they share a row of the tables.

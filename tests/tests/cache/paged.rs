@@ -55,7 +55,8 @@ impl Paged {
             let name = body.value(input).name.as_deref().unwrap_or("");
             inputs.push(match name {
                 "block_table.cross" => {
-                    Tensor::from_slice(&table(&[part.clone()], None), &[1, PAGES]).expect("a table")
+                    Tensor::from_slice(&table(std::slice::from_ref(&part), None), &[1, PAGES])
+                        .expect("a table")
                 }
                 name if name.starts_with("cross.") => cross.next().ok_or("no state")?.clone(),
                 name => {

@@ -120,7 +120,7 @@ fn pages_hold_what_was_appended() {
     let rest = [&position, &starts, &lengths, &table];
     let inputs: Vec<_> = [&q, &next].into_iter().chain(rest).collect();
     let windowed = f(&[1, 1, 3, 1], &[4.5, 0.5, 2.0]);
-    check("paged_attention", paged(json!(2)), &inputs, &[windowed.clone()]);
+    check("paged_attention", paged(json!(2)), &inputs, std::slice::from_ref(&windowed));
     let whole = f(&[1, 1, 3, 1], &[63.0 * 9.0 / 64.0, (63.0 * 9.0 + 1.0) / 65.0, 2.0]);
     check("paged_attention", paged(NONE), &inputs, &[whole]);
     let missing = i(&[2, 2], &[-1, 0, 1, -1]);

@@ -112,11 +112,6 @@ const CASES: &[(&str, &str)] = &[
         "%0 = paged_attention q, c, p, s, l, t {kv_heads=2, qk_head_dim=8, v_head_dim=6, window=4, scale=null, softcap=0.0}",
     ),
     (
-        "x: f32[b, s, 8], l: f32[b, s, 4], i: f32[4, 8, 12], o: f32[4, 6, 8]",
-        "%0, %1, %2, %3 = moe x, l, i, o {experts=4, top_k=2, router=\"softmax\", renormalise=true, epsilon=0.0, scale=1.0, \
-         groups=null, capacity=null, activation=\"silu\", gate=\"halves\", clamped=null, transposed=false, shared_experts=0}",
-    ),
-    (
         "x: f32[b, s, 32], y: f32[64, 4], z: f32[64, 4], p: i64[b, s]",
         "%0 = rotary_embedding x, y, z, p {interleaved=false, heads=4, rotary_dim=null}",
     ),

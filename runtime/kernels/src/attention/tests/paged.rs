@@ -324,7 +324,8 @@ proptest! {
 fn places_without_a_page_give_a_status() {
     let shape = Shape { batch: 2, kv_heads: 1, group: 1, seq: 1, total: 64, qk_dim: 4, v_dim: 4 };
     let good = Rows { position: vec![3, 5], starts: vec![0, 1, 2], lengths: vec![4, 6] };
-    let edits: [(&str, fn(&mut Rows, &mut Cache), Status); 6] = [
+    type Damage = fn(&mut Rows, &mut Cache);
+    let edits: [(&str, Damage, Status); 6] = [
         ("no page", |_, cache| cache.table.fill(-1), Status::IndexOutOfRange),
         ("behind the pool", |_, cache| cache.table.fill(1 << 40), Status::IndexOutOfRange),
         ("before the start", |rows, _| rows.position[1] = -1, Status::IndexOutOfRange),
