@@ -203,7 +203,8 @@ class Llama:
         query = graph.op("Unsqueeze", places, graph.ints(0, 1, 3))
         key = graph.op("Unsqueeze", keys, graph.ints(0, 1, 2))
         seen = graph.op("LessOrEqual", key, query)
-        real = graph.op("Cast", graph.op("Unsqueeze", padding, graph.ints(1, 2)), to=TensorProto.BOOL)
+        real = graph.op("Gather", graph.op("Cast", padding, to=TensorProto.BOOL), keys, axis=1)
+        real = graph.op("Unsqueeze", real, graph.ints(1, 2))
         return graph.op("Where", graph.op("And", seen, real), graph.scalar(0.0), graph.scalar(BIG))
 
     def angles(self, places):
