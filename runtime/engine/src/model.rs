@@ -40,6 +40,8 @@ struct Inner {
     isa: Isa,
     max_memory: u64,
     evaluator: bool,
+    /// Why there is no function `decode`.
+    undecodable: Option<String>,
 }
 
 impl Model {
@@ -65,10 +67,15 @@ impl Model {
             return Err(RuntimeError::Stale { found: artifact.build_id, expected: build_id().to_string() });
         }
         let isa = choose_isa(options.isa)?;
-        let Artifact { functions, weights, .. } = artifact;
+        let Artifact { functions, weights, report, .. } = artifact;
+        let undecodable = undecodable(&report);
         let programs =
             functions.into_iter().map(|function| Program::load(function, |name| weights.get(name).cloned()));
-        Self::assemble(programs.collect::<Result<_, _>>()?, isa, options)
+        let mut model = Self::assemble(programs.collect::<Result<_, _>>()?, isa, options)?;
+        if let Some(inner) = Arc::get_mut(&mut model.inner) {
+            inner.undecodable = undecodable;
+        }
+        Ok(model)
     }
 
     pub(crate) fn assemble(
@@ -86,6 +93,7 @@ impl Model {
             isa,
             max_memory: options.max_memory.unwrap_or_else(available_memory),
             evaluator: options.evaluator.unwrap_or_else(|| !from_environment()),
+            undecodable: None,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -126,6 +134,11 @@ impl Model {
         steps.iter().map(|step| (step.node.as_str(), step.op.as_str(), step.exec))
     }
 
+    /// Why the compiler made no function `decode`, where it says so: a node and what is the matter with it.
+    pub fn undecodable(&self) -> Option<&str> {
+        self.inner.undecodable.as_deref()
+    }
+
     /// The index of a function: that of `main` is 0.
     pub(crate) fn function(&self, name: &str) -> Option<usize> {
         self.inner.programs.iter().position(|program| program.plan.name == name)
@@ -146,6 +159,12 @@ impl Model {
     pub(crate) fn evaluator(&self) -> bool {
         self.inner.evaluator
     }
+}
+
+/// What the compiler's report says against a cache of keys and values.
+fn undecodable(report: &serde_json::Value) -> Option<String> {
+    let refused = report["cache"]["refused"].get(0)?;
+    Some(format!("`{}`: {}", refused["node"].as_str()?, refused["reason"].as_str()?))
 }
 
 /// The kernels asked for, if this machine can run them.

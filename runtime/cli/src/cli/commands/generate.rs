@@ -102,7 +102,8 @@ fn with_graphs(
     let mut model = GraphModel::new(graphs, past, team)?;
     model.options = run;
     if choice == CacheChoice::Auto && model.past() == Past::Recompute {
-        tracing::warn!("this model has no cache: each token runs the whole prefix again");
+        let reason = graphs.decoder.undecodable().unwrap_or("it has none");
+        tracing::warn!("no cache of keys and values, each token runs the whole prefix again: {reason}");
     }
     let kind = if model.past() == Past::Thread { "native" } else { "none" };
     let begun = begin(&mut model, args, config)?;
