@@ -2,9 +2,11 @@
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::{TileFunction, args};
+use lathe_ops::Op;
 
 use crate::harness::{call_alone, isas};
 use crate::isa::Isa;
+use crate::oracle::{agrees, tensor};
 
 fn apply(isa: Isa, function: TileFunction, x: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0_f32; x.len()];
@@ -30,6 +32,29 @@ fn samples(low: f32, high: f32) -> Vec<f32> {
         }
     }
     x
+}
+
+/// Every function is the op of its name.
+#[test]
+fn functions_are_what_their_ops_mean() {
+    let x: Vec<f32> = (-400..=400).map(|i| i as f32 / 32.0 + 0.003).collect();
+    for function in (0..).map_while(TileFunction::from_code) {
+        let x: Vec<f32> = match function {
+            TileFunction::Log => x.iter().map(|x| x.abs()).collect(),
+            _ => x.clone(),
+        };
+        let (name, tanh) = match function {
+            TileFunction::GeluTanh => ("gelu", Some(true)),
+            TileFunction::Gelu => ("gelu", Some(false)),
+            _ => (function.name(), None),
+        };
+        let attributes = tanh.map(|tanh| ("tanh".to_string(), tanh.into())).into_iter().collect();
+        let op = Op::from_attributes(name, attributes).expect("an op of that name");
+        for isa in isas() {
+            let got: Vec<f64> = apply(isa, function, &x).into_iter().map(f64::from).collect();
+            agrees(&got, op.clone(), &[Some(&tensor(&x, &[x.len()]))], 1e-6);
+        }
+    }
 }
 
 fn ulps(got: f32, want: f64) -> f64 {

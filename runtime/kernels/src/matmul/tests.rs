@@ -4,7 +4,7 @@ use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::Activation;
 use lathe_artifact::builtin::args::{MatMulPacked, MatMulStrided};
 use lathe_artifact::layout::PackedMatrix;
-use lathe_ops::{Op, matmul};
+use lathe_ops::{Op, elementwise, matmul};
 use proptest::prelude::*;
 
 use super::reference::{UNTOUCHED, activate, bits, chain, near, numbers};
@@ -58,19 +58,21 @@ impl Case {
         c
     }
 
-    /// Compares `c` with the op, where there is nothing but a product.
+    /// Compares `c` with the op `linear`.
     fn check_op(&self, c: &[f32]) {
         let Case { m, k, n, gaps, .. } = *self;
-        if self.residual || self.bias || self.activation != Activation::None {
-            return;
-        }
-        let dense = |from: &[f32], stride: usize, columns: usize| -> Vec<f32> {
-            (0..m).flat_map(|row| from[row * stride..][..columns].to_vec()).collect()
+        let dense = |seed: u64, gap: usize, columns: usize| {
+            let from = numbers(m * (columns + gap), seed);
+            let rows = (0..m).flat_map(|row| from[row * (columns + gap)..][..columns].to_vec());
+            tensor(&rows.collect::<Vec<f32>>(), &[m, columns])
         };
-        let a = tensor(&dense(&numbers(m * (k + gaps[0]), 1), k + gaps[0], k), &[m, k]);
-        let b = tensor(&numbers(k * n, 2), &[k, n]);
-        let c: Vec<f64> = dense(c, n + gaps[2], n).into_iter().map(f64::from).collect();
-        agrees(&c, Op::MatMul(matmul::MatMul {}), &[Some(&a), Some(&b)], 4e-6);
+        let (a, b) = (dense(1, gaps[0], k), tensor(&numbers(k * n, 2), &[k, n]));
+        let bias = self.bias.then(|| tensor(&numbers(n, 3), &[n]));
+        let residual = self.residual.then(|| dense(4, gaps[1], n));
+        let c = (0..m).flat_map(|row| &c[row * (n + gaps[2])..][..n]).map(|&c| f64::from(c));
+        let linear = matmul::Linear { activation: op_activation(self.activation) };
+        let inputs = [Some(&a), Some(&b), bias.as_ref(), residual.as_ref()];
+        agrees(&c.collect::<Vec<f64>>(), Op::Linear(linear), &inputs, long_sum(k));
     }
 
     /// What `c` should be, with the chain of the instruction set.
@@ -92,6 +94,29 @@ impl Case {
             }
         }
         c
+    }
+}
+
+/// What a chain of `k` f32 sums may differ from a sum in f64.
+fn long_sum(k: usize) -> f64 {
+    1e-6 * (8.0 + k as f64 / 16.0)
+}
+
+/// The activation of an op, with the parameters of [`Case::run`].
+fn op_activation(activation: Activation) -> elementwise::Activation {
+    use elementwise::Activation as Op;
+    match activation {
+        Activation::None => Op::None,
+        Activation::Relu => Op::Relu,
+        Activation::LeakyRelu => Op::LeakyRelu { alpha: 0.25 },
+        Activation::Sigmoid => Op::Sigmoid,
+        Activation::Tanh => Op::Tanh,
+        Activation::Gelu => Op::Gelu,
+        Activation::GeluTanh => Op::GeluTanh,
+        Activation::Silu => Op::Silu,
+        Activation::HardSigmoid => Op::HardSigmoid { alpha: 0.25, beta: 0.75 },
+        Activation::HardSwish => Op::HardSwish,
+        Activation::Clip => Op::Clip { min: 0.25, max: 0.75 },
     }
 }
 
@@ -217,6 +242,30 @@ impl Strided {
         // SAFETY: the buffers have the sizes given.
         assert_eq!(unsafe { call_shared(isa, workers, &args) }, Status::Ok);
         assert_eq!(bits(&c), bits(&expected), "{isa:?} {workers} {self:?}");
+        self.check_op(&a, &b, &c);
+    }
+
+    /// Compares `c` with the op `matmul` on dense operands.
+    fn check_op(&self, a: &[f32], b: &[f32], c: &[f32]) {
+        let Strided { outer, inner, m, k, n, .. } = *self;
+        let b_outer = if self.broadcast { outer.min(1) } else { outer };
+        let dense = |from: &[f32], outer: usize, rows: usize, columns: usize, operand: usize| {
+            let [row, column, size] =
+                Self::strides(rows, columns, self.transposed[operand], self.steps[operand]);
+            let matrices =
+                (0..outer * inner).flat_map(move |matrix| (0..rows).map(move |i| matrix * size + i * row));
+            let elements =
+                matrices.flat_map(move |start| (0..columns).map(move |j| from[start + j * column]));
+            tensor(&elements.collect::<Vec<f32>>(), &[outer, inner, rows, columns])
+        };
+        let (a, b) = (dense(a, outer, m, k, 0), dense(b, b_outer, k, n, 1));
+        // Back from [outer, m, inner, n], and from the scale.
+        let mut result = Vec::with_capacity(outer * inner * m * n);
+        for (o, h, i) in (0..outer * inner * m).map(|at| (at / m / inner, at / m % inner, at % m)) {
+            let row = &c[(o * m + i) * (inner * n + 1) + h * n..][..n];
+            result.extend(row.iter().map(|&c| f64::from(c) / 0.125));
+        }
+        agrees(&result, Op::MatMul(matmul::MatMul {}), &[Some(&a), Some(&b)], long_sum(k));
     }
 }
 

@@ -3,6 +3,7 @@
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::args;
 use lathe_ops::{Op, shape};
+use lathe_tensor::DType;
 use proptest::prelude::*;
 
 use super::few;
@@ -73,6 +74,33 @@ fn check_transpose(order: &[usize], sizes: &[i64], element: usize) {
     assert!(found[0].bytes() == want);
 }
 
+/// A box by steps is what the ops `slice` and, where a step is 0, `expand` give.
+fn check_slice(axes: &[(i64, i64)], whole: &[i64], element: usize) {
+    let source = pattern(whole.iter().product::<i64>() as usize * element);
+    let shape: Vec<usize> = whole.iter().map(|&n| n as usize).chain([element]).collect();
+    let list = |of: &dyn Fn(&(i64, i64)) -> i64| -> Vec<i64> { axes.iter().map(of).collect() };
+    let starts = list(&|&(size, step)| if step < 0 { -step * (size - 1) } else { 0 });
+    // A step of 0 repeats the first element.
+    let ends = list(&|&(size, step)| if step < 0 { i64::MIN } else { (step * size).max(1) });
+    let steps = list(&|&(_, step)| if step == 0 { 1 } else { step });
+    let which: Vec<i64> = (0..axes.len() as i64).collect();
+    let lists = [starts, ends, which, steps].map(|list| tensor(&list, &[list.len()]));
+    let source = tensor(&source, &shape);
+    let operands = [Some(&source), Some(&lists[0]), Some(&lists[1]), Some(&lists[2]), Some(&lists[3])];
+    let cut = evaluate(Op::Slice(shape::Slice {}), &operands, 1);
+    let sizes: Vec<i64> = axes.iter().map(|axis| axis.0).chain([element as i64]).collect();
+    let wide =
+        evaluate(Op::Expand(shape::Expand {}), &[Some(&cut[0]), Some(&tensor(&sizes, &[sizes.len()]))], 1);
+    let dense = strides(whole);
+    let by: Vec<i64> = axes.iter().zip(&dense).map(|((_, step), stride)| step * stride).collect();
+    let start: i64 =
+        axes.iter().zip(&by).map(|((size, _), s)| if *s < 0 { -s * (size - 1) } else { 0 }).sum();
+    let at = |index: Vec<i64>| (start + offset(&index, &by)) as usize * element;
+    let bytes = source.bytes();
+    let want = indices(&sizes[..axes.len()]).into_iter().map(at).flat_map(|at| &bytes[at..at + element]);
+    assert!(wide[0].bytes() == want.copied().collect::<Vec<u8>>(), "{axes:?}");
+}
+
 const ELEMENTS: [usize; 4] = [1, 2, 4, 8];
 
 proptest! {
@@ -103,12 +131,17 @@ proptest! {
         let sizes: Vec<i64> = axes.iter().map(|(size, _)| *size).collect();
         let source: Vec<i64> = axes.iter().zip(&dense).map(|((_, step), stride)| step * stride).collect();
         let start: i64 = axes.iter().zip(&source).map(|((size, _), s)| if *s < 0 { -s * (size - 1) } else { 0 }).sum();
+        check_slice(&axes, &whole, element);
         check_copy(element, &sizes, &source, start, whole.iter().product::<i64>() as usize);
     }
 
     #[test]
     fn fills_repeat_the_low_bytes(count in prop_oneof![0_usize..50, Just(10_000)], element in proptest::sample::select(&ELEMENTS[..]), bits: i64) {
         let want = bits.to_le_bytes()[..element].repeat(count);
+        let dtype = [DType::U8, DType::U16, DType::U32, DType::U64][element.ilog2() as usize];
+        let constant = shape::ConstantOfShape { dtype, bits: bits as u64 & (u64::MAX >> (64 - 8 * element)) };
+        let sizes = tensor(&[count as i64], &[1]);
+        prop_assert!(evaluate(Op::ConstantOfShape(constant), &[Some(&sizes)], 1)[0].bytes() == want);
         let args = |outputs: &[*mut u8]| args::Fill {
             dst: outputs[0],
             element_bytes: element as i64,

@@ -1,0 +1,147 @@
+//! Mixtures of experts: the compiled program against the evaluation of the op, over random routers, experts and sizes.
+
+use std::collections::BTreeMap;
+
+use lathe_artifact::plan::StepKind;
+use lathe_artifact::{Artifact, PlannedFunction};
+use lathe_codegen::Target;
+use lathe_ir::{EvaluateOptions, Module};
+use lathe_runtime::{Isa, LoadOptions, Model, Session, Team};
+use lathe_tensor::{SplitMix64, Tensor};
+use proptest::prelude::*;
+
+/// A mixture as the text form has it.
+#[derive(Clone, Debug)]
+struct Case {
+    experts: usize,
+    top_k: usize,
+    sigmoid: bool,
+    renormalise: bool,
+    capacity: Option<usize>,
+    activation: &'static str,
+    gate: &'static str,
+    transposed: bool,
+    biases: bool,
+    /// Elements of a token, of the gated product, of an answer.
+    sizes: [usize; 3],
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let router = (1usize..7, any::<prop::sample::Index>(), any::<bool>(), any::<bool>());
+    let experts = (
+        prop::option::of(1usize..4),
+        prop::sample::select(&["relu", "silu", "gelu"][..]),
+        prop::sample::select(&["none", "halves", "interleaved"][..]),
+        any::<[bool; 2]>(),
+    );
+    (router, experts, [1usize..20, 1usize..20, 1usize..20], any::<u64>()).prop_map(
+        |(router, experts, sizes, seed)| {
+            let (count, top_k, sigmoid, renormalise) = router;
+            let (capacity, activation, gate, [transposed, biases]) = experts;
+            let top_k = top_k.index(count) + 1;
+            Case {
+                experts: count,
+                top_k,
+                sigmoid,
+                renormalise,
+                // A capacity belongs to the choice of one expert.
+                capacity: capacity.filter(|_| top_k == 1),
+                activation,
+                gate,
+                transposed,
+                biases,
+                sizes,
+                seed,
+            }
+        },
+    )
+}
+
+/// Numbers between -1 and 1.
+fn numbers(random: &mut SplitMix64, count: usize) -> Vec<f32> {
+    (0..count).map(|_| (random.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
+impl Case {
+    fn text(&self) -> String {
+        let Case { experts, sizes: [width, inner, out], .. } = *self;
+        let hidden = if self.gate == "none" { inner } else { 2 * inner };
+        let mut random = SplitMix64::new(self.seed);
+        let mut constant = |name: &str, shape: &[usize]| {
+            let values = numbers(&mut random, shape.iter().product());
+            // A list of lists, as nested as the shape.
+            format!("  {name} = const f32{shape:?} {values:?}\n")
+        };
+        let matrix = |rows: usize, columns: usize| match self.transposed {
+            true => [experts, columns, rows],
+            false => [experts, rows, columns],
+        };
+        let mut constants = constant("c0", &matrix(width, hidden)) + &constant("c1", &matrix(inner, out));
+        let mut operands = "x, logits, c0, c1".to_string();
+        if self.biases {
+            constants += &constant("c2", &[experts, hidden]);
+            constants += &constant("c3", &[experts, out]);
+            operands += ", _, c2, c3";
+        }
+        let capacity = self.capacity.map_or("null".to_string(), |capacity| capacity.to_string());
+        let router = if self.sigmoid { "sigmoid" } else { "softmax" };
+        let Case { top_k, renormalise, activation, gate, transposed, .. } = self;
+        format!(
+            "graph \"main\" (x: f32[b, s, {width}], logits: f32[b, s, {experts}]) {{\n{constants}  %0 = moe {operands} \
+             {{experts={experts},top_k={top_k},router=\"{router}\",renormalise={renormalise},epsilon=0.0,scale=1.5,\
+             groups=null,capacity={capacity},activation=\"{activation}\",gate=\"{gate}\",clamped=null,\
+             transposed={transposed},shared_experts=0}}\n  return %0 as y\n}}"
+        )
+    }
+}
+
+fn compiled(module: &Module, isa: Isa) -> Model {
+    let main = module.main().expect("a function");
+    let planned = lathe_plan::plan(module, main, &lathe_plan::PlanOptions::default()).expect("a plan");
+    let evaluated = planned.plan.steps.iter().find(|step| matches!(step.kind, StepKind::Evaluate(_)));
+    assert!(evaluated.is_none(), "{}", evaluated.map_or("", |step| &step.reason));
+    let weight = |weight| lathe_plan::pack(module, weight).expect("packed");
+    let weights: BTreeMap<String, Tensor> =
+        planned.weights.iter().map(|planned| (planned.name.clone(), weight(planned))).collect();
+    let code =
+        lathe_codegen::generate(&planned.plan, &Target::native().expect("this machine")).expect("code");
+    let artifact = Artifact {
+        functions: vec![PlannedFunction { plan: planned.plan, code: vec![code] }],
+        weights,
+        ir_text: module.to_string(),
+        build_id: lathe_artifact::build_id().to_string(),
+        report: serde_json::Value::Null,
+    };
+    Model::from_artifact(artifact, &LoadOptions { isa: Some(isa), ..LoadOptions::default() })
+        .expect("a model")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_program_computes_what_the_op_means(case in cases(), batch in 1usize..4, seq in 0usize..12, workers in 1usize..4) {
+        let module = lathe_ir::parse(&case.text()).map_err(|error| TestCaseError::fail(format!("{error}\n{}", case.text())))?;
+        let mut random = SplitMix64::new(case.seed ^ 1);
+        let tokens = batch * seq;
+        let x = Tensor::from_slice(&numbers(&mut random, tokens * case.sizes[0]), &[batch, seq, case.sizes[0]]).expect("x");
+        let logits = numbers(&mut random, tokens * case.experts);
+        let logits = Tensor::from_slice(&logits, &[batch, seq, case.experts]).expect("logits");
+        let inputs = [x.clone(), logits.clone()];
+        let main = module.main().expect("a function");
+        let want = lathe_ir::evaluate(&module, main, &inputs, &EvaluateOptions::default()).expect("evaluates");
+        let want = want[0].to_slice::<f32>().expect("f32").into_owned();
+        for isa in Isa::available() {
+            let model = compiled(&module, isa);
+            let team = Team::new(workers).expect("a team");
+            let mut session = Session::with_team(&model, &team).expect("a session");
+            let outputs = session.run(&[("x", &x), ("logits", &logits)]).expect("a run");
+            let got = outputs.tensors()[0].to_slice::<f32>().expect("f32").into_owned();
+            prop_assert_eq!(got.len(), want.len());
+            for (got, want) in got.iter().zip(&want) {
+                prop_assert!((got - want).abs() <= 2e-5 * (1.0 + want.abs()), "{}: {got}, not {want}: {case:?}", isa.name());
+            }
+        }
+    }
+}
