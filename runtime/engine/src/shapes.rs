@@ -8,8 +8,12 @@ use crate::guards::check_guards;
 use crate::ports::{check_constants, check_sizes};
 use crate::program::{Address, Program};
 
-/// Shapes that a session remembers.
-pub(crate) const CAPACITY: usize = 64;
+/// Shapes that a session remembers at most.
+pub(crate) const CAPACITY: usize = 512;
+/// Bytes of tables that it keeps for them; a few shapes are kept of any model.
+const CACHE_BYTES: usize = 16 << 20;
+/// The few.
+const LEAST: usize = 8;
 
 /// Everything that follows from the sizes of the inputs.
 #[derive(Debug)]
@@ -76,6 +80,12 @@ impl Prepared {
         Ok(Self { key, dims, slots, offsets, peak, arena, last_used: 0 })
     }
 
+    /// Shapes of this size that a session remembers.
+    fn capacity(&self) -> usize {
+        let entries = self.dims.len() + self.slots.len() + self.offsets.len() + self.key.len();
+        (CACHE_BYTES / (8 * entries.max(1))).clamp(LEAST, CAPACITY)
+    }
+
     /// Points the slots into the arena at `base`.
     pub(crate) fn place(&mut self, program: &Program, base: *mut u8) {
         if self.arena == base {
@@ -128,7 +138,7 @@ impl ShapeCache {
     fn insert(&mut self, shape: Prepared) -> usize {
         let oldest = self.shapes.iter().enumerate().min_by_key(|(_, shape)| shape.last_used);
         let index = match oldest {
-            Some((index, _)) if self.shapes.len() >= CAPACITY => index,
+            Some((index, _)) if self.shapes.len() >= shape.capacity() => index,
             _ => self.shapes.len(),
         };
         self.by_sizes.insert(shape.key.clone(), index);
