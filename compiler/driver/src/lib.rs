@@ -23,6 +23,6 @@ pub use lathe_codegen::{Level, Target};
 pub use lathe_import::{read_tensor, tensor_bytes};
 pub use lathe_passes::Report;
 pub use options::CompileOptions;
-pub use pipeline::{BUILD_ID, compile, compile_ir_text, compile_observed, import, optimise};
+pub use pipeline::{BUILD_ID, compile, compile_ir_text, compile_observed, import, optimise, typical_size};
 pub use snapshot::snapshot;
 pub use verify::as_f64;

@@ -194,7 +194,7 @@ pub(crate) fn count_nodes(module: &Module) -> usize {
 }
 
 /// The size that memory is reported for: one item a batch, 128 along other axes.
-fn typical_size(axis: usize) -> i64 {
+pub fn typical_size(axis: usize) -> i64 {
     if axis == 0 { 1 } else { 128 }
 }
 

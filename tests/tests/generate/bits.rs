@@ -125,14 +125,11 @@ fn logits_do_not_depend_on_calls() {
         eprintln!("LEFT OUT: no zoo");
         return;
     };
-    let filter = std::env::var("LATHE_ZOO_FILTER").unwrap_or_default();
-    let mut families: Vec<_> =
-        std::fs::read_dir(folder).expect("the zoo").flatten().map(|entry| entry.path()).collect();
-    families.sort();
+    let (families, filtered) = zoo::families(&folder);
     let (mut tried, mut failures) = (0, Vec::new());
     for family in families {
         let name = family.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(cases) = Cases::read(&family).filter(|_| name.contains(&filter)) else { continue };
+        let Some(cases) = Cases::read(&family) else { continue };
         for (files, encoder) in models(&family) {
             let Some(prompts) = cases.rows("gen.prompt").filter(|_| !encoder) else { continue };
             let graphs = crate::load(&files).expect("the file loads");
@@ -151,6 +148,6 @@ fn logits_do_not_depend_on_calls() {
             }
         }
     }
-    assert!(tried > 40 || !filter.is_empty(), "only {tried} models");
+    assert!(tried > 40 || filtered, "only {tried} models");
     assert!(failures.is_empty(), "{} of {tried}:\n{}", failures.len(), failures.join("\n"));
 }

@@ -20,6 +20,16 @@ pub fn folder() -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+/// The folders of the families whose names contain `LATHE_ZOO_FILTER`, in order, and whether that leaves some out.
+pub fn families(folder: &Path) -> (Vec<PathBuf>, bool) {
+    let filter = std::env::var("LATHE_ZOO_FILTER").unwrap_or_default();
+    let entries = std::fs::read_dir(folder).expect("the zoo").flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().contains(&filter));
+    let mut families: Vec<_> = named.map(|entry| entry.path()).collect();
+    families.sort();
+    (families, !filter.is_empty())
+}
+
 /// The references of a family.
 pub struct Cases {
     bytes: Vec<u8>,

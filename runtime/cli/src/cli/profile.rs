@@ -59,18 +59,17 @@ pub fn sizes<'a>(
     }
 }
 
-/// The size of symbolic axes behind the first, where `--dim` names none: what reports of memory assume too.
-const TYPICAL: i64 = 128;
-
-/// The profile of a few runs, on made-up inputs where they are not given: one item a batch, [`TYPICAL`] along other axes if the model
+/// The profile of a few runs, on made-up inputs where they are not given: of typical sizes where `--dim` names none if the model
 /// takes that, else 1. Steps of builtins also have `flops`, `bytes` and `roofline`: the time that the machine's measured peaks would
 /// need over the time taken.
 pub fn measure(common: &Common, args: &InputArgs, model: &Model) -> Result<Value, CliError> {
     let mut typical = common.clone();
     for port in model.inputs() {
-        for dim in port.dims_text.iter().skip(1).filter(|dim| dim.parse::<i64>().is_err()) {
+        for (axis, dim) in
+            port.dims_text.iter().enumerate().skip(1).filter(|(_, dim)| dim.parse::<i64>().is_err())
+        {
             if !typical.dim.iter().any(|(name, _)| name == dim) {
-                typical.dim.push((dim.clone(), TYPICAL));
+                typical.dim.push((dim.clone(), lathe_compiler::typical_size(axis)));
             }
         }
     }

@@ -27,7 +27,7 @@ pub fn write(common: &Common, model: &Path, file: &Path) -> Result<(), CliError>
         stages.push((pass.to_string(), nodes, snapshot(module)));
         thin(&mut stages);
     })?;
-    let size = |_: usize, axis: usize| Some(if axis == 0 { 1 } else { 128 });
+    let size = |_: usize, axis: usize| Some(lathe_compiler::typical_size(axis));
     let memory = artifact.functions.first().map(|function| function.plan.memory_over_time(&size));
     let mut data = json!({
         "model": model.file_name().map(|name| name.to_string_lossy()),
