@@ -70,6 +70,10 @@ impl Checker<'_> {
                     Some(stage) if stage >= self.plan.stages => Err(format!("it begins stage {stage}")),
                     _ => Ok(()),
                 },
+                StepKind::Sizes(sizes) if sizes.begins_stage >= self.plan.stages => {
+                    Err(format!("it begins stage {}", sizes.begins_stage))
+                }
+                StepKind::Sizes(_) => Ok(()),
                 StepKind::Call(call) => self.call(call),
                 StepKind::Region(region) => region::check(region, self),
                 StepKind::If { condition, .. } => self.view(condition),

@@ -40,10 +40,24 @@ struct Prepared<'a> {
 
 enum Action<'a> {
     Barrier,
-    Builtin { builtin: Builtin, args: &'a [Arg] },
-    Region { function: FunctionId, args: Vec<Arg> },
-    Evaluate { resolve: bool },
-    If { condition: View, then_chunks: Vec<FunctionId>, else_chunks: Vec<FunctionId> },
+    Builtin {
+        builtin: Builtin,
+        args: &'a [Arg],
+    },
+    Region {
+        function: FunctionId,
+        args: Vec<Arg>,
+    },
+    /// What worker 0 does: evaluate an op, begin a stage.
+    Leader {
+        evaluate: bool,
+        resolve: bool,
+    },
+    If {
+        condition: View,
+        then_chunks: Vec<FunctionId>,
+        else_chunks: Vec<FunctionId>,
+    },
 }
 
 impl Action<'_> {
@@ -51,7 +65,7 @@ impl Action<'_> {
         match self {
             Action::Builtin { args, .. } => args,
             Action::Region { args, .. } => args,
-            Action::Barrier | Action::Evaluate { .. } | Action::If { .. } => &[],
+            Action::Barrier | Action::Leader { .. } | Action::If { .. } => &[],
         }
     }
 }
@@ -92,7 +106,10 @@ impl<'a> Program<'a> {
         let action = match &step.kind {
             StepKind::Barrier => Action::Barrier,
             StepKind::Call(call) => Action::Builtin { builtin: call.builtin, args: &call.args },
-            StepKind::Evaluate(evaluate) => Action::Evaluate { resolve: evaluate.begins_stage.is_some() },
+            StepKind::Evaluate(evaluate) => {
+                Action::Leader { evaluate: true, resolve: evaluate.begins_stage.is_some() }
+            }
+            StepKind::Sizes(_) => Action::Leader { evaluate: false, resolve: true },
             StepKind::Region(region) => {
                 let (form, args) = region::form(region, self.constants);
                 let function = match self.regions.get(&form) {
@@ -202,15 +219,15 @@ impl<'b, 'f> Chunk<'b, 'f> {
                 let status = self.builder.call(callee, &[self.worker, args]);
                 self.fail_if(status, step.id);
             }
-            Action::Evaluate { resolve } => {
+            Action::Leader { evaluate, resolve } => {
                 let (leader, next) = (self.builder.inner.create_block(), self.builder.inner.create_block());
                 let index = self.builder.field(self.worker, field::INDEX);
                 self.builder.branch(index, (next, &[]), (leader, &[]));
                 self.builder.inner.switch_to_block(leader);
-                let status = self.service(Service::Evaluate, step.id);
-                self.fail_if(status, step.id);
-                if *resolve {
-                    let status = self.service(Service::Resolve, step.id);
+                let services = [(*evaluate, Service::Evaluate), (*resolve, Service::Resolve)];
+                for service in services.into_iter().filter_map(|(wanted, service)| wanted.then_some(service))
+                {
+                    let status = self.service(service, step.id);
                     self.fail_if(status, step.id);
                 }
                 self.builder.jump(next, &[]);

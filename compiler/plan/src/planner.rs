@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::plan::{
-    Arg, Call, Evaluate, Guard, Slot, SlotId, SlotKind, State, Step, StepId, StepKind, Symbol, SymbolSource,
-    TensorRef, View,
+    Arg, Call, DimId, Evaluate, Guard, Slot, SlotId, SlotKind, State, Step, StepId, StepKind, Symbol,
+    SymbolSource, TensorRef, View,
 };
 use lathe_ir::{ConstantId, Module};
 use lathe_ops::Op;
@@ -290,18 +290,37 @@ impl<'m> Planner<'m> {
         let evaluate = Evaluate { op, inputs, outputs, begins_stage };
         let step = self.emit(StepKind::Evaluate(Box::new(evaluate)), &accesses, reason.into());
         if let Some(stage) = begins_stage {
-            // Everybody reads the new stage's dims and addresses.
-            self.wait = true;
-            for symbol in &mut self.symbols {
-                if let SymbolSource::Step { step: unset, .. } = &mut symbol.source
-                    && *unset == NO_STEP
-                    && self.table.stage(symbol.dim) == stage
-                {
-                    *unset = step;
-                }
-            }
+            self.begins(stage, step);
         }
         step
+    }
+
+    /// Makes the i64 elements of `values` the sizes `dims`, symbols of `stage`, which begins.
+    pub fn read_sizes(
+        &mut self,
+        values: &Location,
+        dims: Vec<Option<DimId>>,
+        stage: u32,
+        reason: impl Into<String>,
+    ) {
+        let accesses = [Access::read(values)];
+        let sizes = lathe_artifact::plan::Sizes { values: self.tensor(values), dims, begins_stage: stage };
+        let step = self.emit(StepKind::Sizes(sizes), &accesses, reason.into());
+        self.begins(stage, step);
+    }
+
+    /// A step has begun a stage and written its symbols.
+    fn begins(&mut self, stage: u32, step: StepId) {
+        // Everybody reads the new stage's dims and addresses.
+        self.wait = true;
+        for symbol in &mut self.symbols {
+            if let SymbolSource::Step { step: unset, .. } = &mut symbol.source
+                && *unset == NO_STEP
+                && self.table.stage(symbol.dim) == stage
+            {
+                *unset = step;
+            }
+        }
     }
 
     /// Appends a step, after a barrier where it touches what another worker may be working on.

@@ -137,6 +137,13 @@ impl PlanText<'_> {
                 StepKind::Evaluate(evaluate) => {
                     writeln!(f, "{indent}{}: evaluate {} {comment}", step.id.0, self.evaluate(evaluate))?;
                 }
+                StepKind::Sizes(sizes) => {
+                    let dims: Vec<_> =
+                        sizes.dims.iter().map(|dim| dim.map_or("_".into(), |dim| self.dim(dim))).collect();
+                    let (dims, values) = (dims.join(", "), self.tensor(&sizes.values));
+                    let (id, stage) = (step.id.0, sizes.begins_stage);
+                    writeln!(f, "{indent}{id}: sizes {dims} = {values} begins stage {stage} {comment}")?;
+                }
                 StepKind::If { condition, then_steps, else_steps } => {
                     writeln!(f, "{indent}{}: if {} {{ {comment}", step.id.0, self.view(condition))?;
                     self.steps(f, then_steps, depth + 1)?;

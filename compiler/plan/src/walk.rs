@@ -219,7 +219,10 @@ impl<'m> Context<'_, 'm> {
             return self.branch(node, then_branch, else_branch);
         }
         if node.outputs.iter().any(|output| self.has_undefined(*output)) {
-            return crate::error::refuse("its sizes depend on data");
+            if !self.planner.options.native {
+                return crate::error::refuse("native steps are turned off");
+            }
+            return select::dynamic(self, node);
         }
         self.node_guards(node)?;
         let known = node.outputs.iter().all(|output| self.known(*output).is_some());
@@ -234,7 +237,7 @@ impl<'m> Context<'_, 'm> {
         select::node(self, id, node)
     }
 
-    fn node_guards(&mut self, node: &Node) -> Result<(), PlanError> {
+    pub fn node_guards(&mut self, node: &Node) -> Result<(), PlanError> {
         for guard in &node.guards {
             let origin = format!("`{}` ({}): {}", node.name, node.operation.name(), guard.reason);
             self.guard(&guard.condition, origin)?;
@@ -287,7 +290,7 @@ impl<'m> Context<'_, 'm> {
     }
 
     /// Defines the symbols that a node's outputs show first, as written by the next step; the stage that they begin.
-    fn define_outputs(&mut self, node: &Node) -> Option<u32> {
+    pub fn define_outputs(&mut self, node: &Node) -> Option<u32> {
         let function = self.scope.function;
         let stage = self.planner.stages;
         let mut found = false;

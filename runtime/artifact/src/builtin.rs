@@ -5,6 +5,8 @@
 //! dims table; `int` an `i64`; `float` an `f64`. An `input` may be null only where the doc says "optional".
 //! Sizes and strides are in elements. Unless the doc says otherwise data is f32 and row-major.
 
+pub use crate::codes::*;
+
 /// What a field of an argument struct is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
@@ -126,6 +128,16 @@ builtins! {
         groups: int, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int,
         pad_top: int, pad_left: int, activation: int, alpha: float, beta: float,
     }
+    /// 3-d convolution of `x[batch, channels, depth, height, width]`, weights in [`crate::layout::PackedConv`] of `channels * kernel_d`
+    /// channels, which may not be [depthwise](crate::layout::PackedConv::is_depthwise); the rest as `conv`.
+    ConvVolume "conv_volume" {
+        x: input, weight: input, bias: input, residual: input, y: output,
+        batch: int, channels: int, depth: int, height: int, width: int,
+        out_channels: int, out_depth: int, out_height: int, out_width: int,
+        groups: int, kernel_d: int, kernel_h: int, kernel_w: int, stride_d: int, stride_h: int, stride_w: int,
+        dilation_d: int, dilation_h: int, dilation_w: int,
+        pad_front: int, pad_top: int, pad_left: int, activation: int, alpha: float, beta: float,
+    }
     /// Transposed 2-d convolution: the same fields, weights in [`crate::layout::PackedConv`] of the transposed kernel.
     ConvTranspose "conv_transpose" {
         x: input, weight: input, bias: input, residual: input, y: output,
@@ -159,14 +171,18 @@ builtins! {
         x: input, mask: input, y: output, outer: int, n: int, inner: int, log: int, scale: float,
         mask_rows: int, mask_inner_rows: int,
     }
-    /// Reduces the middle axis of `x[outer, n, inner]` to `y[outer, inner]`; `kind` is a [`crate::builtin::Reduction`] code.
-    Reduce "reduce" { x: input, y: output, outer: int, n: int, inner: int, kind: int, }
+    /// Reduces the middle axis of `x[outer, n, inner]` to `y[outer, inner]`; `kind` is a [`crate::builtin::Reduction`] code,
+    /// `number` a [`crate::builtin::Number`]. Integers have no `l2`; the mean of no integers is `BadShape`.
+    Reduce "reduce" { x: input, y: output, outer: int, n: int, inner: int, kind: int, number: int, }
     /// Index (i64) of the largest (`min` nonzero: smallest) element of the middle axis; `last` nonzero takes the last of equals.
-    ArgReduce "arg_reduce" { x: input, y: output, outer: int, n: int, inner: int, min: int, last: int, }
+    ArgReduce "arg_reduce" { x: input, y: output, outer: int, n: int, inner: int, min: int, last: int, number: int, }
     /// Running sum along the middle axis of `x[outer, n, inner]`.
-    CumSum "cum_sum" { x: input, y: output, outer: int, n: int, inner: int, exclusive: int, reverse: int, }
+    CumSum "cum_sum" { x: input, y: output, outer: int, n: int, inner: int, exclusive: int, reverse: int, number: int, }
     /// The `k` largest (`largest` 0: smallest) of the middle axis in order, with their i64 `indices`; ties by lower index.
-    TopK "top_k" { x: input, values: output, indices: output, outer: int, n: int, inner: int, k: int, largest: int, }
+    TopK "top_k" {
+        x: input, values: output, indices: output, outer: int, n: int, inner: int, k: int, largest: int,
+        number: int,
+    }
     /// Copies a strided box of elements of `element_bytes` (1, 2, 4, 8): `dst[i . dst_strides] = src[i . src_strides]` for every
     /// index `i` below `sizes`. Strides may be 0 or negative in `src`. Transpose, slice, expand, concat and pad are made of it.
     Copy "copy" {
@@ -184,15 +200,38 @@ builtins! {
     Gather "gather" {
         x: input, indices: input, y: output, outer: int, axis: int, inner_bytes: int, count: int, index_bytes: int,
     }
-    /// Slices of `inner_bytes` by tuples: `y[t] = x[indices[t, 0], ..., indices[t, depth - 1]]` for `count` tuples of i64 in axes of `sizes`; negative
-    /// indices count from the end; others outside give `IndexOutOfRange`.
+    /// Slices of `inner_bytes` by tuples: `y[t] = x[t / per_batch, indices[t, 0], ..., indices[t, depth - 1]]` for `count` tuples of i64 in axes of
+    /// `sizes`; negative indices count from the end; others outside give `IndexOutOfRange`.
     GatherNd "gather_nd" {
-        x: input, indices: input, y: output, count: int, depth: int, sizes: dims, inner_bytes: int,
+        x: input, indices: input, y: output, count: int, per_batch: int, depth: int, sizes: dims, inner_bytes: int,
     }
-    /// The other way: slices of `updates` replace those of `y`, later tuples over earlier ones.
+    /// The other way, without batches: slices of `updates` meet those of `y` in the order of the tuples by the [`crate::builtin::Scatter`] `reduction`
+    /// of [`crate::builtin::Number`]s `number` (of any elements for `replace`).
     ScatterNd "scatter_nd" {
         updates: input, indices: input, y: inout, count: int, depth: int, sizes: dims, inner_bytes: int,
+        reduction: int, number: int,
     }
+    /// `y[i] = x[j]` for every index `i` below `sizes`, where `j` is `i` but on `axis`, where it is `indices[i]` below `axis_size`. `x` and `indices` have
+    /// strides, `y` is row-major; elements take `element_bytes`; indices as in `gather`.
+    GatherElements "gather_elements" {
+        x: input, indices: input, y: output, rank: int, sizes: dims, x_strides: dims, index_strides: dims,
+        axis: int, axis_size: int, element_bytes: int, index_bytes: int,
+    }
+    /// The other way: `updates[i]` meets `y[j]`, in row-major order of `i`, as in `scatter_nd`. All three have strides.
+    ScatterElements "scatter_elements" {
+        updates: input, indices: input, y: inout, rank: int, sizes: dims, update_strides: dims, index_strides: dims,
+        y_strides: dims, axis: int, axis_size: int, element_bytes: int, index_bytes: int, reduction: int, number: int,
+    }
+    /// Number of elements of `x` that are not zero, as the i64 `found`; in `float` elements the sign of a zero does not count.
+    /// Does not share work: one worker does it.
+    NonZeroCount "non_zero_count" { x: input, found: output, count: int, element_bytes: int, float: int, }
+    /// The indices of these `found` elements in row-major order, as i64 `y[rank, found]`; `x` has `sizes`. Does not share work.
+    NonZero "non_zero" {
+        x: input, y: output, rank: int, sizes: dims, found: int, element_bytes: int, float: int,
+    }
+    /// The sizes, i64 `y[rank]`, that `sizes` and the i64 `shape[length]`, which counts from the last axis, broadcast to; `BadShape` where they do
+    /// not. Does not share work.
+    BroadcastSizes "broadcast_sizes" { shape: input, y: output, rank: int, sizes: dims, length: int, }
     /// Resizes the last two axes of `planes` images. `mode` is a [`crate::builtin::ResizeMode`], `coordinate` and `rounding` are codes of
     /// [`crate::layout::resize`] (not `tf_crop_and_resize`); source position from `scale_*` (output over input; 0 for the quotient of the sizes). `cubic` is the cubic coefficient.
     Resize "resize" {
@@ -283,128 +322,5 @@ builtins! {
         heads: int, kv_heads: int, rows: int, qk_dim: int, v_dim: int, q_head: int, q_row: int, y_head: int, y_row: int,
         sequences: int, pages: int, pool: int, bias_head: int, bias_row: int, bias_width: int,
         window: int, element: int, phase: int, scale: float, softcap: float,
-    }
-}
-
-macro_rules! codes {
-    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $code:literal $text:literal,)* }) => {
-        $(#[doc = $doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        #[repr(i64)]
-        pub enum $name { $($(#[doc = $variant_doc])* #[serde(rename = $text)] $variant = $code,)* }
-
-        impl $name {
-            /// The kind of a code, `None` where there is none.
-            pub const fn from_code(code: i64) -> Option<Self> {
-                match code { $($code => Some(Self::$variant),)* _ => None }
-            }
-
-            /// The name in printed plans.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-    };
-}
-
-codes! {
-    /// Activations that the matmul and convolution builtins apply before they store.
-    Activation {
-        /// `x`.
-        None = 0 "none",
-        /// `max(x, 0)`.
-        Relu = 1 "relu",
-        /// `x < 0 ? alpha * x : x`.
-        LeakyRelu = 2 "leaky_relu",
-        /// `1 / (1 + exp(-x))`.
-        Sigmoid = 3 "sigmoid",
-        /// `tanh(x)`.
-        Tanh = 4 "tanh",
-        /// `x / 2 * (1 + erf(x / sqrt(2)))`.
-        Gelu = 5 "gelu",
-        /// The tanh form of GELU.
-        GeluTanh = 6 "gelu_tanh",
-        /// `x * sigmoid(x)`.
-        Silu = 7 "silu",
-        /// `clamp(alpha * x + beta, 0, 1)`.
-        HardSigmoid = 8 "hard_sigmoid",
-        /// `x * clamp(x / 6 + 1 / 2, 0, 1)`.
-        HardSwish = 9 "hard_swish",
-        /// `clamp(x, alpha, beta)`.
-        Clip = 10 "clip",
-    }
-}
-
-codes! {
-    /// Reductions of the `reduce` builtin.
-    Reduction {
-        /// Sum.
-        Sum = 0 "sum",
-        /// Arithmetic mean.
-        Mean = 1 "mean",
-        /// Largest.
-        Max = 2 "max",
-        /// Smallest.
-        Min = 3 "min",
-        /// Product.
-        Prod = 4 "prod",
-        /// Sum of absolute values.
-        L1 = 5 "l1",
-        /// Square root of the sum of squares.
-        L2 = 6 "l2",
-        /// Sum of squares.
-        SumSquare = 7 "sum_square",
-    }
-}
-
-codes! {
-    /// Functions of the `tile` builtin (f32).
-    TileFunction {
-        /// `exp(x)`.
-        Exp = 0 "exp",
-        /// `ln(x)`.
-        Log = 1 "log",
-        /// `tanh(x)`.
-        Tanh = 2 "tanh",
-        /// `erf(x)`.
-        Erf = 3 "erf",
-        /// `1 / (1 + exp(-x))`.
-        Sigmoid = 4 "sigmoid",
-        /// `sin(x)`.
-        Sin = 5 "sin",
-        /// `cos(x)`.
-        Cos = 6 "cos",
-        /// GELU by erf.
-        Gelu = 7 "gelu",
-        /// GELU by tanh.
-        GeluTanh = 8 "gelu_tanh",
-        /// `x * sigmoid(x)`.
-        Silu = 9 "silu",
-        /// `ln(1 + exp(x))`.
-        Softplus = 10 "softplus",
-    }
-}
-
-codes! {
-    /// Elements of a state's pages.
-    StateElement {
-        /// f32.
-        F32 = 0 "f32",
-        /// IEEE half precision.
-        F16 = 1 "f16",
-        /// The upper half of an f32.
-        BF16 = 2 "bf16",
-    }
-}
-
-codes! {
-    /// Interpolations of the `resize` builtin.
-    ResizeMode {
-        /// The nearest cell.
-        Nearest = 0 "nearest",
-        /// Two cells an axis.
-        Linear = 1 "linear",
-        /// Four cells an axis.
-        Cubic = 2 "cubic",
     }
 }

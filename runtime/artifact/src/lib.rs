@@ -8,6 +8,7 @@ mod artifact;
 mod build_id;
 pub mod builtin;
 pub mod code;
+mod codes;
 mod error;
 mod estimate;
 mod file;

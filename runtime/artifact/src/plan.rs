@@ -112,8 +112,8 @@ pub enum SymbolSource {
         /// Axis.
         axis: u32,
     },
-    /// Axis `axis` of output `output` of the evaluator step `step`. An evaluator step that begins a stage writes every
-    /// symbol that stands alone as a dim of its outputs: the branches of an `If` may each end in a step that
+    /// Axis `axis` of output `output` of the step `step`. An evaluator step that begins a stage writes every
+    /// symbol that stands alone as a dim of its outputs, a [`Sizes`] step all that it names: the branches of an `If` may each end in a step that
     /// writes the same symbols and binds the same dynamic slots; `step` is the first of them then.
     Step {
         /// The step.
@@ -255,6 +255,17 @@ pub struct Evaluate {
     pub begins_stage: Option<u32>,
 }
 
+/// Sizes that earlier steps have computed become dims of the run. The step ends a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// i64 elements, one for each of `dims`; a negative one is an error.
+    pub values: TensorRef,
+    /// Symbols of the stage that begins; `None` where an element is no such size.
+    pub dims: Vec<Option<DimId>>,
+    /// The stage that begins after this step.
+    pub begins_stage: u32,
+}
+
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -267,6 +278,8 @@ pub enum StepKind {
     Region(Region),
     /// Evaluate an op (a leader step).
     Evaluate(Box<Evaluate>),
+    /// Read sizes from memory (a leader step).
+    Sizes(Sizes),
     /// Run one of two blocks by the bool at `condition`; all workers read the same byte.
     If {
         /// A bool.

@@ -1,7 +1,7 @@
 //! Leader steps: ops that the evaluator runs, and sizes that are known only from data.
 
 use lathe_artifact::abi::Status;
-use lathe_artifact::plan::{Evaluate, SlotKind, TensorRef};
+use lathe_artifact::plan::{Evaluate, Sizes, SlotKind, TensorRef};
 use lathe_ops::{EvalError, Limits};
 use lathe_tensor::{Buffer, Tensor};
 
@@ -57,10 +57,18 @@ impl Leader {
         Ok(())
     }
 
-    /// Begins the stage whose sizes an evaluator step has made.
+    /// Begins the stage whose sizes a step has made.
     pub(crate) fn resolve(&mut self, state: &RunState<'_>, step: u64) -> Result<(), RuntimeError> {
-        let (entry, evaluate) = find(state.program, step)?;
-        let Some(stage) = evaluate.begins_stage else { return Ok(()) };
+        let entry = entry(state.program, step)?;
+        let evaluated = entry.evaluate.as_ref().and_then(|evaluate| evaluate.begins_stage);
+        let stage = match (&entry.sizes, evaluated) {
+            (Some(sizes), _) => {
+                self.read_sizes(state.program, sizes).map_err(|reason| step_failed(entry, step, reason))?;
+                sizes.begins_stage
+            }
+            (None, Some(stage)) => stage,
+            (None, None) => return Ok(()),
+        };
         let Some(shape) = state.program.functions.shapes.get(stage as usize) else {
             return Err(RuntimeError::Bug(format!("stage {stage} has no shape function")));
         };
@@ -72,6 +80,20 @@ impl Leader {
         let tables = self.tables;
         check_guards(&state.program.plan, stage, |id| tables.dim(id))?;
         self.begin_stage(state.program, stage)
+    }
+
+    /// Writes the symbols that a step of sizes names.
+    fn read_sizes(&self, program: &Program, sizes: &Sizes) -> Result<(), String> {
+        let values = self.gather(program, &sizes.values)?;
+        let values = values.to_slice::<i64>().map_err(|error| error.to_string())?;
+        for (dim, &size) in sizes.dims.iter().zip(values.iter()) {
+            let Some(dim) = dim else { continue };
+            if size < 0 {
+                return Err(format!("it gives a size of {size}"));
+            }
+            self.tables.set_dim(dim.0 as usize, size);
+        }
+        Ok(())
     }
 
     /// Allocates the slots of a stage that no step has bound.
@@ -189,11 +211,16 @@ impl Leader {
     }
 }
 
-fn find(program: &Program, step: u64) -> Result<(&StepEntry, &Evaluate), RuntimeError> {
+fn entry(program: &Program, step: u64) -> Result<&StepEntry, RuntimeError> {
     let entry = usize::try_from(step).ok().and_then(|step| program.steps.get(step));
-    entry
-        .and_then(|entry| Some((entry, entry.evaluate.as_deref()?)))
-        .ok_or_else(|| RuntimeError::Bug(format!("step {step} is no evaluator step")))
+    entry.ok_or_else(|| RuntimeError::Bug(format!("there is no step {step}")))
+}
+
+fn find(program: &Program, step: u64) -> Result<(&StepEntry, &Evaluate), RuntimeError> {
+    let entry = entry(program, step)?;
+    let evaluate = entry.evaluate.as_deref();
+    let evaluate = evaluate.ok_or_else(|| RuntimeError::Bug(format!("step {step} is no evaluator step")))?;
+    Ok((entry, evaluate))
 }
 
 fn step_failed(entry: &StepEntry, step: u64, reason: String) -> RuntimeError {

@@ -3,7 +3,7 @@
 use lathe_artifact::abi::Service;
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::code::Code;
-use lathe_artifact::plan::{DimExpr, DimId, Evaluate, Plan, SlotKind, Step, StepKind, SymbolSource};
+use lathe_artifact::plan::{DimExpr, DimId, Evaluate, Plan, Sizes, SlotKind, Step, StepKind, SymbolSource};
 use lathe_artifact::{PlannedFunction, arena};
 use lathe_tensor::{Buffer, DType, Tensor};
 use rustc_hash::FxHashMap;
@@ -50,6 +50,7 @@ pub(crate) struct StepEntry {
     pub(crate) op: String,
     pub(crate) exec: Exec,
     pub(crate) evaluate: Option<Box<Evaluate>>,
+    pub(crate) sizes: Option<Sizes>,
 }
 
 /// The functions of a program in memory.
@@ -255,16 +256,20 @@ fn flatten(steps: Vec<Step>, list: &mut Vec<StepEntry>, depth: usize) -> Result<
         if step.id.0 as usize != list.len() {
             return Err(RuntimeError::Bug(format!("step {} has number {}", list.len(), step.id.0)));
         }
-        let (exec, evaluate, blocks) = match step.kind {
-            StepKind::Barrier => (Exec::Barrier, None, None),
-            StepKind::Call(call) => (Exec::Builtin(call.builtin), None, None),
-            StepKind::Region(_) => (Exec::Region, None, None),
-            StepKind::Evaluate(evaluate) => (Exec::Evaluator, Some(evaluate), None),
-            StepKind::If { then_steps, else_steps, .. } => {
-                (Exec::Control, None, Some((then_steps, else_steps)))
+        let mut entry =
+            StepEntry { node: step.node, op: step.op, exec: Exec::Control, evaluate: None, sizes: None };
+        let mut blocks = None;
+        match step.kind {
+            StepKind::Barrier => entry.exec = Exec::Barrier,
+            StepKind::Call(call) => entry.exec = Exec::Builtin(call.builtin),
+            StepKind::Region(_) => entry.exec = Exec::Region,
+            StepKind::Evaluate(evaluate) => {
+                (entry.exec, entry.evaluate) = (Exec::Evaluator, Some(evaluate));
             }
-        };
-        list.push(StepEntry { node: step.node, op: step.op, exec, evaluate });
+            StepKind::Sizes(sizes) => entry.sizes = Some(sizes),
+            StepKind::If { then_steps, else_steps, .. } => blocks = Some((then_steps, else_steps)),
+        }
+        list.push(entry);
         if let Some((then_steps, else_steps)) = blocks {
             flatten(then_steps, list, depth + 1)?;
             flatten(else_steps, list, depth + 1)?;

@@ -2,6 +2,8 @@
 
 use lathe_artifact::plan::{Condition, DimExpr, DimId, Plan, SlotKind, SymbolSource, TensorRef};
 
+use lathe_tensor::DType;
+
 use crate::RuntimeError;
 use crate::program::StepEntry;
 
@@ -54,6 +56,16 @@ fn check(plan: &Plan, steps: &[StepEntry], shapes: usize) -> Result<(), String> 
         let begins = evaluate.begins_stage.is_none_or(|stage| (1..plan.stages).contains(&stage));
         expect(begins, "the stage that an evaluator step begins")?;
     }
+    for sizes in steps.iter().filter_map(|step| step.sizes.as_ref()) {
+        tensor(plan, &sizes.values)?;
+        let fits = sizes.values.dtype == DType::I64 && sizes.values.dims.len() == 1;
+        expect(fits && (1..plan.stages).contains(&sizes.begins_stage), "sizes that a step reads")?;
+        for &id in sizes.dims.iter().flatten() {
+            dim(plan, id)?;
+            let symbol = matches!(plan.dims[id.0 as usize], DimExpr::Symbol(_));
+            expect(symbol, "a size that a step reads and that is no symbol")?;
+        }
+    }
     Ok(())
 }
 
@@ -83,8 +95,13 @@ fn check_symbols(plan: &Plan, steps: &[StepEntry]) -> Result<(), String> {
                 port.map(|port| (port.tensor.dims.len(), axis))
             }
             SymbolSource::Step { step, output, axis } => {
-                let evaluate = steps.get(step.0 as usize).and_then(|step| step.evaluate.as_ref());
+                let step = steps.get(step.0 as usize);
+                let evaluate = step.and_then(|step| step.evaluate.as_ref());
                 let tensor = evaluate.and_then(|evaluate| evaluate.outputs.get(output as usize));
+                let sizes = step.and_then(|step| step.sizes.as_ref());
+                if sizes.is_some_and(|sizes| sizes.dims.contains(&Some(symbol.dim))) {
+                    continue;
+                }
                 tensor.map(|tensor| (tensor.dims.len(), axis))
             }
         };

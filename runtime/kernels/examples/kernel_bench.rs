@@ -87,12 +87,20 @@ impl Bench {
     fn reductions(&self) {
         let (rows, cols) = (ROWS as i64, COLS as i64);
         let (x, y) = (self.from, self.to);
-        let reduce =
-            |outer, n, inner, kind: Reduction| args::Reduce { x, y, outer, n, inner, kind: kind as i64 };
+        let reduce = |outer, n, inner, kind: Reduction| args::Reduce {
+            x,
+            y,
+            outer,
+            n,
+            inner,
+            kind: kind as i64,
+            number: 0,
+        };
         self.report("sum of 768", BYTES / 2, &reduce(rows, cols, 1, Reduction::Sum));
         self.report("max of 768", BYTES / 2, &reduce(rows, cols, 1, Reduction::Max));
         self.report("sum of 64 across 768", BYTES / 2, &reduce(1, rows, cols, Reduction::Sum));
-        let largest = args::ArgReduce { x, y, outer: 1, n: rows * cols, inner: 1, min: 0, last: 0 };
+        let largest =
+            args::ArgReduce { x, y, outer: 1, n: rows * cols, inner: 1, min: 0, last: 0, number: 0 };
         self.report("argmax of 49152", BYTES / 2, &largest);
     }
 

@@ -9,6 +9,7 @@ pub mod measure;
 
 mod attention;
 mod conv;
+mod dynamic;
 mod elementwise;
 mod gather;
 mod kernel;
@@ -16,6 +17,7 @@ mod math;
 mod matmul;
 mod moe;
 mod norm;
+mod number;
 mod pool;
 mod position;
 mod recurrent;

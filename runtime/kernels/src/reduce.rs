@@ -1,9 +1,10 @@
 //! Reductions of an axis.
 
 use lathe_artifact::abi::{Status, Worker};
-use lathe_artifact::builtin::{Reduction, args};
+use lathe_artifact::builtin::{Number as Element, Reduction, args};
 
 use crate::kernel::{Kernel, size};
+use crate::number::Number;
 use crate::rows::{self, Fold, Memory};
 use crate::simd::{LANES, Simd};
 
@@ -178,12 +179,83 @@ unsafe fn run<S: Simd, R: Reduce>(simd: S, worker: &Worker, args: &args::Reduce,
     }
 }
 
+/// The worker's share of a reduction of integers: element by element.
+///
+/// # Safety
+/// The contract of the builtin's row.
+#[inline(always)]
+unsafe fn integers<T: Number>(worker: &Worker, args: &args::Reduce, start: T, step: impl Fn(T, T) -> T) {
+    let (outer, n, inner) = (size(args.outer), size(args.n), size(args.inner));
+    let (x, y) = (args.x.cast::<T>(), args.y.cast::<T>());
+    for unit in worker.share(outer * inner, 64) {
+        let at = unit / inner * n * inner + unit % inner;
+        // SAFETY: `x` holds `outer * n * inner` elements, `y` `outer * inner`.
+        unsafe { *y.add(unit) = (0..n).fold(start, |found, i| step(found, *x.add(at + i * inner))) };
+    }
+}
+
+/// The same for the mean, which truncates.
+///
+/// # Safety
+/// As [`integers`]; the axis is not empty.
+#[inline(always)]
+unsafe fn mean<T: Number + Into<i128> + TryFrom<i128>>(worker: &Worker, args: &args::Reduce) {
+    let (outer, n, inner) = (size(args.outer), size(args.n), size(args.inner));
+    let (x, y) = (args.x.cast::<T>(), args.y.cast::<T>());
+    for unit in worker.share(outer * inner, 64) {
+        let at = unit / inner * n * inner + unit % inner;
+        // SAFETY: as in `integers`.
+        unsafe {
+            let sum: i128 = (0..n).map(|i| -> i128 { (*x.add(at + i * inner)).into() }).sum();
+            // A mean lies between the elements.
+            *y.add(unit) = T::try_from(sum / n as i128).unwrap_or(T::ZERO);
+        }
+    }
+}
+
+/// Reduces integers.
+///
+/// # Safety
+/// The contract of the builtin's row.
+#[inline(always)]
+unsafe fn run_integers<T: Number + Into<i128> + TryFrom<i128>>(
+    worker: &Worker,
+    args: &args::Reduce,
+    kind: Reduction,
+) -> Status {
+    // SAFETY: the caller's promise is the same.
+    unsafe {
+        match kind {
+            Reduction::Sum => integers::<T>(worker, args, T::ZERO, |a, x| a.plus(x)),
+            Reduction::Max => integers::<T>(worker, args, T::LOWEST, |a, x| a.larger(x)),
+            Reduction::Min => integers::<T>(worker, args, T::HIGHEST, |a, x| a.smaller(x)),
+            Reduction::Prod => integers::<T>(worker, args, T::ONE, |a, x| a.times(x)),
+            Reduction::L1 => integers::<T>(worker, args, T::ZERO, |a, x| a.plus(x.magnitude())),
+            Reduction::SumSquare => integers::<T>(worker, args, T::ZERO, |a, x| a.plus(x.times(x))),
+            Reduction::Mean if size(args.n) == 0 && size(args.outer) * size(args.inner) > 0 => {
+                return Status::BadShape;
+            }
+            Reduction::Mean => mean::<T>(worker, args),
+            Reduction::L2 => return Status::Internal,
+        }
+    }
+    Status::Ok
+}
+
 impl Kernel for args::Reduce {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
         let Some(kind) = Reduction::from_code(self.kind) else { return Status::Internal };
         // SAFETY: the caller's promise is the same.
         unsafe {
+            match Element::from_code(self.number) {
+                Some(Element::F32) => {}
+                Some(Element::I32) => return run_integers::<i32>(worker, self, kind),
+                Some(Element::I64) => return run_integers::<i64>(worker, self, kind),
+                Some(Element::U8) => return run_integers::<u8>(worker, self, kind),
+                Some(Element::I8) => return run_integers::<i8>(worker, self, kind),
+                None => return Status::Internal,
+            }
             match kind {
                 Reduction::Sum => run(simd, worker, self, &Sum),
                 Reduction::Mean => run(simd, worker, self, &Mean),

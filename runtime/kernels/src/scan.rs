@@ -1,9 +1,12 @@
 //! What walks an axis element by element: running sums, the position of the extreme, the largest few.
 
+use std::any::TypeId;
+
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::args;
 
 use crate::kernel::{Kernel, size};
+use crate::number::{Number, with_number};
 use crate::reduce::{Max, Min};
 use crate::rows::{self, Memory};
 use crate::simd::{LANES, Simd};
@@ -11,53 +14,64 @@ use crate::simd::{LANES, Simd};
 impl Kernel for args::CumSum {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, _simd: S, worker: &Worker) -> Status {
-        let (outer, n, inner) = (size(self.outer), size(self.n), size(self.inner));
-        let (x, y) = (self.x.cast::<f32>(), self.y.cast::<f32>());
-        /// Columns that are summed side by side.
-        const WIDE: usize = 16;
-        let blocks = inner.div_ceil(WIDE);
-        for unit in worker.share(outer * blocks, 1) {
-            let (o, column) = (unit / blocks, unit % blocks * WIDE);
-            let count = (inner - column).min(WIDE);
-            let mut sums = [0.0_f32; WIDE];
-            for step in 0..n {
-                let i = if self.reverse != 0 { n - 1 - step } else { step };
-                let at = (o * n + i) * inner + column;
-                for (c, sum) in sums.iter_mut().enumerate().take(count) {
-                    // SAFETY: `at + c` lies in the `outer * n * inner` elements of both.
-                    unsafe {
-                        let before = *sum;
-                        *sum += *x.add(at + c);
-                        *y.add(at + c) = if self.exclusive != 0 { before } else { *sum };
-                    }
+        // SAFETY: the caller's promise is the same.
+        with_number!(self.number, T => unsafe { sum::<T>(self, worker) });
+        Status::Ok
+    }
+}
+
+/// Columns that are summed side by side.
+const WIDE: usize = 16;
+
+/// The worker's share of a running sum.
+///
+/// # Safety
+/// The contract of the builtin's row.
+#[inline(always)]
+unsafe fn sum<T: Number>(args: &args::CumSum, worker: &Worker) {
+    let (outer, n, inner) = (size(args.outer), size(args.n), size(args.inner));
+    let (x, y) = (args.x.cast::<T>(), args.y.cast::<T>());
+    let blocks = inner.div_ceil(WIDE);
+    for unit in worker.share(outer * blocks, 1) {
+        let (o, column) = (unit / blocks, unit % blocks * WIDE);
+        let count = (inner - column).min(WIDE);
+        let mut sums = [T::ZERO; WIDE];
+        for step in 0..n {
+            let i = if args.reverse != 0 { n - 1 - step } else { step };
+            let at = (o * n + i) * inner + column;
+            for (c, sum) in sums.iter_mut().enumerate().take(count) {
+                // SAFETY: `at + c` lies in the `outer * n * inner` elements of both.
+                unsafe {
+                    let before = *sum;
+                    *sum = sum.plus(*x.add(at + c));
+                    *y.add(at + c) = if args.exclusive != 0 { before } else { *sum };
                 }
             }
         }
-        Status::Ok
     }
 }
 
 /// Whether `a` stands before `b` in descending (`largest`) or ascending order; NaN counts as the largest number.
 #[inline(always)]
-fn before(a: f32, b: f32, largest: bool) -> bool {
+fn before<T: Number>(a: T, b: T, largest: bool) -> bool {
     if largest { a > b || (a.is_nan() && !b.is_nan()) } else { a < b || (b.is_nan() && !a.is_nan()) }
 }
 
 /// Elements `stride` apart.
 #[derive(Clone, Copy)]
-struct Axis {
-    start: *const f32,
+struct Axis<T> {
+    start: *const T,
     stride: usize,
     n: usize,
 }
 
-impl Axis {
+impl<T: Number> Axis<T> {
     /// Element `i < n`.
     ///
     /// # Safety
     /// The axis is readable.
     #[inline(always)]
-    unsafe fn get(self, i: usize) -> f32 {
+    unsafe fn get(self, i: usize) -> T {
         // SAFETY: the caller's promise.
         unsafe { *self.start.add(i * self.stride) }
     }
@@ -68,7 +82,7 @@ impl Axis {
     /// The axis is readable.
     #[inline(always)]
     unsafe fn extreme(self, min: bool, last: bool) -> usize {
-        let (mut best, mut found) = (f32::NAN, 0);
+        let (mut best, mut found) = (T::ZERO, 0);
         for i in 0..self.n {
             // SAFETY: `i < n`.
             let v = unsafe { self.get(i) };
@@ -83,7 +97,7 @@ impl Axis {
 
 /// Whether two elements are equals, NaN among them.
 #[inline(always)]
-fn same(a: f32, b: f32) -> bool {
+fn same<T: Number>(a: T, b: T) -> bool {
     a == b || (a.is_nan() && b.is_nan())
 }
 
@@ -129,42 +143,54 @@ impl Kernel for args::ArgReduce {
             // There is no position to give.
             return if outer * inner == 0 { Status::Ok } else { Status::BadShape };
         }
-        for unit in worker.share(outer * inner, 1) {
-            // SAFETY: `x` holds `outer * n * inner` elements, `y` `outer * inner`.
-            unsafe {
-                let start = self.x.cast::<f32>().add(unit / inner * n * inner + unit % inner);
-                let (min, last) = (self.min != 0, self.last != 0);
-                let position = if inner == 1 {
-                    extreme_of_row(simd, start, n, min, last)
-                } else {
-                    Axis { start, stride: inner, n }.extreme(min, last)
-                };
-                *self.y.cast::<i64>().add(unit) = position as i64;
-            }
-        }
+        // SAFETY: the caller's promise is the same.
+        with_number!(self.number, T => unsafe { positions::<S, T>(simd, self, worker) });
         Status::Ok
     }
 }
 
+/// The worker's share of the positions of extremes.
+///
+/// # Safety
+/// The contract of the builtin's row; the axis is not empty.
+#[inline(always)]
+unsafe fn positions<S: Simd, T: Number>(simd: S, args: &args::ArgReduce, worker: &Worker) {
+    let (outer, n, inner) = (size(args.outer), size(args.n), size(args.inner));
+    let (min, last) = (args.min != 0, args.last != 0);
+    let vectors = inner == 1 && TypeId::of::<T>() == TypeId::of::<f32>();
+    for unit in worker.share(outer * inner, 1) {
+        // SAFETY: `x` holds `outer * n * inner` elements, `y` `outer * inner`.
+        unsafe {
+            let start = args.x.cast::<T>().add(unit / inner * n * inner + unit % inner);
+            let position = if vectors {
+                extreme_of_row(simd, start.cast(), n, min, last)
+            } else {
+                Axis { start, stride: inner, n }.extreme(min, last)
+            };
+            *args.y.cast::<i64>().add(unit) = position as i64;
+        }
+    }
+}
+
 /// The heap of the `k` elements found so far, in the place of the result; its root is the one that leaves first.
-struct Heap {
-    values: *mut f32,
+struct Heap<T> {
+    values: *mut T,
     indices: *mut i64,
     stride: usize,
     largest: bool,
 }
 
-impl Heap {
+impl<T: Number> Heap<T> {
     /// # Safety
     /// For all methods: positions lie in the result.
     #[inline(always)]
-    unsafe fn get(&self, position: usize) -> (f32, i64) {
+    unsafe fn get(&self, position: usize) -> (T, i64) {
         // SAFETY: as above.
         unsafe { (*self.values.add(position * self.stride), *self.indices.add(position * self.stride)) }
     }
 
     #[inline(always)]
-    unsafe fn set(&mut self, position: usize, (value, index): (f32, i64)) {
+    unsafe fn set(&mut self, position: usize, (value, index): (T, i64)) {
         // SAFETY: as above.
         unsafe {
             *self.values.add(position * self.stride) = value;
@@ -174,12 +200,12 @@ impl Heap {
 
     /// Whether `a` stands before `b` in the result: by value, then by lower index.
     #[inline(always)]
-    fn before(&self, a: (f32, i64), b: (f32, i64)) -> bool {
+    fn before(&self, a: (T, i64), b: (T, i64)) -> bool {
         before(a.0, b.0, self.largest) || (!before(b.0, a.0, self.largest) && a.1 < b.1)
     }
 
     /// Puts `item` in the heap of `len` elements at or below `position`.
-    unsafe fn sift_down(&mut self, mut position: usize, len: usize, item: (f32, i64)) {
+    unsafe fn sift_down(&mut self, mut position: usize, len: usize, item: (T, i64)) {
         // SAFETY: children are below `len`.
         unsafe {
             loop {
@@ -202,7 +228,7 @@ impl Heap {
     }
 
     /// Fills the result with the first `k` elements of the axis in order.
-    unsafe fn select(&mut self, axis: Axis, k: usize) {
+    unsafe fn select(&mut self, axis: Axis<T>, k: usize) {
         // SAFETY: the caller gives a readable axis of at least `k` elements and a result of `k`.
         unsafe {
             for i in 0..k {
@@ -231,28 +257,39 @@ impl Heap {
 impl Kernel for args::TopK {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, _simd: S, worker: &Worker) -> Status {
-        let (outer, n, inner, k) = (size(self.outer), size(self.n), size(self.inner), size(self.k));
+        let (n, k) = (size(self.n), size(self.k));
         if k > n {
             return Status::BadShape;
         }
         if k == 0 {
             return Status::Ok;
         }
-        for unit in worker.share(outer * inner, 1) {
-            let (o, column) = (unit / inner, unit % inner);
-            // SAFETY: `x` holds `outer * n * inner` elements, the results `outer * k * inner`.
-            unsafe {
-                let start = self.x.cast::<f32>().add(o * n * inner + column);
-                let to = o * k * inner + column;
-                let mut heap = Heap {
-                    values: self.values.cast::<f32>().add(to),
-                    indices: self.indices.cast::<i64>().add(to),
-                    stride: inner,
-                    largest: self.largest != 0,
-                };
-                heap.select(Axis { start, stride: inner, n }, k);
-            }
-        }
+        // SAFETY: the caller's promise is the same.
+        with_number!(self.number, T => unsafe { select::<T>(self, worker) });
         Status::Ok
+    }
+}
+
+/// The worker's share of the first elements in order.
+///
+/// # Safety
+/// The contract of the builtin's row; `k` is between 1 and `n`.
+#[inline(always)]
+unsafe fn select<T: Number>(args: &args::TopK, worker: &Worker) {
+    let (outer, n, inner, k) = (size(args.outer), size(args.n), size(args.inner), size(args.k));
+    for unit in worker.share(outer * inner, 1) {
+        let (o, column) = (unit / inner, unit % inner);
+        // SAFETY: `x` holds `outer * n * inner` elements, the results `outer * k * inner`.
+        unsafe {
+            let start = args.x.cast::<T>().add(o * n * inner + column);
+            let to = o * k * inner + column;
+            let mut heap = Heap {
+                values: args.values.cast::<T>().add(to),
+                indices: args.indices.cast::<i64>().add(to),
+                stride: inner,
+                largest: args.largest != 0,
+            };
+            heap.select(Axis { start, stride: inner, n }, k);
+        }
     }
 }

@@ -14,28 +14,29 @@ use crate::scope::{Context, Fits};
 use crate::size::Size;
 use crate::weights::Packing;
 
-/// A window over two spatial axes; one axis has height 1.
+/// A window over `N` spatial axes; leading ones may have size 1.
 #[derive(Clone, Copy)]
-pub(super) struct Window {
-    pub kernel: [i64; 2],
-    pub strides: [i64; 2],
-    pub dilations: [i64; 2],
+pub(super) struct Window<const N: usize> {
+    pub kernel: [i64; N],
+    pub strides: [i64; N],
+    pub dilations: [i64; N],
 }
 
-/// Attributes of one or two axes as two; `None` where there are more.
-pub(super) fn pair<T: Copy>(axes: &[T], first: T) -> Option<[T; 2]> {
-    match *axes {
-        [width] => Some([first, width]),
-        [height, width] => Some([height, width]),
-        _ => None,
-    }
+/// Attributes of up to `N` axes as `N`, the leading ones `first`; `None` where there are more.
+fn padded<const N: usize, T: Copy>(axes: &[T], first: T) -> Option<[T; N]> {
+    let missing = N.checked_sub(axes.len()).filter(|&missing| missing < N)?;
+    Some(std::array::from_fn(|axis| axis.checked_sub(missing).map_or(first, |axis| axes[axis])))
 }
 
-pub(super) fn window(kernel: &[usize], strides: &[usize], dilations: &[usize]) -> Result<Window, Refusal> {
-    let numbers = |axes: &[usize]| pair(axes, 1).map(|pair| pair.map(|value| value as i64));
+pub(super) fn window<const N: usize>(
+    kernel: &[usize],
+    strides: &[usize],
+    dilations: &[usize],
+) -> Result<Window<N>, Refusal> {
+    let numbers = |axes: &[usize]| padded(axes, 1).map(|axes: [usize; N]| axes.map(|value| value as i64));
     match (numbers(kernel), numbers(strides), numbers(dilations)) {
         (Some(kernel), Some(strides), Some(dilations)) => Ok(Window { kernel, strides, dilations }),
-        _ => refuse("the builtin has one or two spatial axes"),
+        _ => refuse(format!("the builtin has up to {N} spatial axes")),
     }
 }
 
@@ -49,22 +50,22 @@ pub(super) fn image(dims: &[Size]) -> Option<[Size; 4]> {
 }
 
 /// Cells before and after each axis.
-pub(super) fn pads(
+pub(super) fn pads<const N: usize>(
     context: &mut Context<'_, '_>,
     padding: &Padding,
-    window: &Window,
-    input: [Size; 2],
-    output: [Size; 2],
-) -> Result<([Size; 2], [Size; 2]), Refusal> {
+    window: &Window<N>,
+    input: [Size; N],
+    output: [Size; N],
+) -> Result<([Size; N], [Size; N]), Refusal> {
     if let Padding::Explicit { begins, ends } = padding {
-        let both = (pair(begins, 0), pair(ends, 0));
+        let both = (padded(begins, 0), padded(ends, 0));
         let (Some(begins), Some(ends)) = both else {
-            return refuse("the builtin has one or two spatial axes");
+            return refuse(format!("the builtin has up to {N} spatial axes"));
         };
         return Ok((begins.map(|pad| context.size_of(pad)), ends.map(|pad| context.size_of(pad))));
     }
-    let (mut begins, mut ends) = ([Size::ZERO; 2], [Size::ZERO; 2]);
-    for axis in 0..2 {
+    let (mut begins, mut ends) = ([Size::ZERO; N], [Size::ZERO; N]);
+    for axis in 0..N {
         let sizes = &mut context.planner.sizes;
         // The last window begins at `(output - 1) * stride` and covers `(kernel - 1) * dilation + 1` cells.
         let last = sizes.add_constant(output[axis], -1);
@@ -82,10 +83,13 @@ pub(super) fn pads(
 
 pub(super) fn conv(context: &mut Context<'_, '_>, node: &Node, conv: &Conv) -> Result<(), Refusal> {
     let weights = weights(context, node)?;
+    if weights.shape.len() == 5 {
+        return volume(context, node, conv, &weights);
+    }
     let [out_channels, channels, ref kernel @ ..] = weights.shape[..] else {
         return refuse("weights without channels");
     };
-    let window = window(kernel, &conv.strides, &conv.dilations)?;
+    let window: Window<2> = window(kernel, &conv.strides, &conv.dilations)?;
     let Geometry { source, target, input, output } = geometry(context, node)?;
     let (begins, _) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
     let packing = Packing::Conv {
@@ -103,6 +107,61 @@ pub(super) fn conv(context: &mut Context<'_, '_>, node: &Node, conv: &Conv) -> R
     emit(context, node, call, conv.groups, &conv.activation, &reason)
 }
 
+/// A convolution over three axes: the cells of the first count as channels.
+fn volume(context: &mut Context<'_, '_>, node: &Node, conv: &Conv, weights: &Weights) -> Result<(), Refusal> {
+    let (x, y) = (context.required(node, 0)?, context.output(node, 0)?);
+    let [out_channels, channels, ref kernel @ ..] = weights.shape[..] else {
+        return refuse("weights without channels");
+    };
+    let window: Window<3> = window(kernel, &conv.strides, &conv.dilations)?;
+    let (input, output) = (context.dims(x)?, context.dims(y)?);
+    let ([batch, all_channels, before @ ..], [_, outs, after @ ..]) = (&input[..], &output[..]) else {
+        return Err(context.planner.bug("an image without channels").into());
+    };
+    let (Ok(before), Ok(after)) = (<[Size; 3]>::try_from(before), <[Size; 3]>::try_from(after)) else {
+        return Err(context.planner.bug("image and kernel differ in rank").into());
+    };
+    let (begins, _) = pads(context, &conv.padding, &window, before, after)?;
+    let packing = Packing::Conv {
+        out_channels,
+        channels: channels.saturating_mul(conv.groups).saturating_mul(kernel[0]),
+        groups: conv.groups,
+        kernel_h: kernel[1],
+        kernel_w: kernel[2],
+        transposed: None,
+    };
+    if packing.conv_layout().is_some_and(|layout| layout.is_depthwise()) {
+        return refuse("one channel a group and one cell of depth");
+    }
+    let weight = packed_weights(context, node, weights, packing)?;
+    let source = context.dense(x)?;
+    let (bias, residual) = epilogue_operands(context, node, &output)?;
+    let target = context.destination(y, &output, Fits::Dense)?;
+    let (code, alpha, beta) = activation_code(&conv.activation);
+    let mut operands = vec![
+        Operand::Read(&source),
+        Operand::Read(&weight),
+        bias.as_ref().map_or(Operand::Null, Operand::Read),
+        residual.as_ref().map_or(Operand::Null, Operand::Read),
+        Operand::Write(&target),
+        Operand::Size(*batch),
+        Operand::Size(*all_channels),
+    ];
+    operands.extend(before.map(Operand::Size));
+    operands.push(Operand::Size(*outs));
+    operands.extend(after.map(Operand::Size));
+    operands.push(Operand::Int(conv.groups as i64));
+    for axes in [window.kernel, window.strides, window.dilations] {
+        operands.extend(axes.map(Operand::Int));
+    }
+    operands.extend(begins.map(Operand::Size));
+    operands.extend([Operand::Int(code as i64), Operand::Float(alpha), Operand::Float(beta)]);
+    let reason = format!("{out_channels} channels of {kernel:?}: packed blocks, depths as channels");
+    context.planner.call(Builtin::ConvVolume, &operands, reason);
+    context.place(y, target);
+    Ok(())
+}
+
 pub(super) fn conv_transpose(
     context: &mut Context<'_, '_>,
     node: &Node,
@@ -115,7 +174,7 @@ pub(super) fn conv_transpose(
     let [channels, outs, ref kernel @ ..] = weights.shape[..] else {
         return refuse("weights without channels");
     };
-    let window = window(kernel, &conv.strides, &conv.dilations)?;
+    let window: Window<2> = window(kernel, &conv.strides, &conv.dilations)?;
     let Geometry { source, target, input, output } = geometry(context, node)?;
     let (begins, _) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
     let out_channels = outs.saturating_mul(conv.groups);
@@ -142,7 +201,7 @@ struct Call {
     target: Location,
     input: [Size; 4],
     output: [Size; 4],
-    window: Window,
+    window: Window<2>,
     begins: [Size; 2],
 }
 
@@ -154,17 +213,7 @@ fn emit(
     activation: &Activation,
     reason: &str,
 ) -> Result<(), Refusal> {
-    let bias = match context.operand(node, 2) {
-        Some(value) => Some(context.dense(value)?),
-        None => None,
-    };
-    let residual = match context.operand(node, 3) {
-        Some(value) => Some(context.dense(value)?),
-        None => None,
-    };
-    if residual.as_ref().is_some_and(|residual| residual.dims != call.target.dims) {
-        return refuse("the residual is broadcast");
-    }
+    let (bias, residual) = epilogue_operands(context, node, &call.target.dims)?;
     let (code, alpha, beta) = activation_code(activation);
     let (input, output, window) = (call.input, call.output, call.window);
     let operands = [
@@ -197,6 +246,25 @@ fn emit(
     let output = context.output(node, 0)?;
     context.place(output, call.target);
     Ok(())
+}
+
+/// Bias and residual, the latter of the result's sizes.
+fn epilogue_operands(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    result: &[Size],
+) -> Result<(Option<Location>, Option<Location>), Refusal> {
+    let mut operands = [None, None];
+    for (index, operand) in operands.iter_mut().enumerate() {
+        if let Some(value) = context.operand(node, index + 2) {
+            *operand = Some(context.dense(value)?);
+        }
+    }
+    let [bias, residual] = operands;
+    if residual.as_ref().is_some_and(|residual| residual.dims != result) {
+        return refuse("the residual is broadcast");
+    }
+    Ok((bias, residual))
 }
 
 /// Source and target images with their sizes.
@@ -235,8 +303,8 @@ fn weights(context: &mut Context<'_, '_>, node: &Node) -> Result<Weights, Refusa
         .map(|&size| context.planner.sizes.as_constant(size).and_then(|size| usize::try_from(size).ok()))
         .collect();
     let Some(shape) = shape else { return refuse("the kernel's size is not constant") };
-    if !(3..=4).contains(&shape.len()) {
-        return refuse("the builtin has one or two spatial axes");
+    if !(3..=5).contains(&shape.len()) {
+        return refuse("the builtin has up to 3 spatial axes");
     }
     let whole = location.offset == Size::ZERO && location.is_dense(&mut context.planner.sizes);
     let constant = match context.planner.buffers[location.buffer.0 as usize].kind {

@@ -1,9 +1,9 @@
 //! Slices by index along an axis.
 
-use lathe_artifact::builtin::Builtin;
+use lathe_artifact::builtin::{Builtin, Scatter};
 use lathe_artifact::plan::{Condition, Guard};
-use lathe_ir::Node;
-use lathe_ops::gather::{Gather, GatherNd, Reduction, ScatterNd};
+use lathe_ir::{Node, ValueId};
+use lathe_ops::gather::{Gather, GatherElements, GatherNd, Reduction, ScatterElements, ScatterNd};
 use lathe_tensor::DType;
 
 use super::axis_of;
@@ -24,11 +24,7 @@ pub(super) fn gather(context: &mut Context<'_, '_>, node: &Node, gather: &Gather
     if one_slice(context, node, axis, &dims)? {
         return Ok(());
     }
-    let index_bytes = match context.dtype(indices) {
-        DType::I32 => 4,
-        DType::I64 => 8,
-        other => return refuse(format!("no builtin for {other} indices")),
-    };
+    let index_bytes = index_bytes(context, indices)?;
     let (outer, size, inner) = context.around(&dims, axis);
     let inner_bytes = context.planner.sizes.mul_constant(inner, bytes as i64);
     let count = context.dims(indices)?;
@@ -49,6 +45,15 @@ pub(super) fn gather(context: &mut Context<'_, '_>, node: &Node, gather: &Gather
     context.planner.call(Builtin::Gather, &operands, "rows copied by index");
     context.place(output, target);
     Ok(())
+}
+
+/// Bytes of the elements of an index tensor.
+fn index_bytes(context: &Context<'_, '_>, indices: ValueId) -> Result<i64, Refusal> {
+    match context.dtype(indices) {
+        DType::I32 => Ok(4),
+        DType::I64 => Ok(8),
+        other => refuse(format!("no builtin for {other} indices")),
+    }
 }
 
 /// A scalar index that is a constant is a view; whether it lies within the axis is checked once a shape.
@@ -90,16 +95,18 @@ fn one_slice(
     Ok(true)
 }
 
-/// The indices of an op on tuples: number and length of the tuples, the sizes of the axes that they index, bytes of a slice.
+/// The indices of an op on tuples: number and length of the tuples, all and those of a batch, the sizes of the axes that they index,
+/// bytes of a slice.
 struct Tuples {
     indices: Location,
     count: Size,
+    per_batch: Size,
     depth: usize,
     sizes: Vec<Size>,
     inner_bytes: Size,
 }
 
-fn tuples(context: &mut Context<'_, '_>, node: &Node) -> Result<Tuples, Refusal> {
+fn tuples(context: &mut Context<'_, '_>, node: &Node, batch_dims: usize) -> Result<Tuples, Refusal> {
     let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
     let Some(bytes) = context.dtype(x).element_bytes() else {
         return refuse(format!("{} elements have no address", context.dtype(x)));
@@ -112,14 +119,19 @@ fn tuples(context: &mut Context<'_, '_>, node: &Node) -> Result<Tuples, Refusal>
         return refuse("the indices have no axis of tuples");
     };
     let depth = context.planner.sizes.as_constant(depth).and_then(|depth| usize::try_from(depth).ok());
-    let Some(depth) = depth.filter(|depth| *depth <= dims.len()) else {
+    let Some(depth) = depth.filter(|depth| depth.saturating_add(batch_dims) <= dims.len()) else {
         return refuse("the tuples' length is not constant");
     };
-    let count = context.planner.sizes.product(leading);
-    let inner = context.planner.sizes.product(&dims[depth..]);
+    if leading.len() < batch_dims {
+        return refuse("the tuples have fewer axes than batches");
+    }
+    let (count, per_batch) =
+        (context.planner.sizes.product(leading), context.planner.sizes.product(&leading[batch_dims..]));
+    let inner = context.planner.sizes.product(&dims[batch_dims + depth..]);
     let inner_bytes = context.planner.sizes.mul_constant(inner, bytes as i64);
     let indices = context.dense(indices)?;
-    Ok(Tuples { indices, count, depth, sizes: dims[..depth].to_vec(), inner_bytes })
+    let sizes = dims[batch_dims..batch_dims + depth].to_vec();
+    Ok(Tuples { indices, count, per_batch, depth, sizes, inner_bytes })
 }
 
 pub(super) fn gather_nd(
@@ -127,10 +139,7 @@ pub(super) fn gather_nd(
     node: &Node,
     gather: &GatherNd,
 ) -> Result<(), Refusal> {
-    if gather.batch_dims != 0 {
-        return refuse("no builtin for batches of tuples");
-    }
-    let tuples = tuples(context, node)?;
+    let tuples = tuples(context, node, gather.batch_dims)?;
     let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
     let source = context.dense(x)?;
     let dims = context.dims(output)?;
@@ -140,6 +149,7 @@ pub(super) fn gather_nd(
         Operand::Read(&tuples.indices),
         Operand::Write(&target),
         Operand::Size(tuples.count),
+        Operand::Size(tuples.per_batch),
         Operand::Int(tuples.depth as i64),
         Operand::Dims(&tuples.sizes),
         Operand::Size(tuples.inner_bytes),
@@ -154,19 +164,12 @@ pub(super) fn scatter_nd(
     node: &Node,
     scatter: &ScatterNd,
 ) -> Result<(), Refusal> {
-    if scatter.reduction != Reduction::Replace {
-        return refuse("the builtin replaces only");
-    }
-    let tuples = tuples(context, node)?;
+    let (reduction, number) = meeting(context, node, scatter.reduction)?;
+    let tuples = tuples(context, node, 0)?;
     let (x, updates) = (context.required(node, 0)?, context.required(node, 2)?);
     let output = context.output(node, 0)?;
-    let (source, updates) = (context.location(x)?, context.dense(updates)?);
-    let dims = context.dims(output)?;
-    let target = context.destination(output, &dims, Fits::Dense)?;
-    let Some(source) = source.broadcast(&mut context.planner.sizes, &target.dims) else {
-        return Err(context.planner.bug("the result has another rank").into());
-    };
-    context.copy(&source, &target, "what the updates leave")?;
+    let updates = context.dense(updates)?;
+    let target = copied(context, x, output, Fits::Dense)?;
     let operands = [
         Operand::Read(&updates),
         Operand::Read(&tuples.indices),
@@ -175,8 +178,104 @@ pub(super) fn scatter_nd(
         Operand::Int(tuples.depth as i64),
         Operand::Dims(&tuples.sizes),
         Operand::Size(tuples.inner_bytes),
+        Operand::Int(reduction),
+        Operand::Int(number),
     ];
-    context.planner.call(Builtin::ScatterNd, &operands, "slices replaced by tuple");
+    context.planner.call(Builtin::ScatterNd, &operands, "slices updated by tuple");
+    context.place(output, target);
+    Ok(())
+}
+
+/// How the updates of operand 2 meet operand 0: a [`Scatter`] and the code of the elements.
+fn meeting(context: &Context<'_, '_>, node: &Node, reduction: Reduction) -> Result<(i64, i64), Refusal> {
+    let x = context.required(node, 0)?;
+    let scatter = match reduction {
+        // Elements of any dtype are moved.
+        Reduction::Replace => return Ok((Scatter::Replace as i64, 0)),
+        Reduction::Add => Scatter::Add,
+        Reduction::Mul => Scatter::Mul,
+        Reduction::Max => Scatter::Max,
+        Reduction::Min => Scatter::Min,
+    };
+    Ok((scatter as i64, context.number(x)? as i64))
+}
+
+/// A copy of `x` in the place of the output, for updates.
+fn copied(
+    context: &mut Context<'_, '_>,
+    x: ValueId,
+    output: ValueId,
+    fits: Fits,
+) -> Result<Location, Refusal> {
+    let source = context.location(x)?;
+    let dims = context.dims(output)?;
+    let target = context.destination(output, &dims, fits)?;
+    let Some(source) = source.broadcast(&mut context.planner.sizes, &target.dims) else {
+        return Err(context.planner.bug("the result has another rank").into());
+    };
+    context.copy(&source, &target, "what the updates leave")?;
+    Ok(target)
+}
+
+pub(super) fn gather_elements(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    gather: &GatherElements,
+) -> Result<(), Refusal> {
+    let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
+    let output = context.output(node, 0)?;
+    let (bytes, index_bytes) = (context.element_bytes(x)?, index_bytes(context, indices)?);
+    let (source, index) = (context.location(x)?, context.location(indices)?);
+    let Some(axis) = axis_of(gather.axis, source.rank()) else { return refuse("no such axis") };
+    let dims = context.dims(output)?;
+    let target = context.destination(output, &dims, Fits::Dense)?;
+    let operands = [
+        Operand::Read(&source),
+        Operand::Read(&index),
+        Operand::Write(&target),
+        Operand::Int(dims.len() as i64),
+        Operand::Dims(&dims),
+        Operand::Dims(&source.strides),
+        Operand::Dims(&index.strides),
+        Operand::Int(axis as i64),
+        Operand::Size(source.dims[axis]),
+        Operand::Int(bytes as i64),
+        Operand::Int(index_bytes),
+    ];
+    context.planner.call(Builtin::GatherElements, &operands, "elements picked along the axis");
+    context.place(output, target);
+    Ok(())
+}
+
+pub(super) fn scatter_elements(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    scatter: &ScatterElements,
+) -> Result<(), Refusal> {
+    let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
+    let (updates, output) = (context.required(node, 2)?, context.output(node, 0)?);
+    let (bytes, index_bytes) = (context.element_bytes(x)?, index_bytes(context, indices)?);
+    let (reduction, number) = meeting(context, node, scatter.reduction)?;
+    let (index, updates) = (context.location(indices)?, context.location(updates)?);
+    let Some(axis) = axis_of(scatter.axis, index.rank()) else { return refuse("no such axis") };
+    let target = copied(context, x, output, Fits::Any)?;
+    let operands = [
+        Operand::Read(&updates),
+        Operand::Read(&index),
+        Operand::Update(&target),
+        Operand::Int(index.rank() as i64),
+        Operand::Dims(&index.dims),
+        Operand::Dims(&updates.strides),
+        Operand::Dims(&index.strides),
+        Operand::Dims(&target.strides),
+        Operand::Int(axis as i64),
+        Operand::Size(target.dims[axis]),
+        Operand::Int(bytes as i64),
+        Operand::Int(index_bytes),
+        Operand::Int(reduction),
+        Operand::Int(number),
+    ];
+    context.planner.call(Builtin::ScatterElements, &operands, "elements updated along the axis");
     context.place(output, target);
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod attention;
 mod conv;
+mod dynamic;
 mod elementwise;
 mod gather;
 mod matmul;
@@ -16,6 +17,7 @@ mod reduce;
 mod resize;
 mod shape;
 
+use lathe_artifact::builtin::Number;
 use lathe_ir::{Node, NodeId, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_tensor::DType;
@@ -76,7 +78,9 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::ConstantOfShape(constant) => shape::constant_of_shape(context, node, constant),
         Op::Trilu(trilu) => shape::trilu(context, node, trilu),
         Op::Gather(gather) => gather::gather(context, node, gather),
+        Op::GatherElements(gather) => gather::gather_elements(context, node, gather),
         Op::GatherNd(gather) => gather::gather_nd(context, node, gather),
+        Op::ScatterElements(scatter) => gather::scatter_elements(context, node, scatter),
         Op::ScatterNd(scatter) => gather::scatter_nd(context, node, scatter),
         Op::Resize(resize) => resize::resize(context, node, resize),
         Op::Attention(op) => attention::attention(context, node, op),
@@ -85,6 +89,15 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::Moe(moe) => moe::moe(context, node, moe),
         Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
         _ => refuse("no builtin for this op"),
+    }
+}
+
+/// Steps for a node whose result has sizes that depend on data.
+pub(crate) fn dynamic(context: &mut Context<'_, '_>, node: &Node) -> Result<(), Refusal> {
+    match &node.operation {
+        Operation::Op(Op::NonZero(_)) => dynamic::non_zero(context, node),
+        Operation::Op(Op::Expand(_)) => dynamic::expand(context, node),
+        _ => refuse("its sizes depend on data"),
     }
 }
 
@@ -114,6 +127,26 @@ impl Context<'_, '_> {
     /// Dtype of a value.
     pub fn dtype(&self, value: ValueId) -> DType {
         self.scope.function.ty(value).dtype
+    }
+
+    /// The code of a value's dtype for the builtins of several dtypes.
+    pub fn number(&self, value: ValueId) -> Result<Number, Refusal> {
+        match self.dtype(value) {
+            DType::F32 => Ok(Number::F32),
+            DType::I32 => Ok(Number::I32),
+            DType::I64 => Ok(Number::I64),
+            DType::U8 => Ok(Number::U8),
+            DType::I8 => Ok(Number::I8),
+            other => refuse(format!("no builtin for {other} operands")),
+        }
+    }
+
+    /// Bytes of a value's elements.
+    pub fn element_bytes(&self, value: ValueId) -> Result<usize, Refusal> {
+        match self.dtype(value).element_bytes() {
+            Some(bytes @ (1 | 2 | 4 | 8)) => Ok(bytes),
+            _ => refuse(format!("{} elements have no address", self.dtype(value))),
+        }
     }
 
     /// Refuses unless the operands given are all f32.

@@ -34,7 +34,7 @@ fn emit(
     context: &mut Context<'_, '_>,
     node: &Node,
     padding: &Padding,
-    window: Window,
+    window: Window<2>,
     kind: Kind,
 ) -> Result<(), Refusal> {
     context.require_f32(node)?;

@@ -1,8 +1,9 @@
 //! Reductions and scans along an axis.
 
-use lathe_artifact::builtin::{Builtin, Reduction};
+use lathe_artifact::builtin::{Builtin, Number, Reduction};
 use lathe_ir::Node;
 use lathe_ops::reduce::{ArgReduce, CumSum, Reduce, ReduceKind, TopK};
+use lathe_tensor::DType;
 
 use super::{axis_of, shape};
 use crate::error::{Refusal, refuse};
@@ -12,8 +13,13 @@ use crate::size::Size;
 
 pub(super) fn reduce(context: &mut Context<'_, '_>, node: &Node, reduce: &Reduce) -> Result<(), Refusal> {
     let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
-    if context.dtype(x) != lathe_tensor::DType::F32 {
-        return refuse(format!("no builtin for {} operands", context.dtype(x)));
+    // The order of bools is that of their bytes.
+    let number = match (context.dtype(x), reduce.kind) {
+        (DType::Bool, ReduceKind::Max | ReduceKind::Min) => Number::U8,
+        _ => context.number(x)?,
+    };
+    if number != Number::F32 && reduce.kind == ReduceKind::L2 {
+        return refuse("no builtin for the length of integers");
     }
     let kind = match reduce.kind {
         ReduceKind::Sum => Reduction::Sum,
@@ -62,6 +68,7 @@ pub(super) fn reduce(context: &mut Context<'_, '_>, node: &Node, reduce: &Reduce
         Operand::Size(n),
         Operand::Size(inner),
         Operand::Int(kind as i64),
+        Operand::Int(number as i64),
     ];
     context.planner.call(Builtin::Reduce, &operands, format!("{} over one run of axes", kind.name()));
     context.place(output, target);
@@ -100,8 +107,8 @@ fn run_of_axes(
 }
 
 pub(super) fn arg_reduce(context: &mut Context<'_, '_>, node: &Node, arg: &ArgReduce) -> Result<(), Refusal> {
-    context.require_f32(node)?;
     let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
+    let number = context.number(x)?;
     let dims = context.dims(x)?;
     let Some(axis) = axis_of(arg.axis, dims.len()) else { return refuse("no such axis") };
     let (outer, n, inner) = context.around(&dims, axis);
@@ -116,6 +123,7 @@ pub(super) fn arg_reduce(context: &mut Context<'_, '_>, node: &Node, arg: &ArgRe
         Operand::Size(inner),
         Operand::Int(i64::from(arg.min)),
         Operand::Int(i64::from(arg.select_last)),
+        Operand::Int(number as i64),
     ];
     context.planner.call(Builtin::ArgReduce, &operands, "index of the extreme along the axis");
     context.place(output, target);
@@ -124,9 +132,7 @@ pub(super) fn arg_reduce(context: &mut Context<'_, '_>, node: &Node, arg: &ArgRe
 
 pub(super) fn top_k(context: &mut Context<'_, '_>, node: &Node, top: &TopK) -> Result<(), Refusal> {
     let x = context.required(node, 0)?;
-    if context.dtype(x) != lathe_tensor::DType::F32 {
-        return refuse(format!("no builtin for {} operands", context.dtype(x)));
-    }
+    let number = context.number(x)?;
     let dims = context.dims(x)?;
     let Some(axis) = axis_of(top.axis, dims.len()) else { return refuse("no such axis") };
     let (values, indices) = (context.output(node, 0)?, context.output(node, 1)?);
@@ -144,6 +150,7 @@ pub(super) fn top_k(context: &mut Context<'_, '_>, node: &Node, top: &TopK) -> R
         Operand::Size(inner),
         Operand::Size(result[axis]),
         Operand::Int(i64::from(top.largest)),
+        Operand::Int(number as i64),
     ];
     context.planner.call(Builtin::TopK, &operands, "the size of the result is known");
     context.place(values, value_target);
@@ -153,9 +160,7 @@ pub(super) fn top_k(context: &mut Context<'_, '_>, node: &Node, top: &TopK) -> R
 
 pub(super) fn cum_sum(context: &mut Context<'_, '_>, node: &Node, sum: &CumSum) -> Result<(), Refusal> {
     let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
-    if context.dtype(x) != lathe_tensor::DType::F32 {
-        return refuse(format!("no builtin for {} operands", context.dtype(x)));
-    }
+    let number = context.number(x)?;
     let dims = context.dims(x)?;
     let axis = context.required(node, 1)?;
     let axis = match context.constants(axis).as_deref() {
@@ -174,6 +179,7 @@ pub(super) fn cum_sum(context: &mut Context<'_, '_>, node: &Node, sum: &CumSum) 
         Operand::Size(inner),
         Operand::Int(i64::from(sum.exclusive)),
         Operand::Int(i64::from(sum.reverse)),
+        Operand::Int(number as i64),
     ];
     context.planner.call(Builtin::CumSum, &operands, "running sum along the axis");
     context.place(output, target);

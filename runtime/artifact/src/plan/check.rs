@@ -1,8 +1,8 @@
 //! Whether a plan is well formed: for plans that come from a file, and for the code generator. Nothing here trusts an index.
 
 use super::{
-    Arg, Call, Condition, DimExpr, DimId, Evaluate, Plan, Port, SlotId, SlotKind, State, Step, StepKind,
-    SymbolSource, TensorRef, View,
+    Arg, Call, Condition, DimExpr, DimId, Evaluate, Plan, Port, Sizes, SlotId, SlotKind, State, Step,
+    StepKind, SymbolSource, TensorRef, View,
 };
 use crate::builtin::FieldKind;
 use crate::region::{Region, RegionOpKind, RegionOperand};
@@ -145,6 +145,7 @@ impl Plan {
                 StepKind::Call(call) => self.call(call).map_err(fail)?,
                 StepKind::Region(region) => self.region(region).map_err(fail)?,
                 StepKind::Evaluate(evaluate) => self.evaluate(evaluate).map_err(fail)?,
+                StepKind::Sizes(sizes) => self.sizes(sizes).map_err(fail)?,
                 StepKind::If { condition, then_steps, else_steps } => {
                     self.view(condition).map_err(fail)?;
                     if depth >= MAX_DEPTH {
@@ -229,6 +230,18 @@ impl Plan {
             return Err("it begins a stage that is not there".into());
         }
         evaluate.inputs.iter().flatten().chain(&evaluate.outputs).try_for_each(|tensor| self.tensor(tensor))
+    }
+
+    fn sizes(&self, sizes: &Sizes) -> Checked {
+        if sizes.begins_stage == 0 || sizes.begins_stage >= self.stages {
+            return Err("it begins a stage that is not there".into());
+        }
+        self.tensor(&sizes.values)?;
+        let written = |dim: &DimId| match self.dims.get(dim.0 as usize) {
+            Some(DimExpr::Symbol(_)) => Ok(()),
+            _ => Err(format!("dims entry {} is no symbol", dim.0)),
+        };
+        sizes.dims.iter().flatten().try_for_each(written)
     }
 
     fn tensor(&self, tensor: &TensorRef) -> Checked {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
 
-use super::window::{Window, copy_panel, copy_pointwise};
+use super::window::{Axis, Planes, Window, copy_panel, copy_pointwise};
 use crate::matmul::epilogue::{Epilogue, Rectangle};
 use crate::matmul::product::{BUFFER, Stage, Target, share};
 use crate::matmul::tile::{Left, PANEL, PANELS, ROWS, Tile, panels_for};
@@ -28,13 +28,15 @@ const _: () = assert!(TOGETHER * NEAR / TOGETHER <= RIGHT && PANELS <= TOGETHER)
 /// A convolution whose weights are in blocks of 12 output channels, or one class of a transposed one.
 #[derive(Clone, Copy)]
 pub(crate) struct General {
-    /// `[batch, groups * channels, input]`.
+    /// `[batch, groups * channels, depth, input]`.
     pub(crate) x: *const f32,
-    /// Images.
+    /// Images or volumes.
     pub(crate) batch: usize,
+    /// The axis of depth; [`Axis::ONE`] for images.
+    pub(crate) depth: Axis,
     /// Channel groups.
     pub(crate) groups: usize,
-    /// Input channels of a group.
+    /// Input channels of a group, times the cells on the axis of depth.
     pub(crate) channels: usize,
     /// Output channels of a group.
     pub(crate) outs: usize,
@@ -42,7 +44,7 @@ pub(crate) struct General {
     pub(crate) window: Window,
     /// `[groups][outs / 12][channels * cells][12]`.
     pub(crate) weight: *const f32,
-    /// `[batch, groups * outs, y_plane]`.
+    /// `[batch, groups * outs, depth, y_plane]`.
     pub(crate) y: *mut f32,
     /// Elements of an output plane.
     pub(crate) y_plane: usize,
@@ -71,7 +73,7 @@ pub(crate) struct Scatter {
 #[derive(Clone, Copy)]
 struct Image<'a> {
     conv: &'a General,
-    x: *const f32,
+    planes: Planes,
     weight: *const f32,
     target: Target,
     panels: *mut f32,
@@ -102,7 +104,7 @@ impl General {
         let columns = if few { 1 } else { self.columns::<S>(panels, worker.count as usize) };
         // Units of work: a block of channels of some panels of an image and group.
         let units = columns * self.blocks();
-        let mine = share(self.batch * self.groups * units, worker);
+        let mine = share(self.batch * self.groups * self.depth.output * units, worker);
         let mut unit = mine.start;
         while unit < mine.end {
             let (image, within) = (unit / units, unit % units);
@@ -142,12 +144,14 @@ impl General {
     }
 
     /// # Safety
-    /// `index` is below `batch * groups`.
+    /// `index` is below `batch * groups * depth.output`.
     #[inline(always)]
     unsafe fn image(&self, index: usize, worker: &Worker) -> Image<'_> {
+        let (index, position) = (index / self.depth.output, index % self.depth.output);
         let group = index % self.groups;
         let plane = self.window.h.input * self.window.w.input;
-        let y = index * self.outs * self.y_plane;
+        let y = (index * self.outs * self.depth.output + position) * self.y_plane;
+        let channels = self.channels / self.depth.cells.max(1);
         let scratch = worker.scratch.cast::<f32>();
         // SAFETY: the image and group are there, so their parts of all operands are; scratch memory holds both areas.
         unsafe {
@@ -158,11 +162,16 @@ impl General {
             };
             Image {
                 conv: self,
-                x: self.x.add(index * self.channels * plane),
+                planes: Planes {
+                    x: self.x.add(index * channels * self.depth.input * plane),
+                    plane,
+                    depth: self.depth,
+                    position,
+                },
                 weight: self.weight.add(group * self.blocks() * self.k() * ROWS),
                 target: Target {
                     c: self.y.add(y),
-                    c_row: self.y_plane,
+                    c_row: self.depth.output * self.y_plane,
                     epilogue,
                     buffer: scratch.add(RIGHT),
                 },
@@ -240,13 +249,11 @@ impl Image<'_> {
     /// The columns lie in the window; their panels have room; `depth` is at most [`DEPTH`] long.
     #[inline(always)]
     unsafe fn copy<S: Simd>(&self, simd: S, (column, columns): (usize, usize), depth: &Range<usize>) {
-        let window = &self.conv.window;
-        let plane = window.h.input * window.w.input;
-        let from = (self.x, plane);
-        if window.is_pointwise() {
+        let (window, from) = (&self.conv.window, self.planes);
+        if window.is_pointwise() && from.depth.input == 1 && from.depth.cells == 1 {
             let to = (self.panels, self.panel_size());
             // SAFETY: as the caller promises.
-            unsafe { copy_pointwise(simd, from, (column, columns), depth.clone(), to) };
+            unsafe { copy_pointwise(simd, (from.x, from.plane), (column, columns), depth.clone(), to) };
             return;
         }
         for panel in 0..columns.div_ceil(PANEL) {
@@ -417,11 +424,10 @@ impl Image<'_> {
     unsafe fn few_positions<S: Simd>(&self, simd: S, blocks: Range<usize>) {
         let (k, positions) = (self.conv.k(), self.conv.window.positions());
         let window = &self.conv.window;
-        let plane = window.h.input * window.w.input;
         let Target { c, c_row, epilogue, buffer } = self.target;
         // SAFETY: there is room for `k` rows of patches, as `compute` checked, and for the tiles of 4 blocks.
         unsafe {
-            copy_panel(simd, window, (self.x, plane), (0, positions), 0..k, self.panels);
+            copy_panel(simd, window, self.planes, (0, positions), 0..k, self.panels);
             let mut block = blocks.start;
             while block < blocks.end {
                 let count = if blocks.end - block >= 4 { 4 } else { 1 };

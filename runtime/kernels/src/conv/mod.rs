@@ -6,10 +6,13 @@
 mod depthwise;
 mod general;
 mod transposed;
+mod volume;
 mod window;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod volume_tests;
 
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::Activation;
@@ -148,6 +151,7 @@ impl Kernel for Conv {
         let general = General {
             x: self.x.cast(),
             batch: sizes.batch,
+            depth: Axis::ONE,
             groups: sizes.groups,
             channels: layout.group_channels(),
             outs: layout.group_out_channels(),

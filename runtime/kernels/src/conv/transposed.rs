@@ -41,6 +41,7 @@ pub(super) unsafe fn compute<S: Simd>(
             let general = General {
                 x,
                 batch: sizes.batch,
+                depth: Axis::ONE,
                 groups: sizes.groups,
                 channels: layout.group_channels(),
                 outs: layout.group_out_channels(),

@@ -87,29 +87,57 @@ impl Window {
     }
 }
 
+/// The channels of an image, or of all depths that a slice of a volume's result reads: channel and depth cell count as one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planes {
+    /// The first channel.
+    pub(crate) x: *const f32,
+    /// Elements of a plane.
+    pub(crate) plane: usize,
+    /// The axis of depth; [`Axis::ONE`] for an image.
+    pub(crate) depth: Axis,
+    /// The position on it.
+    pub(crate) position: usize,
+}
+
+impl Planes {
+    /// The plane of a channel; null where it lies in the padding.
+    #[inline(always)]
+    fn at(&self, channel: usize) -> *const f32 {
+        let depth = &self.depth;
+        if depth.input == 1 && depth.cells == 1 {
+            return self.x.wrapping_add(channel * self.plane);
+        }
+        let (channel, cell) = (channel / depth.cells, channel % depth.cells);
+        match usize::try_from(depth.at(self.position, cell)) {
+            Ok(z) if z < depth.input => self.x.wrapping_add((channel * depth.input + z) * self.plane),
+            _ => std::ptr::null(),
+        }
+    }
+}
+
 /// Copies what `count` (at most 32) positions from `first` on read: row `k` of the panel `to`, which counts
 /// `(channel, cell)`, holds the reads of the positions; lanes behind `count` are 0. Only rows `depth` are copied.
 ///
 /// # Safety
-/// `x` is readable for the channels that `depth` names, `plane` elements apart, and `to` writable for `depth.len() * 32`
+/// `planes` are readable for the channels that `depth` names, and `to` writable for `depth.len() * 32`
 /// elements; the positions lie in the window.
 #[inline(never)]
 pub(crate) unsafe fn copy_panel<S: Simd>(
     simd: S,
     window: &Window,
-    (x, plane): (*const f32, usize),
+    planes: Planes,
     (first, count): (usize, usize),
     depth: Range<usize>,
     to: *mut f32,
 ) {
-    simd.vectorize(Panel { window, x, plane, first, count, depth, to });
+    simd.vectorize(Panel { window, planes, first, count, depth, to });
 }
 
 /// [`copy_panel`]. Made only there, under its conditions.
 struct Panel<'a> {
     window: &'a Window,
-    x: *const f32,
-    plane: usize,
+    planes: Planes,
     first: usize,
     count: usize,
     depth: Range<usize>,
@@ -164,7 +192,7 @@ impl Panel<'_> {
                 *reads = self.reads(row, column, first + index, lanes);
             }
             for channel in self.depth.start / cells..self.depth.end.div_ceil(cells) {
-                let from = self.x.wrapping_add(channel * self.plane);
+                let from = self.planes.at(channel);
                 let k = channel * cells + first;
                 let start = self.depth.start.saturating_sub(k).min(count);
                 let end = self.depth.end.saturating_sub(k).min(count);
@@ -193,14 +221,14 @@ impl Panel<'_> {
     /// Copies the lanes of a run.
     ///
     /// # Safety
-    /// `from` is the plane of a channel; `to` is writable for `lanes` elements.
+    /// `from` is the plane of a channel or null; `to` is writable for `lanes` elements.
     #[inline(always)]
     unsafe fn lanes<S: Simd>(&self, simd: S, reads: Reads, from: *const f32, to: *mut f32, lanes: usize) {
         let Reads { at, before, after } = reads;
         let stride = self.window.w.stride;
         // SAFETY: lanes before..after read inside the plane.
         unsafe {
-            if before >= after {
+            if before >= after || from.is_null() {
                 fill(simd, to, lanes);
                 return;
             }

@@ -1,5 +1,7 @@
 //! Every builtin against a plain reference in f64, on every instruction set, with the same bits for 1, 2, 3 and 8 workers.
 
+mod dynamic;
+mod elements;
 mod gather;
 mod moe;
 mod norm;

@@ -113,6 +113,7 @@ fn tuples_read_and_replace_slices() {
         indices: address(&indices),
         y: outputs[0],
         count: 3,
+        per_batch: 3,
         depth: 2,
         sizes: sizes.as_ptr(),
         inner_bytes: 16,
@@ -128,6 +129,8 @@ fn tuples_read_and_replace_slices() {
         depth: 2,
         sizes: sizes.as_ptr(),
         inner_bytes: 16,
+        reduction: 0,
+        number: 0,
     };
     for (_, outputs) in run(&[96], 4, scatter) {
         let y = floats(&outputs[0]);

@@ -1,13 +1,15 @@
 //! Reductions.
 
-use lathe_artifact::builtin::{Reduction, args};
+use lathe_artifact::abi::Status;
+use lathe_artifact::builtin::{Number, Reduction, args};
 use lathe_ops::Op;
 use lathe_ops::reduce::{Reduce, ReduceKind};
+use lathe_tensor::Element;
 use proptest::prelude::*;
 
 use super::{axis, few};
-use crate::harness::{address, check, numbers};
-use crate::oracle::{agrees, tensor};
+use crate::harness::{address, call_alone, check, isas, numbers, run};
+use crate::oracle::{agrees, evaluate, tensor};
 
 const KINDS: [Reduction; 8] = [
     Reduction::Sum,
@@ -70,11 +72,68 @@ fn check_reduction(kind: Reduction, x: &[f32], [outer, n, inner]: [usize; 3]) {
         n: n as i64,
         inner: inner as i64,
         kind: kind as i64,
+        number: Number::F32 as i64,
     });
+}
+
+/// Small integers, or such as use all bits.
+fn integers(seed: u64, len: usize, large: bool) -> Vec<i64> {
+    let spread = if large { 1e18 } else { 5.0 };
+    numbers(seed, len).into_iter().map(|v| (f64::from(v) * spread) as i64).collect()
+}
+
+fn check_integers<T: Element>(number: Number, kind: Reduction, x: &[T], [outer, n, inner]: [usize; 3]) {
+    let op =
+        Reduce { kind: op_kind(kind), axes: Some(vec![1]), keep_dims: false, noop_with_empty_axes: false };
+    let want = evaluate(Op::Reduce(op), &[Some(&tensor(x, &[outer, n, inner]))], 1).remove(0);
+    let args = |y: &[*mut u8]| args::Reduce {
+        x: address(x),
+        y: y[0],
+        outer: outer as i64,
+        n: n as i64,
+        inner: inner as i64,
+        kind: kind as i64,
+        number: number as i64,
+    };
+    for (isa, outputs) in run(&[want.bytes().len()], size_of::<T>(), args) {
+        assert!(outputs[0] == want.bytes(), "{} {number:?} {kind:?}", isa.name());
+    }
+}
+
+#[test]
+fn integers_have_no_mean_of_nothing() {
+    let mut y = [0_i64; 2];
+    let args = args::Reduce {
+        x: std::ptr::null(),
+        y: y.as_mut_ptr().cast(),
+        outer: 2,
+        n: 0,
+        inner: 1,
+        kind: Reduction::Mean as i64,
+        number: Number::I64 as i64,
+    };
+    for isa in isas() {
+        // SAFETY: there is nothing to read.
+        assert_eq!(unsafe { call_alone(isa, &args) }, Status::BadShape);
+    }
 }
 
 proptest! {
     #![proptest_config(few())]
+
+    #[test]
+    fn integers_of_any_width_reduce(
+        sizes in (0_usize..4, 1_usize..40, 0_usize..70), kind in proptest::sample::select(&KINDS[..]), large: bool, seed: u64,
+    ) {
+        let sizes = [sizes.0, sizes.1, sizes.2];
+        if kind != Reduction::L2 {
+            let x: Vec<i64> = integers(seed, sizes.iter().product(), large);
+            check_integers(Number::I64, kind, &x, sizes);
+            check_integers(Number::I32, kind, &x.iter().map(|&v| v as i32).collect::<Vec<_>>(), sizes);
+            check_integers(Number::U8, kind, &x.iter().map(|&v| v as u8).collect::<Vec<_>>(), sizes);
+            check_integers(Number::I8, kind, &x.iter().map(|&v| v as i8).collect::<Vec<_>>(), sizes);
+        }
+    }
 
     #[test]
     fn any_axis_reduces(

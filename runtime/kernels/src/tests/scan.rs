@@ -1,8 +1,9 @@
 //! Running sums, extremes, the largest few.
 
 use lathe_artifact::abi::Status;
-use lathe_artifact::builtin::args;
+use lathe_artifact::builtin::{Number, args};
 use lathe_ops::{Op, reduce};
+use lathe_tensor::{Element, Tensor};
 use proptest::prelude::*;
 
 use super::{axis, few};
@@ -50,6 +51,7 @@ proptest! {
             inner: inner as i64,
             exclusive: exclusive.into(),
             reverse: reverse.into(),
+            number: Number::F32 as i64,
         });
     }
 
@@ -83,6 +85,7 @@ proptest! {
             inner: inner as i64,
             min: min.into(),
             last: last.into(),
+            number: Number::F32 as i64,
         };
         for (isa, outputs) in run(&[want.len() * 8], 8, args) {
             prop_assert_eq!(integers(&outputs[0]), want.clone(), "{}", isa.name());
@@ -122,11 +125,94 @@ proptest! {
             inner: inner as i64,
             k: k as i64,
             largest: largest.into(),
+            number: Number::F32 as i64,
         };
         for (isa, outputs) in run(&[values.len() * 4, values.len() * 8], 8, args) {
             compare(isa, &floats(&outputs[0]), &values, 0.0);
             prop_assert_eq!(integers(&outputs[1]), indices.clone(), "{}", isa.name());
         }
+    }
+}
+
+/// Sum, extreme and first elements of one dtype, all exact.
+fn check_integers<T: Element>(number: Number, x: &[T], sizes: [usize; 3], k: usize, flags: [bool; 2]) {
+    let [outer, n, inner] = sizes.map(|size| size as i64);
+    let (number, tensor_x) = (number as i64, tensor(x, &sizes));
+    let (axis, count) = (tensor(&[1_i64], &[]), tensor(&[k as i64], &[1]));
+    let exact = |want: &[Tensor], got: Vec<(crate::isa::Isa, Vec<Vec<u8>>)>| {
+        for (isa, outputs) in got {
+            for (want, got) in want.iter().zip(outputs) {
+                assert!(want.bytes() == got, "{}", isa.name());
+            }
+        }
+    };
+    let [first, second] = flags;
+    let op = Op::CumSum(reduce::CumSum { exclusive: first, reverse: second });
+    let (exclusive, reverse) = (first.into(), second.into());
+    let bytes = size_of_val(x);
+    exact(
+        &evaluate(op, &[Some(&tensor_x), Some(&axis)], 1),
+        run(&[bytes], size_of::<T>(), |y| args::CumSum {
+            x: address(x),
+            y: y[0],
+            outer,
+            n,
+            inner,
+            exclusive,
+            reverse,
+            number,
+        }),
+    );
+    let op = reduce::ArgReduce { min: first, axis: 1, keep_dims: false, select_last: second };
+    let (min, last) = (first.into(), second.into());
+    exact(
+        &evaluate(Op::ArgReduce(op), &[Some(&tensor_x)], 1),
+        run(&[sizes[0] * sizes[2] * 8], 8, |y| args::ArgReduce {
+            x: address(x),
+            y: y[0],
+            outer,
+            n,
+            inner,
+            min,
+            last,
+            number,
+        }),
+    );
+    let op = Op::TopK(reduce::TopK { axis: 1, largest: first, sorted: true });
+    let len = sizes[0] * k * sizes[2];
+    exact(
+        &evaluate(op, &[Some(&tensor_x), Some(&count)], 2),
+        run(&[len * size_of::<T>(), len * 8], 8, |y| args::TopK {
+            x: address(x),
+            values: y[0],
+            indices: y[1],
+            outer,
+            n,
+            inner,
+            k: k as i64,
+            largest: first.into(),
+            number,
+        }),
+    );
+}
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn integers_of_any_width_are_scanned(
+        outer in 0_usize..4, n in 1_usize..50, inner in prop_oneof![Just(1_usize), 1_usize..20], part in 0.0_f64..1.0,
+        flags: [bool; 2], large: bool, seed: u64,
+    ) {
+        let sizes = [outer, n, inner];
+        let spread = if large { 1e18 } else { 3.0 };
+        let x: Vec<i64> =
+            numbers(seed, sizes.iter().product()).into_iter().map(|v| (f64::from(v) * spread) as i64).collect();
+        let k = (n as f64 * part).ceil() as usize;
+        check_integers(Number::I64, &x, sizes, k, flags);
+        check_integers(Number::I32, &x.iter().map(|&v| v as i32).collect::<Vec<_>>(), sizes, k, flags);
+        check_integers(Number::U8, &x.iter().map(|&v| v as u8).collect::<Vec<_>>(), sizes, k, flags);
+        check_integers(Number::I8, &x.iter().map(|&v| v as i8).collect::<Vec<_>>(), sizes, k, flags);
     }
 }
 
@@ -141,6 +227,7 @@ fn nothing_has_no_extreme() {
         inner: 1,
         min: 0,
         last: 0,
+        number: Number::F32 as i64,
     };
     for isa in isas() {
         // SAFETY: the axis is empty.

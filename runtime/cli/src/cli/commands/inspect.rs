@@ -106,6 +106,7 @@ fn describe_steps(plan: &Plan, steps: &[Step], out: &mut Vec<Value>) {
             StepKind::Call(call) => ("builtin", call.builtin.name(), isa),
             StepKind::Region(_) => ("region", "region", "native"),
             StepKind::Evaluate(_) => ("evaluator", "evaluator", ""),
+            StepKind::Sizes(_) => ("control", "sizes", "native"),
             StepKind::If { .. } => ("control", "if", "native"),
         };
         out.push(json!({
@@ -128,6 +129,7 @@ fn precision(plan: &Plan, kind: &StepKind) -> Option<&'static str> {
         })?,
         StepKind::Region(region) => &region.outputs.first()?.0.view,
         StepKind::Evaluate(evaluate) => &evaluate.outputs.first()?.view,
+        StepKind::Sizes(sizes) => &sizes.values.view,
         StepKind::Barrier | StepKind::If { .. } => return None,
     };
     plan.slots.get(view.slot.0 as usize).map(|slot| slot.dtype.name())

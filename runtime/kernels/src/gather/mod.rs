@@ -1,9 +1,13 @@
 //! Slices of an axis by index.
 
+mod elements;
+mod tuples;
+
 use lathe_artifact::abi::{Status, Worker};
-use lathe_artifact::builtin::args;
+use lathe_artifact::builtin::{Scatter, args};
 
 use crate::kernel::{Kernel, size};
+use crate::number::Number;
 use crate::simd::Simd;
 
 /// Bytes that are worth a share of their own.
@@ -45,57 +49,22 @@ unsafe fn copy_slice(from: *const u8, to: *mut u8, bytes: usize) {
     }
 }
 
-/// The number of the slice that tuple `t` names.
+/// An update meets the element in its place.
 ///
 /// # Safety
-/// `indices` holds more than `t` tuples of `depth`, `sizes` `depth` sizes.
+/// `from` is readable, `to` writable.
 #[inline(always)]
-unsafe fn slice_of(indices: *const u8, t: usize, depth: usize, sizes: *const i64) -> Option<usize> {
-    let mut slice = 0;
-    for d in 0..depth {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let axis = size(*sizes.add(d));
-            slice = slice * axis + position(indices, true, t * depth + d, axis)?;
-        }
-    }
-    Some(slice)
-}
-
-impl Kernel for args::GatherNd {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(&self, _simd: S, worker: &Worker) -> Status {
-        let (count, depth, bytes) = (size(self.count), size(self.depth), size(self.inner_bytes));
-        for t in worker.share(count, (GRAIN / bytes.max(1)).max(1)) {
-            // SAFETY: the contract of the builtin's row; every index is below its size.
-            unsafe {
-                let Some(slice) = slice_of(self.indices, t, depth, self.sizes) else {
-                    return Status::IndexOutOfRange;
-                };
-                copy_slice(self.x.add(slice * bytes), self.y.add(t * bytes), bytes);
-            }
-        }
-        Status::Ok
-    }
-}
-
-impl Kernel for args::ScatterNd {
-    /// Tuples may repeat, so that workers share the bytes of the slices and each walks all tuples in order.
-    #[inline(always)]
-    unsafe fn run<S: Simd>(&self, _simd: S, worker: &Worker) -> Status {
-        let (count, depth, bytes) = (size(self.count), size(self.depth), size(self.inner_bytes));
-        let part = worker.share(bytes, 64);
-        for t in 0..count {
-            // SAFETY: the contract of the builtin's row; every index is below its size, the part below the slice's bytes.
-            unsafe {
-                let Some(slice) = slice_of(self.indices, t, depth, self.sizes) else {
-                    return Status::IndexOutOfRange;
-                };
-                let (from, to) = (t * bytes + part.start, slice * bytes + part.start);
-                copy_slice(self.updates.add(from), self.y.add(to), part.len());
-            }
-        }
-        Status::Ok
+unsafe fn meet<T: Number>(reduction: Scatter, from: *const T, to: *mut T) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (old, new) = (*to, *from);
+        *to = match reduction {
+            Scatter::Replace => new,
+            Scatter::Add => old.plus(new),
+            Scatter::Mul => old.times(new),
+            Scatter::Max => old.larger(new),
+            Scatter::Min => old.smaller(new),
+        };
     }
 }
 

@@ -1,0 +1,156 @@
+//! Codes that builtins take as `int` arguments: each is an enum whose discriminants are in plans and generated code.
+
+macro_rules! codes {
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $code:literal $text:literal,)* }) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[repr(i64)]
+        pub enum $name { $($(#[doc = $variant_doc])* #[serde(rename = $text)] $variant = $code,)* }
+
+        impl $name {
+            /// The kind of a code, `None` where there is none.
+            pub const fn from_code(code: i64) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The name in printed plans.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Activations that the matmul and convolution builtins apply before they store.
+    Activation {
+        /// `x`.
+        None = 0 "none",
+        /// `max(x, 0)`.
+        Relu = 1 "relu",
+        /// `x < 0 ? alpha * x : x`.
+        LeakyRelu = 2 "leaky_relu",
+        /// `1 / (1 + exp(-x))`.
+        Sigmoid = 3 "sigmoid",
+        /// `tanh(x)`.
+        Tanh = 4 "tanh",
+        /// `x / 2 * (1 + erf(x / sqrt(2)))`.
+        Gelu = 5 "gelu",
+        /// The tanh form of GELU.
+        GeluTanh = 6 "gelu_tanh",
+        /// `x * sigmoid(x)`.
+        Silu = 7 "silu",
+        /// `clamp(alpha * x + beta, 0, 1)`.
+        HardSigmoid = 8 "hard_sigmoid",
+        /// `x * clamp(x / 6 + 1 / 2, 0, 1)`.
+        HardSwish = 9 "hard_swish",
+        /// `clamp(x, alpha, beta)`.
+        Clip = 10 "clip",
+    }
+}
+
+codes! {
+    /// Reductions of the `reduce` builtin.
+    Reduction {
+        /// Sum.
+        Sum = 0 "sum",
+        /// Arithmetic mean.
+        Mean = 1 "mean",
+        /// Largest.
+        Max = 2 "max",
+        /// Smallest.
+        Min = 3 "min",
+        /// Product.
+        Prod = 4 "prod",
+        /// Sum of absolute values.
+        L1 = 5 "l1",
+        /// Square root of the sum of squares.
+        L2 = 6 "l2",
+        /// Sum of squares.
+        SumSquare = 7 "sum_square",
+    }
+}
+
+codes! {
+    /// Functions of the `tile` builtin (f32).
+    TileFunction {
+        /// `exp(x)`.
+        Exp = 0 "exp",
+        /// `ln(x)`.
+        Log = 1 "log",
+        /// `tanh(x)`.
+        Tanh = 2 "tanh",
+        /// `erf(x)`.
+        Erf = 3 "erf",
+        /// `1 / (1 + exp(-x))`.
+        Sigmoid = 4 "sigmoid",
+        /// `sin(x)`.
+        Sin = 5 "sin",
+        /// `cos(x)`.
+        Cos = 6 "cos",
+        /// GELU by erf.
+        Gelu = 7 "gelu",
+        /// GELU by tanh.
+        GeluTanh = 8 "gelu_tanh",
+        /// `x * sigmoid(x)`.
+        Silu = 9 "silu",
+        /// `ln(1 + exp(x))`.
+        Softplus = 10 "softplus",
+    }
+}
+
+codes! {
+    /// Elements of a state's pages.
+    StateElement {
+        /// f32.
+        F32 = 0 "f32",
+        /// IEEE half precision.
+        F16 = 1 "f16",
+        /// The upper half of an f32.
+        BF16 = 2 "bf16",
+    }
+}
+
+codes! {
+    /// Interpolations of the `resize` builtin.
+    ResizeMode {
+        /// The nearest cell.
+        Nearest = 0 "nearest",
+        /// Two cells an axis.
+        Linear = 1 "linear",
+        /// Four cells an axis.
+        Cubic = 2 "cubic",
+    }
+}
+
+codes! {
+    /// Elements that the builtins of more than one dtype compute with.
+    Number {
+        /// f32.
+        F32 = 0 "f32",
+        /// i32; sums and products wrap, as with all integers.
+        I32 = 1 "i32",
+        /// i64.
+        I64 = 2 "i64",
+        /// u8, and bool where only the order counts.
+        U8 = 3 "u8",
+        /// i8.
+        I8 = 4 "i8",
+    }
+}
+
+codes! {
+    /// How an update of the scattering builtins meets what is in its place.
+    Scatter {
+        /// The last update stays.
+        Replace = 0 "replace",
+        /// Sum.
+        Add = 1 "add",
+        /// Product.
+        Mul = 2 "mul",
+        /// The larger; NaN where there is one.
+        Max = 3 "max",
+        /// The smaller; NaN where there is one.
+        Min = 4 "min",
+    }
+}

@@ -1,0 +1,116 @@
+//! Elements that kernels of more than one dtype compute with.
+
+/// A dtype of [`lathe_artifact::builtin::Number`].
+pub(crate) trait Number: Copy + PartialOrd + Send + Sync + 'static {
+    /// The neutral start of sums.
+    const ZERO: Self;
+    /// The neutral start of products.
+    const ONE: Self;
+    /// The neutral start of maxima.
+    const LOWEST: Self;
+    /// The neutral start of minima.
+    const HIGHEST: Self;
+    /// Sum; integers wrap.
+    fn plus(self, other: Self) -> Self;
+    /// Product; integers wrap.
+    fn times(self, other: Self) -> Self;
+    /// Magnitude; integers wrap.
+    fn magnitude(self) -> Self;
+    /// Whether it is no number.
+    fn is_nan(self) -> bool;
+
+    /// The larger, or NaN.
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        if self.is_nan() || self > other { self } else { other }
+    }
+
+    /// The smaller, or NaN.
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        if self.is_nan() || self < other { self } else { other }
+    }
+}
+
+impl Number for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+    const LOWEST: Self = f32::NEG_INFINITY;
+    const HIGHEST: Self = f32::INFINITY;
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+    #[inline(always)]
+    fn times(self, other: Self) -> Self {
+        self * other
+    }
+    #[inline(always)]
+    fn magnitude(self) -> Self {
+        self.abs()
+    }
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        f32::is_nan(self)
+    }
+}
+
+macro_rules! integers {
+    ($($integer:ident)*) => { $(
+        impl Number for $integer {
+            const ZERO: Self = 0;
+            const ONE: Self = 1;
+            const LOWEST: Self = $integer::MIN;
+            const HIGHEST: Self = $integer::MAX;
+            #[inline(always)]
+            fn plus(self, other: Self) -> Self {
+                self.wrapping_add(other)
+            }
+            #[inline(always)]
+            fn times(self, other: Self) -> Self {
+                self.wrapping_mul(other)
+            }
+            #[inline(always)]
+            #[allow(unused_comparisons)] // Unsigned ones are never below 0.
+            fn magnitude(self) -> Self {
+                if self < 0 { (0 as $integer).wrapping_sub(self) } else { self }
+            }
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                false
+            }
+        }
+    )* };
+}
+
+integers! { i32 i64 u8 i8 }
+
+/// Evaluates an expression with `$T` the dtype of a code, or returns [`lathe_artifact::abi::Status::Internal`].
+macro_rules! with_number {
+    ($code:expr, $T:ident => $value:expr) => {
+        match lathe_artifact::builtin::Number::from_code($code) {
+            Some(lathe_artifact::builtin::Number::F32) => {
+                type $T = f32;
+                $value
+            }
+            Some(lathe_artifact::builtin::Number::I32) => {
+                type $T = i32;
+                $value
+            }
+            Some(lathe_artifact::builtin::Number::I64) => {
+                type $T = i64;
+                $value
+            }
+            Some(lathe_artifact::builtin::Number::U8) => {
+                type $T = u8;
+                $value
+            }
+            Some(lathe_artifact::builtin::Number::I8) => {
+                type $T = i8;
+                $value
+            }
+            None => return lathe_artifact::abi::Status::Internal,
+        }
+    };
+}
+pub(crate) use with_number;
