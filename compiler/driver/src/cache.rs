@@ -1,7 +1,7 @@
 //! The compile cache: `run model.onnx` compiles once.
 //!
-//! An entry is a sealed artifact in the cache folder, named by the hash of the model file, the options, the build and the targets. What
-//! else the model read (external data) is listed in the entry with sizes and times, and compared before it is used. A cache that
+//! An entry is a sealed artifact in the cache folder, named by the hash of the model file (or `config.json`), the options, the build and the
+//! targets. What else the model read (external data, weights) is listed in the entry with sizes and times, and compared before it is used. A cache that
 //! fails is one warning, never an error.
 
 use std::fs::{self, File};
@@ -93,7 +93,7 @@ impl Cache {
     fn entry(&self, path: &Path, options: &CompileOptions) -> std::io::Result<PathBuf> {
         fs::create_dir_all(&self.folder)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(path)?)?;
+        hash_model(&mut hasher, path)?;
         hasher.update(fs::canonicalize(path)?.as_os_str().as_encoded_bytes());
         hasher.update(options.fingerprint().as_bytes());
         hasher.update(BUILD_ID.as_bytes());
@@ -154,9 +154,27 @@ fn load(entry: &Path) -> Option<Artifact> {
     }
 }
 
-/// External files of a model with what tells whether they changed.
+/// Hashes a model file. Of a folder it is the configuration and the names of the weight files, which are among the sources.
+fn hash_model(hasher: &mut blake3::Hasher, path: &Path) -> std::io::Result<()> {
+    if !path.is_dir() {
+        hasher.update_reader(File::open(path)?)?;
+        return Ok(());
+    }
+    hasher.update_reader(File::open(path.join("config.json"))?)?;
+    for file in lathe_import::weight_files(path).map_err(std::io::Error::other)? {
+        hasher.update(file.as_os_str().as_encoded_bytes());
+        hasher.update(&[0]);
+    }
+    Ok(())
+}
+
+/// External files and weight files of a model with what tells whether they changed.
 fn sources(path: &Path) -> Value {
-    let files = lathe_import::external_files(path, u64::MAX).unwrap_or_default();
+    let files = match path.is_dir() {
+        true => lathe_import::weight_files(path),
+        false => lathe_import::external_files(path, u64::MAX),
+    };
+    let files = files.unwrap_or_default();
     files.iter().map(|file| json!({"path": file.to_string_lossy(), "stamp": stamp(file)})).collect()
 }
 

@@ -20,7 +20,7 @@ pub use emit::{Stage, emit};
 pub use error::CompileError;
 pub use inputs::{TypedInputs, small_dims};
 pub use lathe_codegen::{Level, Target};
-pub use lathe_import::{read_tensor, tensor_bytes};
+pub use lathe_import::{read_tensor, tensor_bytes, weight_files};
 pub use lathe_passes::Report;
 pub use options::CompileOptions;
 pub use pipeline::{BUILD_ID, compile, compile_ir_text, compile_observed, import, optimise, typical_size};

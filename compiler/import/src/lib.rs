@@ -1,14 +1,18 @@
 //! Importers: a model file becomes a [`lathe_ir::Module`].
 //!
-//! [`import`] chooses by the file; [`import_onnx`] reads ONNX (opsets 1 to 28 of `ai.onnx`). Whatever an exporter wrote,
-//! the result has one meaning: opset differences are gone, constants share the mapped file, sizes are symbolic.
+//! [`import`] chooses by the file; [`import_onnx`] reads ONNX (opsets 1 to 28 of `ai.onnx`); a folder with `config.json` and safetensors is
+//! built by its family. Whatever wrote the model, the result has one meaning: opset differences are gone, constants share the mapped
+//! file, sizes are symbolic.
 #![forbid(unsafe_code)]
 
 mod error;
+mod model;
 mod onnx;
+mod safetensors;
 
 pub use error::{ImportError, UnsupportedOperator};
 pub use onnx::{external_files, read_tensor, tensor_bytes};
+pub use safetensors::weight_files;
 
 use std::path::Path;
 
@@ -31,19 +35,21 @@ impl Default for ImportOptions {
     }
 }
 
-/// Imports a model file, by its extension.
+/// Imports a model: a folder with `config.json` and its weights, or a file by its extension.
 ///
 /// # Errors
 /// As [`import_onnx`]; [`ImportError::Unsupported`] for formats that this version does not read.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Module, ImportError> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let kind = match extension.to_ascii_lowercase().as_str() {
-        _ if path.is_dir() => "a model directory",
+        _ if path.is_dir() => return safetensors::import(path, options),
         "safetensors" => "a safetensors file",
         "gguf" => "a GGUF file",
         _ => return import_onnx(path, options),
     };
-    let reason = format!("{kind} is not read in this version; give an `.onnx` file");
+    let reason = format!(
+        "{kind} is not read in this version; give an `.onnx` file, or a folder with `config.json` and `*.safetensors`"
+    );
     Err(Fault::unsupported(reason).in_file(path))
 }
 

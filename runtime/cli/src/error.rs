@@ -26,7 +26,9 @@ pub enum Error {
     #[error("{0}")]
     Generate(String),
     /// A file of a kind that Lathe does not read.
-    #[error("{path}: not a model: expected an .onnx file or a .lathe artifact")]
+    #[error(
+        "{path}: not a model: expected an .onnx file, a folder with config.json and *.safetensors, or a .lathe artifact"
+    )]
     NotAModel {
         /// The file.
         path: std::path::PathBuf,

@@ -23,13 +23,15 @@ pub struct GraphFiles {
 }
 
 impl GraphFiles {
-    /// The files of a model: the path itself, or the files in it under the names that optimum gives them. Where a folder holds
+    /// The files of a model: the path itself, also where it is a folder with `config.json` and safetensors, or the files in it under
+    /// the names that optimum gives them. Where a folder holds
     /// several exports, `encoder_model.EXPORT.onnx` and so on, the first complete one in alphabetical order is taken.
     ///
     /// # Errors
     /// Where the folder holds no such files.
     pub fn find(path: &Path) -> Result<Self, Error> {
-        if !path.is_dir() {
+        let built = path.join("config.json").is_file() && lathe_compiler::weight_files(path).is_ok();
+        if !path.is_dir() || built {
             return Ok(Self { encoder: None, decoder: path.to_path_buf(), decoder_with_past: None });
         }
         for export in exports(path) {

@@ -9,17 +9,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`load`] takes an `.onnx` file, compiles it once (see [`Cache`]) and gives a [`Model`]; an artifact made by `compile` loads
+//! [`load`] takes an `.onnx` file or a folder with `config.json` and `*.safetensors`, compiles it once (see [`Cache`]) and gives a [`Model`]; an artifact made by `compile` loads
 //! without the compiler. An app that ships artifacts only links `lathe-runtime` alone.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+mod defaults;
 mod error;
 pub mod generative;
 mod load;
 
+pub use defaults::add_default_inputs;
 pub use error::Error;
 pub use lathe_artifact::{Artifact, Trust};
 pub use lathe_compiler::cache::Cache;

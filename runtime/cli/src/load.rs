@@ -46,7 +46,7 @@ pub enum Origin {
     Regenerated,
 }
 
-/// Loads a model: an `.onnx` file or a `.lathe` artifact.
+/// Loads a model: an `.onnx` file, a folder with `config.json` and its weights, or a `.lathe` artifact.
 ///
 /// # Errors
 /// Where the file is broken, hostile, unsupported or over the memory budget.

@@ -76,7 +76,8 @@ impl ExternalFiles {
         Buffer::mapped(&file, offset, expected).map_err(|_| outside())
     }
 
-    fn file(&mut self, location: &str, budget: &mut Budget) -> Result<Arc<MappedFile>, Fault> {
+    /// The file of this name, opened when first asked for.
+    pub(crate) fn file(&mut self, location: &str, budget: &mut Budget) -> Result<Arc<MappedFile>, Fault> {
         if let Some(file) = self.open.get(location) {
             return Ok(file.clone());
         }

@@ -34,7 +34,9 @@ mod tensor;
 mod tests;
 mod types;
 
+pub(crate) use external::ExternalFiles;
 pub use file::{external_files, read_tensor, tensor_bytes};
+pub(crate) use tensor::Budget;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,10 +48,9 @@ use lathe_proto::{DecodeError, decode_model};
 use lathe_tensor::MappedFile;
 
 use crate::error::Fault;
-use crate::onnx::external::ExternalFiles;
 use crate::onnx::functions::{Library, opsets};
 use crate::onnx::graph::Importer;
-use crate::onnx::tensor::{Budget, Tensors};
+use crate::onnx::tensor::Tensors;
 use crate::{ImportError, ImportOptions};
 
 /// IR versions that are read; the newest published one is 14, and versions have only ever added fields.

@@ -85,7 +85,7 @@ pub struct CompileArgs {
     /// `--json`.
     #[command(flatten)]
     pub json: JsonFlag,
-    /// An .onnx file or a .lathe artifact
+    /// An .onnx file, a folder with config.json and *.safetensors, or a .lathe artifact
     pub model: PathBuf,
     /// Where to write the artifact; default: the model's name with .lathe, in the current folder
     #[arg(short, long, env = "LATHE_OUTPUT", value_name = "OUT.lathe")]
@@ -145,7 +145,7 @@ pub struct RunArgs {
     /// `--json`.
     #[command(flatten)]
     pub json: JsonFlag,
-    /// An .onnx file or a .lathe artifact
+    /// An .onnx file, a folder with config.json and *.safetensors, or a .lathe artifact
     pub model: PathBuf,
     /// Where inputs come from.
     #[command(flatten)]
@@ -187,7 +187,7 @@ pub struct BenchArgs {
     /// `--json`.
     #[command(flatten)]
     pub json: JsonFlag,
-    /// An .onnx file or a .lathe artifact
+    /// An .onnx file, a folder with config.json and *.safetensors, or a .lathe artifact
     pub model: PathBuf,
     /// Where inputs come from.
     #[command(flatten)]
@@ -212,7 +212,7 @@ pub struct InspectArgs {
     /// `--json`.
     #[command(flatten)]
     pub json: JsonFlag,
-    /// An .onnx file, a .lathe artifact or a .safetensors file
+    /// An .onnx file, a folder with config.json and *.safetensors, a .lathe artifact or a .safetensors file
     pub model: PathBuf,
     /// Compare the hashes of an artifact's tensors
     #[arg(long, env = "LATHE_CHECK", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
@@ -228,7 +228,7 @@ pub struct ExplainArgs {
     /// `--json`.
     #[command(flatten)]
     pub json: JsonFlag,
-    /// An .onnx file
+    /// An .onnx file, or a folder with config.json and *.safetensors
     pub model: PathBuf,
     /// Run the model, on made-up inputs unless they are given, and show each step's share of the time and of the machine
     #[arg(long, env = "LATHE_PROFILE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
@@ -247,7 +247,7 @@ pub struct VerifyArgs {
     /// `--json`.
     #[command(flatten)]
     pub json: JsonFlag,
-    /// An .onnx file
+    /// An .onnx file, or a folder with config.json and *.safetensors
     pub model: PathBuf,
     /// Seed of the inputs
     #[arg(long, env = "LATHE_SEED", value_name = "N", default_value_t = 0)]
@@ -260,7 +260,8 @@ pub struct GenerateArgs {
     /// `--json`.
     #[command(flatten)]
     pub json: JsonFlag,
-    /// An .onnx file, a folder of encoder_model.onnx, decoder_model.onnx and decoder_with_past_model.onnx, or a .lathe artifact
+    /// An .onnx file, a folder with config.json and *.safetensors, one of encoder_model.onnx, decoder_model.onnx and
+    /// decoder_with_past_model.onnx, or a .lathe artifact
     pub model: PathBuf,
     /// Tokens of a prompt, such as 1,2,3 (repeat it for a batch)
     #[arg(long, env = "LATHE_TOKENS", value_name = "IDS", required = true)]

@@ -1,5 +1,7 @@
 //! Inputs of a run: from files, or made up.
 
+use std::path::Path;
+
 use lathe_tensor::{SplitMix64, Tensor};
 
 use super::args::{Common, Fill, InputArgs};
@@ -11,6 +13,29 @@ use crate::Model;
 /// A tensor for every input of the model, in its order.
 pub fn collect(common: &Common, args: &InputArgs, model: &Model) -> Result<Vec<(String, Tensor)>, CliError> {
     let given = read_given(args, model)?;
+    complete(common, args, model, given)
+}
+
+/// The same for the model that lies at `path`: masks and positions of a folder with `config.json` may be left out.
+pub fn collect_for(
+    path: &Path,
+    common: &Common,
+    args: &InputArgs,
+    model: &Model,
+) -> Result<Vec<(String, Tensor)>, CliError> {
+    let mut given = read_given(args, model)?;
+    if path.is_dir() {
+        crate::add_default_inputs(model, &mut given);
+    }
+    complete(common, args, model, given)
+}
+
+fn complete(
+    common: &Common,
+    args: &InputArgs,
+    model: &Model,
+    given: Vec<(String, Tensor)>,
+) -> Result<Vec<(String, Tensor)>, CliError> {
     let mut random = SplitMix64::new(args.seed);
     let mut missing = Vec::new();
     let mut inputs = Vec::new();

@@ -18,7 +18,7 @@ const PREVIEW: usize = 8;
 pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
     let options = load::load_options(common, args.inputs.trust_key.as_deref())?;
     let model = crate::load(&args.model, &options)?;
-    let given = inputs::collect(common, &args.inputs, &model)?;
+    let given = inputs::collect_for(&args.model, common, &args.inputs, &model)?;
     let mut session = load::session(common, &model)?;
     let cancel = crate::CancelToken::new();
     interrupt::watch(cancel.clone());

@@ -1,0 +1,43 @@
+//! Models by their configuration: `config.json` and named weights become a module, whatever file format holds them.
+//!
+//! A family is a file in [`families`] that says as data what its layers are; [`stack`] and [`blocks`] build them, with the
+//! high-level ops that the passes make of an exporter's graph. So passes, plan and cache serve both.
+
+mod blocks;
+mod config;
+mod decoder;
+mod families;
+mod json;
+mod net;
+mod stack;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub(crate) use config::{Config, Sizes, path_in};
+pub(crate) use weights::{Weight, Weights};
+
+use lathe_ir::Module;
+
+use crate::error::Fault;
+
+/// The module of a model.
+///
+/// # Errors
+/// Where the family is not known, a fact is missing or wrong, or weights are missing or unknown: all of them are listed.
+pub(crate) fn build(config: &Config, weights: &dyn Weights) -> Result<Module, Fault> {
+    let family = families::find(config)?;
+    refuse_quantised(config)?;
+    let mut module = Module::new();
+    let mut net = net::Net::new(&mut module, weights, family.base);
+    (family.build)(&mut net, config)?;
+    net.finish()?;
+    Ok(module)
+}
+
+/// Weights that other programs quantised have names and dtypes of their own.
+fn refuse_quantised(config: &Config) -> Result<(), Fault> {
+    let Some(quantisation) = config.part("quantization_config")? else { return Ok(()) };
+    let method = quantisation.text(&["quant_method"])?.unwrap_or("an unnamed method");
+    Err(Fault::unsupported(format!("weights quantised by {method}: give the model with float weights")))
+}

@@ -1,0 +1,405 @@
+//! A network in the making: the IR's builder with weights by name.
+
+use std::fmt::Display;
+
+use lathe_ir::{Builder, Dim, FunctionId, Module, Operation, Symbol, ValueId, ValueType};
+use lathe_ops::elementwise::{Gelu, Unary};
+use lathe_ops::gather::Gather;
+use lathe_ops::norm::{LayerNorm, RmsNorm};
+use lathe_ops::{Op, shape};
+use lathe_tensor::{DType, Encoding, Tensor};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::weights::Weights;
+use crate::error::{Fault, quote};
+
+/// How many names a message lists.
+const LISTED: usize = 20;
+
+/// A matrix of the checkpoint: its name without `.weight`, and whether a bias stands beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    /// Name without `.weight`.
+    pub name: String,
+    /// Whether `.bias` is added.
+    pub bias: bool,
+    /// Stored `[in, out]`, as GPT-2 does, instead of `[out, in]`.
+    pub transposed: bool,
+}
+
+impl Linear {
+    /// A matrix without bias.
+    pub(crate) fn plain(name: impl Display) -> Self {
+        Self { name: name.to_string(), bias: false, transposed: false }
+    }
+
+    /// A matrix with bias, or without.
+    pub(crate) fn new(name: impl Display, bias: bool) -> Self {
+        Self { name: name.to_string(), bias, transposed: false }
+    }
+}
+
+/// A normalisation: the name of its weights and its kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Norm {
+    /// Name without `.weight`.
+    pub name: String,
+    /// What is computed.
+    pub kind: NormKind,
+}
+
+/// The kinds of normalisation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NormKind {
+    /// `x / sqrt(mean(x^2) + eps) * w`, or `* (1 + w)`.
+    Rms {
+        /// Added to the mean.
+        epsilon: f32,
+        /// Whether the weight is stored less 1.
+        plus_one: bool,
+    },
+    /// `(x - mean) / sqrt(var + eps) * w + b`.
+    Layer {
+        /// Added to the variance.
+        epsilon: f32,
+        /// Whether there is a bias.
+        bias: bool,
+    },
+}
+
+impl NormKind {
+    /// The norm of this kind whose weights have this name.
+    pub(crate) fn at(self, name: impl Display) -> Norm {
+        Norm { name: name.to_string(), kind: self }
+    }
+}
+
+/// Activations by the names that configurations give them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    Relu,
+    Gelu,
+    GeluTanh,
+    QuickGelu,
+    Silu,
+    Tanh,
+    /// `max(x, 0)^2`.
+    SquaredRelu,
+}
+
+impl Activation {
+    const NAMES: &[(&str, Activation)] = &[
+        ("relu", Activation::Relu),
+        ("gelu", Activation::Gelu),
+        ("gelu_python", Activation::Gelu),
+        ("gelu_new", Activation::GeluTanh),
+        ("gelu_fast", Activation::GeluTanh),
+        ("gelu_pytorch_tanh", Activation::GeluTanh),
+        ("gelu_python_tanh", Activation::GeluTanh),
+        ("gelu_tanh", Activation::GeluTanh),
+        ("quick_gelu", Activation::QuickGelu),
+        ("silu", Activation::Silu),
+        ("swish", Activation::Silu),
+        ("tanh", Activation::Tanh),
+        ("relu2", Activation::SquaredRelu),
+    ];
+
+    /// The activation that a field of the configuration names.
+    pub(crate) fn of(config: &super::Config, names: &[&str], default: &str) -> Result<Self, Fault> {
+        let name = config.text(names)?.unwrap_or(default);
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
+        found.ok_or_else(|| {
+            let known: Vec<&str> = Self::NAMES.iter().map(|(known, _)| *known).collect();
+            config.unknown(names.first().unwrap_or(&""), name, &known)
+        })
+    }
+}
+
+/// A network in the making.
+pub(crate) struct Net<'a> {
+    /// The builder of the function.
+    pub b: Builder<'a>,
+    weights: &'a dyn Weights,
+    /// A prefix of names that checkpoints of the model without head leave out.
+    base: &'static str,
+    made: FxHashMap<String, ValueId>,
+    used: FxHashSet<String>,
+    missing: Vec<String>,
+}
+
+impl<'a> Net<'a> {
+    /// A network whose `main` is empty. `base` is the prefix that checkpoints of the bare model leave out: `model.`.
+    pub(crate) fn new(module: &'a mut Module, weights: &'a dyn Weights, base: &'static str) -> Self {
+        Self {
+            b: Builder::main(module),
+            weights,
+            base,
+            made: FxHashMap::default(),
+            used: FxHashSet::default(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// The function that is built.
+    pub(crate) fn function(&self) -> FunctionId {
+        self.b.id()
+    }
+
+    /// An input of ids or flags, `[batch, ...]` with these symbols.
+    pub(crate) fn integers(&mut self, name: &str, dims: &[Dim]) -> ValueId {
+        self.b.input(name, ValueType::new(DType::I64, dims.to_vec()))
+    }
+
+    /// An input of floats.
+    pub(crate) fn floats(&mut self, name: &str, dims: &[Dim]) -> ValueId {
+        self.b.input(name, ValueType::new(DType::F32, dims.to_vec()))
+    }
+
+    /// Names of a weight in the file: as it is, and as the bare model has it.
+    fn spellings(&self, name: &str) -> Vec<String> {
+        let mut names = vec![name.to_string()];
+        match name.strip_prefix(self.base) {
+            Some(bare) if !self.base.is_empty() => names.push(bare.to_string()),
+            _ => {}
+        }
+        names
+    }
+
+    /// A weight as it is stored, which is then used. A missing one is noted, and `None`.
+    pub(crate) fn stored(&mut self, name: &str) -> Result<Option<super::Weight>, Fault> {
+        for spelling in self.spellings(name) {
+            if let Some(weight) = self.weights.weight(&spelling)? {
+                self.used.insert(spelling);
+                return Ok(Some(weight));
+            }
+        }
+        self.missing.push(name.to_string());
+        Ok(None)
+    }
+
+    /// A weight of these sizes as an f32 value. A missing one is noted, and stands as an input until [`Net::finish`] refuses.
+    pub(crate) fn weight(&mut self, name: &str, sizes: &[usize]) -> Result<ValueId, Fault> {
+        if let Some(value) = self.made.get(name) {
+            return Ok(*value);
+        }
+        let value = match self.stored(name)? {
+            Some(weight) => {
+                check_sizes(name, weight.tensor.shape(), sizes)?;
+                self.constant(name, weight.tensor, weight.encoding)?
+            }
+            None => self.placeholder(name, sizes)?,
+        };
+        self.made.insert(name.to_string(), value);
+        Ok(value)
+    }
+
+    fn placeholder(&mut self, name: &str, sizes: &[usize]) -> Result<ValueId, Fault> {
+        let dims = sizes.iter().map(|&size| dim(size)).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.floats(&format!("missing.{name}"), &dims))
+    }
+
+    /// A stored tensor as an f32 value.
+    pub(crate) fn constant(
+        &mut self,
+        name: &str,
+        tensor: Tensor,
+        encoding: Encoding,
+    ) -> Result<ValueId, Fault> {
+        let dtype = tensor.dtype();
+        if encoding != Encoding::Dense {
+            return Err(Fault::unsupported("weights in blocks").at(|| format!("tensor {}", quote(name))));
+        }
+        let function = self.function();
+        let value = self.b.module().add_constant_value(function, tensor, Some(name.to_string()));
+        match dtype {
+            DType::F32 => Ok(value),
+            dtype if dtype.is_float() => Ok(self.b.named(name).cast(value, DType::F32)?),
+            dtype => {
+                Err(Fault::bad(format!("it holds {dtype}, not floats"))
+                    .at(|| format!("tensor {}", quote(name))))
+            }
+        }
+    }
+
+    /// `x @ w + b`, where `x` is `[..., input]`.
+    pub(crate) fn linear(
+        &mut self,
+        x: ValueId,
+        linear: &Linear,
+        input: usize,
+        output: usize,
+    ) -> Result<ValueId, Fault> {
+        let weight = format!("{}.weight", linear.name);
+        let matrix = match linear.transposed {
+            true => self.weight(&weight, &[input, output])?,
+            false => self.transposed(&weight, output, input)?,
+        };
+        let product = self.b.named(&linear.name).matmul(x, matrix)?;
+        if !linear.bias {
+            return Ok(product);
+        }
+        let bias = self.weight(&format!("{}.bias", linear.name), &[output])?;
+        Ok(self.b.named(&linear.name).add(product, bias)?)
+    }
+
+    /// A matrix `[rows, columns]` of the file as `[columns, rows]`.
+    pub(crate) fn transposed(&mut self, name: &str, rows: usize, columns: usize) -> Result<ValueId, Fault> {
+        let key = format!("{name}^T");
+        if let Some(value) = self.made.get(&key) {
+            return Ok(*value);
+        }
+        let stored = self.weight(name, &[rows, columns])?;
+        let value = self.b.named(name).transpose(stored, &[1, 0])?;
+        self.made.insert(key, value);
+        Ok(value)
+    }
+
+    /// A norm over the last axis, of size `width`.
+    pub(crate) fn norm(&mut self, x: ValueId, norm: &Norm, width: usize) -> Result<ValueId, Fault> {
+        let mut scale = self.weight(&format!("{}.weight", norm.name), &[width])?;
+        self.b.named(&norm.name);
+        match norm.kind {
+            NormKind::Rms { epsilon, plus_one } => {
+                if plus_one {
+                    let one = self.b.scalar(1.0f32);
+                    scale = self.b.add(scale, one)?;
+                }
+                self.rms_norm(x, scale, epsilon)
+            }
+            NormKind::Layer { epsilon, bias } => {
+                let bias = match bias {
+                    true => Some(self.weight(&format!("{}.bias", norm.name), &[width])?),
+                    false => None,
+                };
+                let op = Op::LayerNorm(LayerNorm { axis: -1, epsilon });
+                Ok(self.b.named(&norm.name).apply(op, &[Some(x), Some(scale), bias])?)
+            }
+        }
+    }
+
+    /// RMS norm over the last axis.
+    pub(crate) fn rms_norm(&mut self, x: ValueId, scale: ValueId, epsilon: f32) -> Result<ValueId, Fault> {
+        Ok(self.b.op(Op::RmsNorm(RmsNorm { axis: -1, epsilon }), &[x, scale])?)
+    }
+
+    /// Rows of a table by index.
+    pub(crate) fn rows(&mut self, table: ValueId, index: ValueId) -> Result<ValueId, Fault> {
+        Ok(self.b.op(Op::Gather(Gather { axis: 0 }), &[table, index])?)
+    }
+
+    /// An activation.
+    pub(crate) fn activate(&mut self, x: ValueId, activation: Activation) -> Result<ValueId, Fault> {
+        Ok(match activation {
+            Activation::Relu => self.b.relu(x)?,
+            Activation::Gelu => self.b.op(Op::Gelu(Gelu { tanh: false }), &[x])?,
+            Activation::GeluTanh => self.b.op(Op::Gelu(Gelu { tanh: true }), &[x])?,
+            Activation::Silu => self.b.op(Op::Unary(Unary::Silu), &[x])?,
+            Activation::Tanh => self.b.tanh(x)?,
+            Activation::QuickGelu => {
+                let slope = self.b.scalar(1.702f32);
+                let scaled = self.b.mul(x, slope)?;
+                let gate = self.b.sigmoid(scaled)?;
+                self.b.mul(x, gate)?
+            }
+            Activation::SquaredRelu => {
+                let positive = self.b.relu(x)?;
+                self.b.mul(positive, positive)?
+            }
+        })
+    }
+
+    /// Counts from 0, `[1, length]`.
+    pub(crate) fn counts(&mut self, length: &Dim) -> Result<ValueId, Fault> {
+        let (zero, one) = (self.b.scalar(0i64), self.b.scalar(1i64));
+        let length = self.b.apply(Operation::Dims { elements: vec![length.clone()], scalar: true }, &[])?;
+        let counts = self.b.op(Op::Range(shape::Range {}), &[zero, length, one])?;
+        Ok(self.b.unsqueeze(counts, &[0])?)
+    }
+
+    /// Parts of these sizes along the last axis.
+    pub(crate) fn split(&mut self, x: ValueId, sizes: &[usize]) -> Result<Vec<ValueId>, Fault> {
+        let axis = self.b.ty(x).rank() as i64 - 1;
+        let list: Vec<i64> = sizes.iter().map(|&size| size as i64).collect();
+        let list = self.b.list(&list)?;
+        let op = Op::Split(shape::Split { axis, outputs: sizes.len() });
+        Ok(self.b.apply_many(op, &[Some(x), Some(list)], sizes.len())?)
+    }
+
+    /// `softcap * tanh(x / softcap)`.
+    pub(crate) fn softcap(&mut self, x: ValueId, softcap: f64) -> Result<ValueId, Fault> {
+        let cap = self.b.scalar(softcap as f32);
+        let x = self.b.div(x, cap)?;
+        let x = self.b.tanh(x)?;
+        Ok(self.b.mul(x, cap)?)
+    }
+
+    /// `x * factor`; `x` where the factor is 1.
+    pub(crate) fn scaled(&mut self, x: ValueId, factor: f64) -> Result<ValueId, Fault> {
+        if factor == 1.0 {
+            return Ok(x);
+        }
+        let factor = self.b.scalar(factor as f32);
+        Ok(self.b.mul(x, factor)?)
+    }
+
+    /// Marks weights that the network does not need as known.
+    pub(crate) fn ignore(&mut self, what: impl Fn(&str) -> bool) {
+        for name in self.weights.names() {
+            if what(&name) {
+                self.used.insert(name);
+            }
+        }
+    }
+
+    /// That every weight was there, and every weight of the file was used.
+    ///
+    /// # Errors
+    /// Lists what is missing and what is unknown.
+    pub(crate) fn finish(self) -> Result<(), Fault> {
+        let known = |name: &String| self.used.contains(name) || is_buffer(name);
+        let unused: Vec<String> = self.weights.names().into_iter().filter(|name| !known(name)).collect();
+        let mut parts = Vec::new();
+        for (what, names) in [("weights are missing", &self.missing), ("unknown weights", &unused)] {
+            if !names.is_empty() {
+                let shown: Vec<String> = names.iter().take(LISTED).map(|name| quote(name)).collect();
+                let more = if names.len() > LISTED { ", ..." } else { "" };
+                parts.push(format!("{} {what}: {}{more}", names.len(), shown.join(", ")));
+            }
+        }
+        match parts.is_empty() {
+            true => Ok(()),
+            false => Err(Fault::bad(parts.join("; "))),
+        }
+    }
+}
+
+/// Tables that old checkpoints hold although they follow from the configuration.
+fn is_buffer(name: &str) -> bool {
+    let ends = [
+        ".rotary_emb.inv_freq",
+        ".attn.masked_bias",
+        ".attention.masked_bias",
+        ".position_ids",
+        ".attention.bias",
+        ".attn.bias",
+    ];
+    ends.iter().any(|end| name.ends_with(end)) || name == "position_ids"
+}
+
+fn check_sizes(name: &str, found: &[usize], wanted: &[usize]) -> Result<(), Fault> {
+    if found == wanted {
+        return Ok(());
+    }
+    let reason = format!("it has the sizes {found:?}; by the configuration they are {wanted:?}");
+    Err(Fault::bad(reason).at(|| format!("tensor {}", quote(name))))
+}
+
+/// A size as a dim.
+pub(crate) fn dim(size: usize) -> Result<Dim, Fault> {
+    i64::try_from(size).map(Dim::constant).map_err(|_| Fault::bad(format!("the size {size} is too large")))
+}
+
+/// A symbol as a dim.
+pub(crate) fn symbol(name: &str) -> Dim {
+    Dim::symbol(Symbol::new(name))
+}

@@ -1,0 +1,28 @@
+//! Where a model's weights come from.
+
+use lathe_tensor::{Encoding, Tensor};
+
+use crate::error::Fault;
+
+/// A named weight: mapped bytes, and how they hold the elements.
+#[derive(Clone, Debug)]
+pub(crate) struct Weight {
+    /// The elements, or the stored bytes of the encoding.
+    pub tensor: Tensor,
+    /// How the elements are stored.
+    pub encoding: Encoding,
+}
+
+/// The weights of a model file under the names that model hubs give them: `model.layers.0.self_attn.q_proj.weight`.
+///
+/// A file format with names of its own maps them. Matrices are `[out, in]`, rows of tables `[rows, width]`.
+pub(crate) trait Weights {
+    /// The weight of this name; `None` where there is none. Its bytes are not copied.
+    ///
+    /// # Errors
+    /// Where its dtype is not one of a weight.
+    fn weight(&self, name: &str) -> Result<Option<Weight>, Fault>;
+
+    /// Every name, sorted.
+    fn names(&self) -> Vec<String>;
+}

@@ -1,0 +1,28 @@
+//! Safetensors: a folder with `config.json` and the weights as hubs publish them.
+//!
+//! The weights are `model.safetensors`, or the shards that `model.safetensors.index.json` names, or the only `*.safetensors` there is.
+//! Files are mapped; a weight is a range of its file.
+
+mod shards;
+
+use std::path::Path;
+
+use lathe_ir::Module;
+
+use crate::error::Fault;
+use crate::model::{self, Config};
+use crate::{ImportError, ImportOptions};
+use shards::Shards;
+
+/// Imports the model in a folder.
+pub(crate) fn import(folder: &Path, options: &ImportOptions) -> Result<Module, ImportError> {
+    let path = model::path_in(folder);
+    if !path.is_file() {
+        return Err(Fault::unsupported("a folder without `config.json`").in_file(folder));
+    }
+    let config = Config::read(&path)?;
+    let shards = Shards::open(folder, options.max_memory)?;
+    model::build(&config, &shards).map_err(|fault| fault.in_file(&path))
+}
+
+pub use shards::weight_files;

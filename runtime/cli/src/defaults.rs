@@ -1,0 +1,31 @@
+//! Inputs whose meaning gives them a default: what transformers assumes where a caller leaves them out.
+
+use lathe_tensor::{DType, Tensor};
+
+use crate::Model;
+
+/// Adds to `given` the inputs of a model that may be left out, in the sizes of its tokens: `attention_mask` (and those of
+/// encoder and decoder) all ones, `position_ids` counting from 0, `token_type_ids` all zeros.
+pub fn add_default_inputs(model: &Model, given: &mut Vec<(String, Tensor)>) {
+    for port in model.inputs() {
+        if port.tensor.dtype != DType::I64 || given.iter().any(|(name, _)| *name == port.name) {
+            continue;
+        }
+        let tokens = match port.name.as_str() {
+            "decoder_attention_mask" => "decoder_input_ids",
+            "attention_mask" | "position_ids" | "token_type_ids" => "input_ids",
+            _ => continue,
+        };
+        let shape = given.iter().find(|(name, _)| name == tokens).map(|(_, tensor)| tensor.shape().to_vec());
+        let Some(&[batch, seq]) = shape.as_deref() else { continue };
+        let value = |place: usize| match port.name.as_str() {
+            "position_ids" => place as i64,
+            "token_type_ids" => 0,
+            _ => 1,
+        };
+        let values: Vec<i64> = (0..batch).flat_map(|_| (0..seq).map(value)).collect();
+        if let Ok(tensor) = Tensor::from_slice(&values, &[batch, seq]) {
+            given.push((port.name.clone(), tensor));
+        }
+    }
+}
