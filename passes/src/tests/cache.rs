@@ -225,3 +225,80 @@ fn a_bias_with_rows_and_keys_exchanged_is_refused() {
     );
     assert_snapshot!(refusal(&biased));
 }
+
+#[test]
+fn a_bias_by_position_counts_from_the_same_place() {
+    let biased = with("_, %8 {", "_, %8, c8, %13 {").replace(
+        "  %5: f32[batch, seq, 4] = matmul",
+        "  c8 = const f32[2] [0.5, 0.25] // \"slopes\"\n  \
+         %13: i64[batch, seq] = cum_sum attention_mask, c2 {exclusive=false,reverse=false} // \"count\"\n  \
+         %5: f32[batch, seq, 4] = matmul",
+    );
+    let out = check("cache", &filled(&biased));
+    assert!(out.contains("alibi_origin=1"), "{out}");
+    let distance = check("cache", &filled(&biased.replace("c8, %13 {", "c8 {")));
+    assert!(distance.contains("paged_attention") && !distance.contains("alibi_origin"), "{distance}");
+}
+
+#[test]
+fn a_bias_by_other_positions_is_refused() {
+    let biased = with("_, %8 {", "_, %8, c8, input_ids {").replace(
+        "  %5: f32[batch, seq, 4] = matmul",
+        "  c8 = const f32[2] [0.5, 0.25]\n  %5: f32[batch, seq, 4] = matmul",
+    );
+    assert_snapshot!(refusal(&biased));
+}
+
+/// The decoder with an attention to `encoder_hidden_states` (`k`, `v` of it), or to keys and values that are inputs.
+fn crossed(inputs: &str, keys: &str, values: &str) -> String {
+    let inputs =
+        format!("(input_ids: i64[batch, seq], encoder_attention_mask: i64[batch, source], {inputs})");
+    DECODER
+        .replace("(input_ids: i64[batch, seq], attention_mask: i64[batch, seq])", &inputs)
+        .replace("cast attention_mask", "cast encoder_attention_mask")
+        .replace("%8: bool[batch, seq]", "%8: bool[batch, source]")
+        .replace("%7, _, _, _, _, %8 {", "%7 {")
+        .replace(
+            "  %11: f32[batch, seq, 4] = relu %10",
+            &format!(
+                "{keys}{values}  \
+                 %15: f32[batch, 2, seq, 2] = attention %13, %14, %16, _, _, _, _, %8 {{bottom_right=false,causal=false,kv_heads=null,\
+                 left_window=null,q_heads=null,qk_output=0,right_window=null,scale=0.5,softcap=0.0,softmax_in_f64=false}} // \"cross\"\n  \
+                 %17: f32[batch, seq, 2, 2] = transpose %15 {{perm=[0,2,1,3]}}\n  \
+                 %18: i64[3] = dims [batch, seq, 4] {{scalar=false}}\n  \
+                 %11: f32[batch, seq, 4] = reshape %17, %18 {{allow_zero=true}}",
+            ),
+        )
+        .replace(
+            "  %10: f32[batch, seq, 4] = add",
+            "  %19: i64[4] = dims [batch, seq, 2, 2] {scalar=false}\n  \
+             %20: f32[batch, seq, 2, 2] = reshape %9, %19 {allow_zero=true}\n  \
+             %13: f32[batch, 2, seq, 2] = transpose %20 {perm=[0,2,1,3]}\n  %10: f32[batch, seq, 4] = add",
+        )
+}
+
+#[test]
+fn an_encoder_of_another_graph_gives_its_output_or_keys_and_values() {
+    let split = "  %21: i64[4] = dims [batch, source, 2, 2] {scalar=false}\n  \
+                 %22: f32[batch, source, 2, 2] = reshape encoder_hidden_states, %21 {allow_zero=true}\n";
+    let keys = format!("{split}  %14: f32[batch, 2, source, 2] = transpose %22 {{perm=[0,2,1,3]}}\n");
+    let hidden = crossed(
+        "encoder_hidden_states: f32[batch, source, 4]",
+        &keys,
+        "  %16: f32[batch, 2, source, 2] = relu %14\n",
+    );
+    let out = check("cache", &filled(&hidden));
+    assert_snapshot!(out.split("graph \"encode\"").nth(1).unwrap_or(&out));
+    let given = crossed(
+        "past_key_values.0.encoder.key: f32[batch, 2, source, 2], past_key_values.0.encoder.value: f32[batch, 2, source, 2]",
+        "",
+        "",
+    );
+    let given =
+        given.replace("%13, %14, %16", "%13, past_key_values.0.encoder.key, past_key_values.0.encoder.value");
+    let out = check("cache", &filled(&given));
+    assert_snapshot!(out.split("graph \"encode\"").nth(1).unwrap_or(&out));
+    let uneven =
+        given.replace("encoder.value: f32[batch, 2, source, 2]", "encoder.value: f32[batch, 2, other, 2]");
+    assert_snapshot!(refusal(&uneven));
+}

@@ -313,7 +313,7 @@ builtins! {
     }
     /// Attention of `q[heads, rows, qk_dim]` over such a state, row `r` of a sequence seeing its keys up to `position[r]`, which lies below
     /// `context_len[s]`, and, with `window` not -1, only those after `position[r] - window`. Optional: `bias` with strides `bias_*`
-    /// for `bias_width` keys, `alibi_slopes[heads]`, `sinks[heads]`. With `partial`, which holds `32 + v_dim` (up to a multiple of 32)
+    /// for `bias_width` keys, `alibi_slopes[heads]` (of minus the distance, or of `key + alibi_origin` where `alibi_by_key`), `sinks[heads]`. With `partial`, which holds `32 + v_dim` (up to a multiple of 32)
     /// elements for each of `min(rows, 8) * heads * ceil(pages / 8)` chunks, it is called twice: `phase` 0, then, when all workers have
     /// done that, 1.
     PagedAttention "paged_attention" {
@@ -321,6 +321,6 @@ builtins! {
         alibi_slopes: input, sinks: input, partial: inout, y: output,
         heads: int, kv_heads: int, rows: int, qk_dim: int, v_dim: int, q_head: int, q_row: int, y_head: int, y_row: int,
         sequences: int, pages: int, pool: int, bias_head: int, bias_row: int, bias_width: int,
-        window: int, element: int, phase: int, scale: float, softcap: float,
+        window: int, element: int, phase: int, alibi_by_key: int, alibi_origin: int, scale: float, softcap: float,
     }
 }

@@ -13,7 +13,7 @@ mod sampling;
 mod stream;
 
 pub use generator::{Continuation, Finish, GenerateError, Generator, PREFILL_ROWS, Prompt, Timing, Token};
-pub use graph::{GraphError, GraphModel, GraphSequence, Graphs, Past, Source};
+pub use graph::{GraphError, GraphModel, GraphSequence, Graphs, PagedModel, Past, Source};
 pub use model::{Extend, LanguageModel, Logits};
 pub use sampling::{Sampler, Sampling};
 pub use stream::Stream;

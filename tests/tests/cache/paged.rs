@@ -67,6 +67,10 @@ impl Paged {
         }
         self.cross = lathe_ir::evaluate(&self.module, encode, &inputs, &EvaluateOptions::default())
             .map_err(|error| error.to_string())?;
+        let places = self.cross.pop().and_then(|places| places.to_slice::<i64>().ok()?.first().copied());
+        if places != Some(length as i64) {
+            return Err(format!("{places:?} places, expected {length}"));
+        }
         self.sources.insert(sequence, length);
         Ok(())
     }

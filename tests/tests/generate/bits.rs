@@ -7,10 +7,6 @@ use lathe_runtime::{DecodeStep, Decoder, DecoderOptions};
 
 use crate::zoo::{self, Cases, models};
 
-/// Families whose `main` adds slopes times the key's position, and whose `decode` adds them times the distance: the scores of a row
-/// differ by one number, which leaves the softmax as it is, but not its last bits.
-const SHIFTED: &[&str] = &["bloom", "bloom-6heads"];
-
 /// A sequence's tokens and the logits after each.
 struct Sequence {
     tokens: Vec<u32>,
@@ -95,13 +91,11 @@ fn same(given: &[Vec<u32>], expected: &[Vec<u32>], how: &str) -> Result<(), Stri
     }
 }
 
-fn check(model: &Model, prompts: &[Vec<u32>], shifted: bool) -> Result<(), String> {
+fn check(model: &Model, prompts: &[Vec<u32>]) -> Result<(), String> {
     let mut all = Vec::new();
     for tokens in prompts {
         let logits = by_chunks(&mut decoder(model, 1), tokens, &[tokens.len()])?;
-        if !shifted {
-            same(&logits, &recomputed(model, tokens)?, "recomputed")?;
-        }
+        same(&logits, &recomputed(model, tokens)?, "recomputed")?;
         all.push(Sequence { tokens: tokens.clone(), logits });
     }
     for workers in [1, 2, 3] {
@@ -143,7 +137,7 @@ fn logits_do_not_depend_on_calls() {
             let prompts =
                 [whole[..length].to_vec(), whole[3..11].to_vec(), whole[5..length.min(20)].to_vec()];
             tried += 1;
-            if let Err(reason) = check(&graphs.decoder, &prompts, SHIFTED.contains(&&*name)) {
+            if let Err(reason) = check(&graphs.decoder, &prompts) {
                 failures.push(format!("{}: {reason}", files.decoder.display()));
             }
         }

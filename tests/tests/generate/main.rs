@@ -6,10 +6,13 @@ mod zoo;
 
 use std::path::Path;
 
-use lathe::generation::{Continuation, Finish, Generator, GraphModel, LanguageModel, Past, Prompt, Sampling};
+use lathe::generation::{
+    Continuation, Finish, Generator, GraphModel, Graphs, LanguageModel, PagedModel, Past, Prompt, Sampling,
+    Source,
+};
 use lathe::generative::GraphFiles;
-use lathe::{LoadOptions, Team, Tensor};
-use lathe_runtime::{Decoder, DecoderOptions};
+use lathe::{LoadOptions, Team};
+use lathe_runtime::DecoderOptions;
 use zoo::{Cases, Expected, expectations, models, sources};
 
 fn run<M: LanguageModel>(
@@ -33,7 +36,7 @@ fn run<M: LanguageModel>(
     }
 }
 
-fn load(files: &GraphFiles) -> Result<lathe::generation::Graphs, String> {
+fn load(files: &GraphFiles) -> Result<Graphs, String> {
     let options = LoadOptions { cache: None, ..LoadOptions::default() };
     files.load(&options).map_err(|error| error.to_string())
 }
@@ -62,41 +65,58 @@ fn decoder(family: &str, file: &Path, cases: &Cases, decodes: &mut usize) -> Res
         *decodes += 1;
         let tokens = expected.prompts.iter().map(Vec::len).max().unwrap_or(0) + 24;
         let options = DecoderOptions { tokens, sequences: expected.prompts.len(), chunk: 512, source: 0 };
-        let mut model = Decoder::new(&graphs.decoder, &team, &options).map_err(|error| error.to_string())?;
-        let begun: Vec<_> = expected.prompts.iter().map(|tokens| (model.begin(), tokens)).collect();
-        let prompts: Vec<_> =
-            begun.iter().map(|(sequence, tokens)| Prompt { sequence: *sequence, tokens }).collect();
-        run(&mut model, &prompts, &expected).map_err(|error| format!("decode: {error}"))?;
+        let none = vec![Vec::new(); expected.prompts.len()];
+        paged(&graphs, &team, &options, &none, &expected)?;
     }
     Ok(())
 }
 
+/// The same in pages: all sequences side by side.
+fn paged(
+    graphs: &Graphs,
+    team: &Team,
+    options: &DecoderOptions,
+    sources: &[Source],
+    expected: &Expected,
+) -> Result<(), String> {
+    let mut model = PagedModel::new(graphs, team, options).map_err(|error| error.to_string())?;
+    let begun = sources.iter().map(|source| model.begin(source.clone()).map_err(|error| error.to_string()));
+    let begun = begun.collect::<Result<Vec<_>, _>>()?;
+    let prompts = begun.iter().zip(&expected.prompts);
+    let prompts: Vec<_> = prompts.map(|(&sequence, tokens)| Prompt { sequence, tokens }).collect();
+    run(&mut model, &prompts, expected).map_err(|error| format!("decode: {error}"))
+}
+
 /// An encoder-decoder, in one file or several.
-fn encoder_decoder(files: &GraphFiles, cases: &Cases) -> Result<(), String> {
+fn encoder_decoder(files: &GraphFiles, cases: &Cases, decodes: &mut usize) -> Result<(), String> {
     let graphs = load(files)?;
     let team = Team::new(2).map_err(|error| error.to_string())?;
     let ids = cases.rows("gen.ids").ok_or("no gen.ids")?;
-    let sources = sources(cases);
+    let sources: Vec<Source> = sources(cases).into_iter().map(|source| vec![source]).collect();
+    let starts: Vec<_> = ids.iter().map(|row| row[..1].to_vec()).collect();
+    let continued = ids.iter().map(|row| row[1..].to_vec()).collect();
+    let expected = Expected { what: "gen", prompts: starts, ids: continued, stop: None };
     for past in [Past::Recompute, Past::Thread] {
         let mut model = GraphModel::new(&graphs, past, &team).map_err(|error| error.to_string())?;
-        let begin =
-            |source: &(String, Tensor)| model.begin(vec![source.clone()]).map_err(|error| error.to_string());
+        let begin = |source: &Source| model.begin(source.clone()).map_err(|error| error.to_string());
         let begun = sources.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
-        let starts: Vec<_> = ids.iter().map(|row| row[..1].to_vec()).collect();
-        let prompts = begun.iter().zip(&starts).map(|(&sequence, tokens)| Prompt { sequence, tokens });
-        let prompts: Vec<_> = prompts.collect();
-        let expected = Expected {
-            what: "gen",
-            prompts: starts.clone(),
-            ids: ids.iter().map(|row| row[1..].to_vec()).collect(),
-            stop: None,
-        };
+        let prompts = begun.iter().zip(&expected.prompts);
+        let prompts: Vec<_> = prompts.map(|(&sequence, tokens)| Prompt { sequence, tokens }).collect();
         run(&mut model, &prompts, &expected).map_err(|error| format!("{past:?}: {error}"))?;
         if graphs.decoder_with_past.is_some() && past == Past::Thread && model.past() != past {
             return Err("the keys and values of the decoder are not used again".into());
         }
     }
-    Ok(())
+    if !graphs.can_page() {
+        return Err(format!("no pages: {:?}", graphs.decoder.undecodable()));
+    }
+    *decodes += 1;
+    // Features are at least as many as the places that come of them.
+    let places =
+        |source: &Source| source.iter().filter_map(|(_, tensor)| tensor.shape().last().copied()).max();
+    let source = sources.iter().filter_map(places).max().unwrap_or(0);
+    let options = DecoderOptions { tokens: 32, sequences: sources.len(), chunk: 512, source };
+    paged(&graphs, &team, &options, &sources, &expected)
 }
 
 #[test]
@@ -113,7 +133,7 @@ fn greedy_tokens_are_those_of_transformers() {
         for (files, encoder) in models(&family) {
             tried += 1;
             let result = match encoder {
-                true => encoder_decoder(&files, &cases),
+                true => encoder_decoder(&files, &cases, &mut decodes),
                 false => decoder(&name, &files.decoder, &cases, &mut decodes),
             };
             if let Err(reason) = result {

@@ -35,6 +35,9 @@ pub struct PagedAttention {
     /// `softcap * tanh(score / softcap)`; 0 leaves it out.
     #[serde(with = "crate::float")]
     pub softcap: f32,
+    /// ALiBi's slopes are multiplied with `key + alibi_origin`; with minus the distance of row and key where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alibi_origin: Option<i64>,
 }
 
 impl PagedAttention {
@@ -152,7 +155,8 @@ impl Evaluate for PagedAttention {
 
     /// `q` is `[1, heads, rows, qk_head_dim]`, the result `[1, heads, rows, v_head_dim]`. A row at position `p` sees the keys at
     /// `0..=p` of its sequence, within the window. `bias` is added to the scores and broadcasts to `[1, heads, rows, width]`,
-    /// where `width` is at least each context's length; ALiBi and sinks are as in [`super::Attention`].
+    /// where `width` is at least each context's length; ALiBi and sinks are as in [`super::Attention`], where the ALiBi position of
+    /// the key at place `j` is `j + alibi_origin`.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let (q, state, lengths) = (cx.input(0)?, cx.input(1)?, cx.input(4)?);
         let &[1, heads, count, qk_head_dim] = q.shape() else {
@@ -187,8 +191,11 @@ impl Evaluate for PagedAttention {
                         .iter()
                         .enumerate()
                         .map(|(d, q)| q * cells[start + page.key(kv_head, d, key % KvPage::TOKENS)]);
-                    let distance = (position - key) as f64;
-                    let alibi = slopes.as_ref().map_or(0.0, |slopes| -slopes[head] * distance);
+                    let along = match self.alibi_origin {
+                        Some(origin) => key as f64 + origin as f64,
+                        None => key as f64 - position as f64,
+                    };
+                    let alibi = slopes.as_ref().map_or(0.0, |slopes| slopes[head] * along);
                     scores.push(self.capped(score.sum()) + alibi + bias.value(head, row, key));
                     starts.push(start);
                 }

@@ -147,6 +147,11 @@ fn paged_rows_take_biases_and_sinks() {
     let all: Vec<_> = inputs.into_iter().chain([&slopes, &sinks]).map(Some).collect();
     let y = evaluate_some("paged_attention", paged(NONE), &all, 1).expect("paged").remove(0);
     assert_same("paged", &y, &f(&[1, 2, 1, 1], &[0.75, 1.0 / 3.5]));
+    // By place instead of distance, one number a row is added to each score, which only the sink sees.
+    let mut by_place = paged(NONE);
+    by_place["alibi_origin"] = json!(1);
+    let y = evaluate_some("paged_attention", by_place, &all, 1).expect("paged").remove(0);
+    assert_same("paged", &y, &f(&[1, 2, 1, 1], &[0.75, 0.5]));
     let narrow = f(&[1], &[0.0]);
     let inputs = [&q, &state, &position, &starts, &lengths, &table, &narrow];
     refuse("paged_attention", paged(NONE), &inputs, "1 columns for a context of 2");

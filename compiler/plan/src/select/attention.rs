@@ -297,6 +297,8 @@ pub(super) fn paged_attention(
     operands.extend([bias.strides[1], bias.strides[2], bias.width].map(Operand::Size));
     operands.extend([Operand::Int(window), element, Operand::Int(0)]);
     let phase = operands.len() - 1;
+    operands.push(Operand::Int(i64::from(op.alibi_origin.is_some())));
+    operands.push(Operand::Int(op.alibi_origin.unwrap_or(0)));
     operands.extend([scale, f64::from(op.softcap)].map(Operand::Float));
     context.planner.call(Builtin::PagedAttention, &operands, "over the pages of each sequence");
     operands[phase] = Operand::Int(1);

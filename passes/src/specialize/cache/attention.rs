@@ -74,6 +74,7 @@ impl Decode<'_> {
             window,
             scale: attention.scale,
             softcap: attention.softcap,
+            alibi_origin: self.alibi_origin(node)?,
         };
         let bias = match node.inputs.get(3).copied().flatten().filter(|&mask| self.uniform(mask).is_none()) {
             Some(mask) if window.is_none() => Some(
@@ -128,8 +129,7 @@ impl Decode<'_> {
         if operand(6).is_some() {
             return refuse("it has lengths of its own");
         }
-        self.check_past(node, attention)?;
-        self.check_alibi(node)
+        self.check_past(node, attention)
     }
 
     /// Keys and values are the new ones behind the past of one layer, if there is a past.
@@ -166,23 +166,24 @@ impl Decode<'_> {
         }
     }
 
-    /// A bias by position differs by a constant a row from a bias by distance, which a softmax does not see.
-    fn check_alibi(&mut self, node: &Node) -> Result<(), Refusal> {
-        let operand = |index: usize| node.inputs.get(index).copied().flatten();
-        let Some(positions) = operand(Attention::ALIBI_POSITIONS) else { return Ok(()) };
-        let counts = match self.lookup(positions) {
-            Mapped::Places(places) => {
-                places.axis == 1 && (!places.new || self.past().equals(&Dim::constant(0)) == Answer::Yes)
-            }
-            _ => false,
+    /// What ALiBi counts keys from, where it counts them; `None` where it has distances, or none at all.
+    fn alibi_origin(&mut self, node: &Node) -> Result<Option<i64>, Refusal> {
+        let Some(positions) = node.inputs.get(Attention::ALIBI_POSITIONS).copied().flatten() else {
+            return Ok(None);
         };
-        if !counts {
-            return Err(Refusal::new(&node.name, "its ALiBi positions do not count the keys"));
+        let origin = match self.lookup(positions) {
+            Mapped::Places(places)
+                if places.axis == 1
+                    && (!places.new || self.past().equals(&Dim::constant(0)) == Answer::Yes) =>
+            {
+                places.offset.as_constant()
+            }
+            _ => None,
+        };
+        match origin {
+            Some(origin) => Ok(Some(origin)),
+            None => Err(Refusal::new(&node.name, "its ALiBi positions do not count the keys")),
         }
-        if operand(Attention::SINKS).is_some() {
-            return Err(Refusal::new(&node.name, "ALiBi by position beside a sink"));
-        }
-        Ok(())
     }
 
     /// An operand with one number a head.

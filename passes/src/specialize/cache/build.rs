@@ -139,7 +139,10 @@ impl<'a> Decode<'a> {
                     Some(one) => Mapped::Uniform(one),
                     None => Mapped::Refused(Refusal::new(name, "a mask that is no number")),
                 },
-                Role::Positions => Mapped::Places(Places { axis: 1, offset: self.past(), new: true }),
+                Role::Positions => {
+                    let axis = main.ty(input).rank().saturating_sub(1);
+                    Mapped::Places(Places { axis, offset: self.past(), new: true })
+                }
                 Role::Past => {
                     Mapped::Refused(Refusal::new(name, "the past is used other than by an attention"))
                 }

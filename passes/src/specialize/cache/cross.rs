@@ -2,14 +2,17 @@
 //! reads them from pages as it reads its own.
 //!
 //! ```text
-//! encode(input_ids [1, source] ..., block_table.cross [1, pages], cross.0, ...) -> cross.0, ...
+//! encode(input_ids [1, source] ..., block_table.cross [1, pages], cross.0, ...) -> cross.0, ..., cross_len [1]
 //! ```
+//!
+//! What the encoder reads is an input of `main`, or it is another graph whose output `main` takes (`encoder_hidden_states`), or the keys
+//! and values themselves (`past_key_values.0.encoder.key`): all the same here. `cross_len` is the number of places that were made.
 //!
 //! The encoder sees its whole input at once, so `encode` is `main`'s own nodes for one sequence. Its padding is gone: the mask is
 //! all ones.
 
 use lathe_ir::{
-    Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, Symbol, ValueId, ValueType,
+    Answer, Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, Symbol, ValueId, ValueType,
 };
 use lathe_ops::attention::Attention;
 use lathe_ops::attention::paged::{KvAppend, KvPage, PagedAttention};
@@ -58,6 +61,11 @@ impl Decode<'_> {
         let packed = self.main.ty(q).rank() == 3;
         let q = self.heads(node, q, attention.q_heads)?;
         let cross = Cross { keys, values, kv_heads: attention.kv_heads };
+        if self.crosses.first().is_some_and(|first| !self.same_places(first, &cross))
+            || !self.same_places(&cross, &cross)
+        {
+            return Err(refuse("attentions to the encoder read different numbers of places"));
+        }
         let page =
             page(self.main, &cross).ok_or_else(|| refuse("its heads or head sizes are not constant"))?;
         let inputs = self.inputs.cross.ok_or_else(|| refuse("there is no encoder"))?;
@@ -72,6 +80,7 @@ impl Decode<'_> {
             window: None,
             scale: attention.scale,
             softcap: attention.softcap,
+            alibi_origin: None,
         };
         let operands =
             [q.value, state, inputs.position, self.inputs.seq_start, inputs.len, inputs.table].map(Some);
@@ -84,6 +93,12 @@ impl Decode<'_> {
         let others =
             node.outputs.iter().skip(1).map(|_| Mapped::Refused(refuse("its keys and scores are not kept")));
         Ok(std::iter::once(Mapped::Rows(rows)).chain(others).collect())
+    }
+
+    /// Whether the keys of one attention are as many as the values of the other.
+    fn same_places(&self, a: &Cross, b: &Cross) -> bool {
+        let places = |value: ValueId| places(self.main, value).map(|dim| self.normal(&dim));
+        matches!((places(a.keys), places(b.values)), (Some(a), Some(b)) if a.equals(&b) == Answer::Yes)
     }
 
     /// That all of the encoder's output is seen, with nothing added.
@@ -129,6 +144,12 @@ fn page(main: &Function, cross: &Cross) -> Option<KvPage> {
     (kv_heads == v_heads).then_some(KvPage { kv_heads, qk_head_dim, v_head_dim })
 }
 
+/// The number of places of keys or values of `main`.
+fn places(main: &Function, value: ValueId) -> Option<Dim> {
+    let dims = &main.ty(value).dims;
+    dims.get(dims.len().checked_sub(2)?).cloned()
+}
+
 fn add_state(body: &mut Function, layer: usize, page: KvPage) -> Option<ValueId> {
     let elements = page.elements().and_then(|elements| i64::try_from(elements).ok())?;
     let pool = Dim::symbol(Symbol::new(&format!("pool.cross{layer}")));
@@ -146,7 +167,7 @@ pub(super) fn add_encode(
     let function = module.add_function(body);
     let mut encode = Encode { module, function, main, interface, values: FxHashMap::default() };
     let cone = encode.cone(crosses);
-    encode.add_inputs(&cone);
+    encode.add_inputs(&cone, crosses);
     let pages = ValueType::new(DType::I64, [Dim::constant(1), Dim::symbol(Symbol::new("pages.cross"))]);
     let table = encode.body().add_input("block_table.cross", pages);
     let mut states = Vec::new();
@@ -162,6 +183,10 @@ pub(super) fn add_encode(
         let state = encode.append(cross, state, table)?;
         encode.body().add_output(format!("cross.{layer}"), state);
     }
+    let length = crosses.first().and_then(|cross| places(main, cross.keys));
+    let length = length.ok_or_else(|| Refusal::new("encode", "keys have no places"))?;
+    let length = encode.dims(&[encode.size(&length)], false)?;
+    encode.body().add_output("cross_len", length);
     Ok(())
 }
 
@@ -209,9 +234,10 @@ impl Encode<'_> {
     }
 
     /// The encoder's inputs, as far as something reads them.
-    fn add_inputs(&mut self, cone: &[NodeId]) {
+    fn add_inputs(&mut self, cone: &[NodeId], crosses: &[Cross]) {
         let nodes = cone.iter().filter_map(|id| self.main.node(*id));
-        let read: Vec<ValueId> = nodes.flat_map(|node| node.inputs.iter().flatten().copied()).collect();
+        let mut read: Vec<ValueId> = nodes.flat_map(|node| node.inputs.iter().flatten().copied()).collect();
+        read.extend(crosses.iter().flat_map(|cross| [cross.keys, cross.values]));
         for (role, &input) in self.interface.roles.iter().zip(self.main.inputs()) {
             if !matches!(role, Role::Source | Role::SourceMask) || !read.contains(&input) {
                 continue;

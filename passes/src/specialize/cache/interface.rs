@@ -12,7 +12,7 @@ pub(super) enum Role {
     Tokens,
     /// 1 where a token counts `[batch, total]`.
     Mask,
-    /// Positions `[batch, seq]`.
+    /// Positions `[batch, seq]` or `[seq]`.
     Positions,
     /// Keys or values of earlier tokens `[batch, kv_heads, past, head_dim]`.
     Past,
@@ -134,7 +134,15 @@ fn role(function: &Function, input: ValueId) -> Role {
         "input_ids" if ty.rank() == 2 && ty.dtype == DType::I64 => Role::Tokens,
         "attention_mask" if ty.rank() == 2 && integer => Role::Mask,
         "position_ids" if ty.rank() == 2 && ty.dtype == DType::I64 => Role::Positions,
-        name if name.starts_with("past_key_values.") && ty.rank() == 4 => Role::Past,
+        "cache_position" if ty.rank() == 1 && ty.dtype == DType::I64 => Role::Positions,
+        "decoder_attention_mask" if ty.rank() == 2 && integer => Role::Mask,
+        // A decoder whose encoder is another graph takes what that gives, or the keys and values made of it.
+        "encoder_hidden_states" => Role::Source,
+        "encoder_attention_mask" if ty.rank() == 2 && integer => Role::SourceMask,
+        name if name.starts_with("past_key_values.") && ty.rank() == 4 => match name.contains(".encoder.") {
+            true => Role::Source,
+            false => Role::Past,
+        },
         _ => Role::Other,
     }
 }

@@ -1,5 +1,6 @@
 //! The function `encode`: the keys and values of an encoder's output, computed once a sequence.
 
+use lathe_artifact::layout::KvPage;
 use lathe_artifact::plan::{Plan, State, StateKind};
 
 use crate::ports::bind_inputs;
@@ -10,6 +11,9 @@ use crate::{Model, RunOptions, RuntimeError, Session, Team, TensorView};
 /// The function that an encoder runs.
 const FUNCTION: &str = "encode";
 
+/// The output with the number of places.
+const LENGTH: &str = "cross_len";
+
 /// Runs `encode` into the pages that `decode` reads.
 #[derive(Debug)]
 pub(super) struct Encoder {
@@ -17,6 +21,8 @@ pub(super) struct Encoder {
     function: usize,
     /// For each state of `encode` the state of `decode` that is the same memory.
     states: Vec<usize>,
+    /// The output that tells how many places were made.
+    length: usize,
 }
 
 impl Encoder {
@@ -38,10 +44,13 @@ impl Encoder {
         if states.len() != crosses {
             return Err(unsupported("of which `encode` makes another part"));
         }
-        Ok(Some(Self { session: Session::of_function(model, function, team)?, function, states }))
+        let length = plan.outputs.iter().position(|port| port.name == LENGTH);
+        let length = length.ok_or_else(|| unsupported("and `encode` does not tell its length"))?;
+        Ok(Some(Self { session: Session::of_function(model, function, team)?, function, states, length }))
     }
 
-    /// Runs the encoder on `source` into the pages of `table`; `lent` holds the states of `decode`, whose pools have `pages` pages.
+    /// Runs the encoder on `source` into the pages of `table`, and tells how many places it made; `lent` holds the states of `decode`,
+    /// whose pools have `pages` pages.
     pub(super) fn run(
         &mut self,
         source: &[(&str, TensorView<'_>)],
@@ -49,7 +58,7 @@ impl Encoder {
         pages: usize,
         lent: &Lent<'_>,
         options: &RunOptions,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<usize, RuntimeError> {
         let model = self.session.model().clone();
         let plan = &model.program(self.function)?.plan;
         let shapes: Vec<[usize; 2]> =
@@ -74,6 +83,13 @@ impl Encoder {
         let lent = Lent { states: &states, bytes: lent.bytes };
         // SAFETY: the states are those of a decoder that is borrowed mutably, and have the sizes that their views say: pages of one
         // layout, checked when the encoder was made.
-        unsafe { self.session.run_with_states(&views, &lent, options) }.map(|_| ())
+        let outputs = unsafe { self.session.run_with_states(&views, &lent, options) }?;
+        let length = outputs.into_iter().nth(self.length).flatten();
+        let length = length.and_then(|length| length.to_slice::<i64>().ok()?.first().copied());
+        let length = length.and_then(|length| usize::try_from(length).ok());
+        let room = table.len().saturating_mul(KvPage::TOKENS);
+        length
+            .filter(|&length| length <= room)
+            .ok_or_else(|| RuntimeError::Bug("`encode` gave no length".into()))
     }
 }

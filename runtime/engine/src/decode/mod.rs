@@ -80,6 +80,8 @@ pub struct Decoder {
     /// Lengths that a sequence is computed again at, when it grows past one.
     boundaries: Vec<usize>,
     logits_output: usize,
+    /// Places of an encoder's output at most.
+    source: usize,
     /// Logits of a row in the last call.
     vocabulary: usize,
     sequences: Vec<Option<Sequence>>,
@@ -136,6 +138,7 @@ impl Decoder {
         });
         Ok(Self {
             boundaries: boundaries.collect(),
+            source: options.source,
             vocabulary: 0,
             session: Session::of_function(model, function, team)?,
             encoder: Encoder::new(model, team, plan)?,
@@ -156,18 +159,15 @@ impl Decoder {
         self.add(Sequence { pages, ..Sequence::default() })
     }
 
-    /// A sequence that has seen no token, after an encoder's output of `length` places, which `source` makes: the encoder's inputs
-    /// by name. Inputs that the encoder does not take are left alone.
+    /// A sequence that has seen no token, after an encoder's output, which `source` makes: the encoder's inputs by name. Inputs that
+    /// the encoder does not take are left alone.
     ///
     /// # Errors
-    /// [`RuntimeError::Unsupported`] where the model has no function `encode`; as [`Session::run`].
-    pub fn begin_with(
-        &mut self,
-        source: &[(&str, TensorView<'_>)],
-        length: usize,
-    ) -> Result<SequenceId, RuntimeError> {
+    /// [`RuntimeError::Unsupported`] where the model has no function `encode`; as [`Session::run`], also where the output has more
+    /// places than [`DecoderOptions::source`].
+    pub fn begin_with(&mut self, source: &[(&str, TensorView<'_>)]) -> Result<SequenceId, RuntimeError> {
         let id = self.begin();
-        match self.encode(id, source, length) {
+        match self.encode(id, source) {
             Ok(()) => Ok(id),
             Err(error) => {
                 self.end(id);
@@ -176,23 +176,20 @@ impl Decoder {
         }
     }
 
-    fn encode(
-        &mut self,
-        id: SequenceId,
-        source: &[(&str, TensorView<'_>)],
-        length: usize,
-    ) -> Result<(), RuntimeError> {
+    fn encode(&mut self, id: SequenceId, source: &[(&str, TensorView<'_>)]) -> Result<(), RuntimeError> {
         let none = || RuntimeError::Unsupported("the model has no function `encode`".into());
         let encoder = self.encoder.as_mut().ok_or_else(none)?;
         let place = self.groups.iter().position(|group| group.kind == StateKind::Cross).ok_or_else(none)?;
         let Some(Some(sequence)) = self.sequences.get_mut(id.0) else { return Ok(()) };
         let bytes = self.groups.iter().map(Group::bytes_used).sum();
         let (group, pages) = (&mut self.groups[place], &mut sequence.pages[place]);
-        group.grow(pages, 0, length)?;
+        // How many places come of it is known when it has run: what is left of the room goes back then.
+        group.grow(pages, 0, self.source)?;
         let table: Vec<i64> = pages.row().collect();
         let lent = Lent { states: &self.states, bytes };
-        sequence.source = length;
-        encoder.run(source, &table, group.pool.pages(), &lent, &self.options)
+        sequence.source = encoder.run(source, &table, group.pool.pages(), &lent, &self.options)?;
+        pages.truncate(&mut group.pool, sequence.source);
+        Ok(())
     }
 
     fn add(&mut self, sequence: Sequence) -> SequenceId {

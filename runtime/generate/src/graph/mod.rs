@@ -5,6 +5,7 @@
 //! of a left-padded batch.
 
 mod inputs;
+mod paged;
 mod roles;
 mod sequence;
 
@@ -14,6 +15,7 @@ use lathe_tensor::{Tensor, TensorError};
 
 use crate::{Extend, LanguageModel, Logits};
 use inputs::Position;
+pub use paged::PagedModel;
 use roles::{Role, Roles};
 pub use sequence::{GraphSequence, Source};
 use sequence::{Sequences, State};
@@ -168,12 +170,7 @@ impl GraphModel {
     pub fn begin(&mut self, source: Source) -> Result<GraphSequence, GraphError> {
         let mut state = State { source, ..State::default() };
         if let Some(encoder) = &mut self.encoder {
-            let model = encoder.model().clone();
-            let tensors = model.inputs().iter().map(|port| inputs::source(port, &state.source));
-            let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
-            let outputs = encoder.run_with(&pair(model.inputs(), &tensors), &self.options)?;
-            let hidden = outputs.get("last_hidden_state").or_else(|| outputs.tensors().first());
-            state.hidden = hidden.cloned();
+            state.hidden = encode(encoder, &state.source, &self.options)?;
         }
         Ok(self.sequences.add(state))
     }
@@ -196,6 +193,19 @@ impl GraphModel {
         let logits = &outputs.tensors()[stage.roles.logits];
         take_rows(logits, wanted, &mut self.logits)
     }
+}
+
+/// The output of an encoder that is a graph of its own.
+fn encode(
+    encoder: &mut Session,
+    source: &Source,
+    options: &RunOptions,
+) -> Result<Option<Tensor>, GraphError> {
+    let model = encoder.model().clone();
+    let tensors = model.inputs().iter().map(|port| inputs::source(port, source));
+    let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
+    let outputs = encoder.run_with(&pair(model.inputs(), &tensors), options)?;
+    Ok(outputs.get("last_hidden_state").or_else(|| outputs.tensors().first()).cloned())
 }
 
 /// Adds the last `wanted` rows of `[1, seq, vocabulary]`; returns the vocabulary's size.

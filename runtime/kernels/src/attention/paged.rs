@@ -67,7 +67,10 @@ impl Attend<'_> {
             mask: (!self.bias.is_null()).then_some(Mask::Added(self.bias.cast())),
             mask_width: usize::try_from(self.bias_width).unwrap_or(0),
             slopes: self.alibi_slopes.cast(),
-            positions: Positions::Distance,
+            positions: match self.alibi_by_key {
+                0 => Positions::Distance,
+                _ => Positions::Keys(self.alibi_origin),
+            },
             padding: std::ptr::null(),
             sinks: self.sinks.cast(),
         }

@@ -20,6 +20,8 @@ pub(crate) enum Mask {
 pub(crate) enum Positions {
     /// Minus the distance between query and key.
     Distance,
+    /// The key's place, counted from this on.
+    Keys(i64),
     /// A number for each key.
     Floats(*const f32),
     /// Likewise.
@@ -118,6 +120,7 @@ impl Scores {
             let space = space.add(KEYS);
             let number = |key: usize| match self.positions {
                 Positions::Distance => 0.0,
+                Positions::Keys(origin) => origin.wrapping_add((start + key) as i64) as f32,
                 Positions::Floats(from) => *from.add(start + key),
                 Positions::Integers(from) => from.add(start + key).read_unaligned() as f32,
             };

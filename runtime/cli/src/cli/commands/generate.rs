@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use lathe_generate::{
-    Continuation, Finish, Generator, GraphModel, GraphSequence, Graphs, LanguageModel, PREFILL_ROWS, Past,
-    Prompt, Sampling, Source, Timing, Token,
+    Continuation, Finish, Generator, GraphModel, GraphSequence, Graphs, LanguageModel, PREFILL_ROWS,
+    PagedModel, Past, Prompt, Sampling, Source, Timing, Token,
 };
-use lathe_runtime::{Decoder, DecoderOptions};
+use lathe_runtime::DecoderOptions;
 use lathe_tensor::Tensor;
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::cli::args::{CacheChoice, Common, GenerateArgs, TokenList};
 use crate::cli::error::CliError;
 use crate::cli::{interrupt, load, report};
 use crate::generative::{GenerationConfig, GraphFiles};
-use crate::{CancelToken, Model, RunOptions, Team, TensorView};
+use crate::{CancelToken, RunOptions, Team};
 
 /// How generation keeps the past, as the report says it.
 struct CacheReport {
@@ -42,16 +42,15 @@ pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
     let run = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
-    let decodes = graphs.encoder.is_none() && graphs.decoder.can_decode() && takes_tokens(&graphs.decoder);
     let report = match args.cache {
-        CacheChoice::Auto if decodes => with_decoder(&graphs, &team, run, args, &config)?,
+        CacheChoice::Auto if graphs.can_page() => with_pages(&graphs, &team, run, args, &config)?,
         choice => with_graphs(&graphs, choice, &team, run, args, &config)?,
     };
     print(args, &report)
 }
 
 /// Generates with the function `decode`: keys and values stay in pages.
-fn with_decoder(
+fn with_pages(
     graphs: &Graphs,
     team: &Team,
     run: RunOptions,
@@ -59,32 +58,28 @@ fn with_decoder(
     config: &GenerationConfig,
 ) -> Result<Report, CliError> {
     let longest = args.tokens.iter().map(|prompt| prompt.0.len()).max().unwrap_or(0);
-    let has_encoder = graphs.decoder.inputs().iter().any(|port| port.name == "decoder_input_ids");
+    let has_encoder = graphs.has_encoder();
     let options = DecoderOptions {
         tokens: if has_encoder { 1 } else { longest }.saturating_add(args.count as usize),
         source: if has_encoder { longest } else { 0 },
         sequences: args.tokens.len(),
         chunk: PREFILL_ROWS,
     };
-    let mut decoder = Decoder::new(&graphs.decoder, team, &options)?;
-    decoder.options = run;
+    let mut model = PagedModel::new(graphs, team, &options)?;
+    model.set_options(run);
     let begin = |prompt: &TokenList| -> Result<_, CliError> {
         if !has_encoder {
-            return Ok((decoder.begin(), prompt.0.clone()));
+            return Ok((model.begin(Vec::new())?, prompt.0.clone()));
         }
         let start = vec![start_token(args, config)?];
-        let tensors = encoder_inputs(prompt)?;
-        let named: Vec<(&str, TensorView<'_>)> =
-            tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.into())).collect();
-        Ok((decoder.begin_with(&named, prompt.0.len())?, start))
+        Ok((model.begin(encoder_inputs(prompt)?)?, start))
     };
     let begun = args.tokens.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
-    let (results, timing) = generate(&mut decoder, &prompts(&begun), args, config)?;
-    let adopted = graphs.decoder.inputs().iter().any(|port| port.name.starts_with("past_key_values."));
+    let (results, timing) = generate(&mut model, &prompts(&begun), args, config)?;
     let cache = CacheReport {
-        kind: if adopted { "adopted" } else { "synthesised" },
-        bytes_planned: decoder.kv_bytes_planned(),
-        bytes_used: decoder.kv_bytes_used(),
+        kind: if graphs.has_past() { "adopted" } else { "synthesised" },
+        bytes_planned: model.decoder().kv_bytes_planned(),
+        bytes_used: model.decoder().kv_bytes_used(),
     };
     Ok(Report { results, timing, cache })
 }
@@ -154,16 +149,6 @@ fn encoder_inputs(prompt: &TokenList) -> Result<Source, CliError> {
     let tensor = |values: &[i64]| Tensor::from_slice(values, &shape).map_err(crate::Error::from);
     let mask = vec![1; tokens.len()];
     Ok(vec![("input_ids".to_string(), tensor(&tokens)?), ("attention_mask".to_string(), tensor(&mask)?)])
-}
-
-/// Whether a prompt of tokens is all that a model begins with.
-fn takes_tokens(model: &Model) -> bool {
-    let known = |name: &str| {
-        ["input_ids", "attention_mask", "position_ids", "cache_position"].contains(&name)
-            || ["decoder_input_ids", "decoder_attention_mask"].contains(&name)
-            || name.starts_with("past_key_values.")
-    };
-    model.inputs().iter().all(|port| known(&port.name))
 }
 
 /// Generates; without `--json` each token is printed as it comes.

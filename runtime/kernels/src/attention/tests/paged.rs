@@ -26,6 +26,8 @@ struct Cache {
     window: i64,
     sinks: Vec<f32>,
     slopes: Vec<f32>,
+    /// Slopes are multiplied with the key's place, counted from here, instead of minus the distance.
+    origin: Option<i64>,
 }
 
 /// Rows of one call.
@@ -52,7 +54,18 @@ impl Cache {
         let state = vec![f32::NAN; pool * page.elements().unwrap()];
         let sinks = numbers(8, shape.heads());
         let slopes = numbers(9, shape.heads()).iter().map(|x| x / 40.0).collect();
-        Self { shape, state, element: StateElement::F32, table, pages, pool, window, sinks, slopes }
+        Self {
+            shape,
+            state,
+            element: StateElement::F32,
+            table,
+            pages,
+            pool,
+            window,
+            sinks,
+            slopes,
+            origin: None,
+        }
     }
 
     fn page_of(shape: Shape) -> KvPage {
@@ -117,6 +130,8 @@ impl Cache {
             window: self.window,
             element: self.element as i64,
             phase: 0,
+            alibi_by_key: i64::from(self.origin.is_some()),
+            alibi_origin: self.origin.unwrap_or(0),
             scale: 0.25,
             softcap: 0.0,
         }
@@ -146,6 +161,8 @@ fn dense(isa: Isa, cache: &Cache, [q, k, v]: [&Operand; 3]) -> Vec<u32> {
     let heads = cache.shape.heads();
     let mut y = vec![0_f32; batch * heads * total * v_dim];
     let int = |n: usize| n as i64;
+    let origin = cache.origin.map(|origin| (0..batch * total).map(move |key| origin + (key % total) as i64));
+    let positions: Option<Vec<i64>> = origin.map(Iterator::collect);
     // SAFETY: null pointers and zeros are values of the struct.
     let zeros: args::Attention = unsafe { std::mem::zeroed() };
     let args = args::Attention {
@@ -153,6 +170,8 @@ fn dense(isa: Isa, cache: &Cache, [q, k, v]: [&Operand; 3]) -> Vec<u32> {
         k: address(&k.data),
         v: address(&v.data),
         alibi_slopes: address(&cache.slopes),
+        alibi_positions: positions.as_deref().map_or(null(), address),
+        positions_i64: 1,
         sinks: address(&cache.sinks),
         y: y.as_mut_ptr().cast(),
         batch: int(batch),
@@ -247,7 +266,7 @@ proptest! {
         batch in 1_usize..3, kv_heads in 1_usize..3, group in 1_usize..4,
         total in prop_oneof![1_usize..5, 60_usize..70, 120_usize..200, Just(530_usize)],
         qk_dim in prop_oneof![Just(64_usize), 1_usize..40], v_dim in prop_oneof![Just(32_usize), Just(64_usize), 1_usize..40],
-        window in prop_oneof![Just(-1_i64), 1_i64..100],
+        window in prop_oneof![Just(-1_i64), 1_i64..100], origin in prop_oneof![Just(None), (-3_i64..4).prop_map(Some)],
         chunks in proptest::collection::vec(prop_oneof![Just(1_usize), 1_usize..9, 50_usize..140], 1..5),
         seed: u64,
     ) {
@@ -256,7 +275,7 @@ proptest! {
         let k = Operand::random(seed ^ 1, [batch, kv_heads, total, qk_dim], true, 0);
         let v = Operand::random(seed ^ 2, [batch, kv_heads, total, v_dim], false, 0);
         for isa in isas() {
-            let mut cache = Cache::new(shape, window);
+            let mut cache = Cache { origin, ..Cache::new(shape, window) };
             let whole = dense(isa, &cache, [&q, &k, &v]);
             assert!(whole == chunked(isa, &mut cache, [&q, &k, &v], &chunks), "{} {shape:?}", isa.name());
         }
@@ -284,10 +303,11 @@ proptest! {
 
     #[test]
     fn pages_mean_what_the_op_says(
-        batch in 1_usize..4, kv_heads in 1_usize..3, group in 1_usize..3, total in 1_usize..150, v_dim in 1_usize..40, window in prop_oneof![Just(-1_i64), 1_i64..100], seed: u64,
+        batch in 1_usize..4, kv_heads in 1_usize..3, group in 1_usize..3, total in 1_usize..150, v_dim in 1_usize..40, window in prop_oneof![Just(-1_i64), 1_i64..100],
+        origin in prop_oneof![Just(None), (-3_i64..4).prop_map(Some)], seed: u64,
     ) {
         let shape = Shape { batch, kv_heads, group, seq: total, total, qk_dim: 8, v_dim };
-        let mut cache = Cache::new(shape, window);
+        let mut cache = Cache { origin, ..Cache::new(shape, window) };
         cache.state = numbers(seed, cache.state.len());
         let mut rows = Rows { starts: vec![0], ..Rows::default() };
         for sequence in 0..batch {
@@ -299,6 +319,7 @@ proptest! {
         let q = numbers(seed ^ 1, shape.heads() * count * 8);
         let op = Op::PagedAttention(paged::PagedAttention {
             kv_heads, qk_head_dim: 8, v_head_dim: v_dim, window: usize::try_from(window).ok(), scale: Some(0.25), softcap: 0.0,
+            alibi_origin: origin,
         });
         let elements = Cache::page_of(shape).elements().unwrap();
         let tensor = |data: &[f32], dims: &[usize]| Tensor::from_slice(data, dims).unwrap();
