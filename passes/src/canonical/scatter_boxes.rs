@@ -2,6 +2,8 @@
 //!
 //! Assignments to slices of an empty tensor, as `y[..., :k] = a` is exported: where the indices are proven to name runs of one axis that
 //! cover it once, with all of the other axes, nothing of `data` is left. Transposes that only bring the axis to the front go around.
+//! Indices that name every place in its order leave the updates alone: `scatter_nd(data, all, a) -> a`.
+//!
 //! Refuses where indices are not understood, runs overlap or leave gaps, updates are added, or a state between is used elsewhere.
 
 use lathe_ir::{Answer, Dim, NodeId, Operation, ValueId};
@@ -25,6 +27,9 @@ impl Rule for ScatterBoxes {
         let (Operation::Op(Op::ScatterNd(_)), [output]) = (&node.operation, &node.outputs[..]) else {
             return Proposal::NoMatch;
         };
+        if let Some(updates) = whole(context, *output) {
+            return Rewrite::new(&node.name).replace(*output, Rewrite::value(updates));
+        }
         if is_between(context, *output) {
             return Proposal::NoMatch;
         }
@@ -103,8 +108,18 @@ fn runs(context: Context<'_>, output: ValueId) -> Result<(usize, Vec<ValueId>), 
     }
 }
 
-/// The run that indices `[.., axes]` name: the place `[i, j, ..]` of the updates is that of the data, but for an offset along one axis.
-fn run(context: Context<'_>, data: ValueId, indices: ValueId, updates: ValueId) -> Option<Run> {
+/// The updates of a scatter that writes every place, each at its own.
+fn whole(context: Context<'_>, output: ValueId) -> Option<ValueId> {
+    let (_, node, Op::ScatterNd(scatter)) = context.producer(output)? else { return None };
+    let [Some(data), Some(indices), Some(updates)] = node.inputs[..] else { return None };
+    (scatter.reduction == Reduction::Replace).then_some(())?;
+    let offsets = offsets(context, data, indices)?;
+    offsets.iter().all(|(offset, whole)| *offset == 0 && *whole).then_some(updates)
+}
+
+/// What stands between the places of updates and data along each axis that the indices name, and whether all of the axis is named;
+/// `None` where an axis of the index depends on another axis.
+fn offsets(context: Context<'_>, data: ValueId, indices: ValueId) -> Option<Vec<(i64, bool)>> {
     let (data_dims, index_dims) = (&context.ty(data).dims, &context.ty(indices).dims);
     let (components, places) = index_dims.split_last()?;
     let components = usize::try_from(components.as_constant()?).ok()?;
@@ -112,20 +127,30 @@ fn run(context: Context<'_>, data: ValueId, indices: ValueId, updates: ValueId) 
         return None;
     }
     let reader = Reader::new(context, places);
-    let mut found = None;
-    for (axis, place) in places.iter().enumerate() {
+    let mut found = Vec::with_capacity(components);
+    for (axis, (place, size)) in places.iter().zip(data_dims).enumerate() {
         let mut index = reader.space.index();
         index.push(Dim::constant(axis as i64));
         let Cell::Int(cell) = reader.cell(indices, &index) else { return None };
-        let start = cell.sub(&reader.space.coordinate(axis)).as_constant()?;
-        if start == 0 && place.equals(&data_dims[axis]) == Answer::Yes {
+        let offset = cell.sub(&reader.space.coordinate(axis)).as_constant()?;
+        found.push((offset, place.equals(size) == Answer::Yes));
+    }
+    reader.assumptions().is_empty().then_some(found)
+}
+
+/// The run that indices `[.., axes]` name: the place `[i, j, ..]` of the updates is that of the data, but for an offset along one axis.
+fn run(context: Context<'_>, data: ValueId, indices: ValueId, updates: ValueId) -> Option<Run> {
+    let places = &context.ty(indices).dims;
+    let mut found = None;
+    for (axis, (start, whole)) in offsets(context, data, indices)?.into_iter().enumerate() {
+        if start == 0 && whole {
             continue;
         }
-        let run = Run { axis, start, count: place.as_constant()?, updates };
+        let run = Run { axis, start, count: places[axis].as_constant()?, updates };
         (found.is_none() && start >= 0 && run.count > 0).then_some(())?;
         found = Some(run);
     }
-    reader.assumptions().is_empty().then_some(found)?
+    found
 }
 
 /// The updates joined along an axis; where all are transposed alike, what they were is joined and transposed.

@@ -9,6 +9,7 @@
 //! Every size of the scores is at least 1 where a cell of them exists, so that statements about cells may use it: a [`Space`] rewrites each
 //! size `n` of the scores as `n + 1`.
 
+mod bounded;
 mod cell;
 mod element;
 mod formula;
@@ -17,6 +18,7 @@ mod space;
 mod table;
 mod visibility;
 
+pub(crate) use bounded::{full_up_to, never_negative_up_to};
 pub(crate) use cell::Cell;
 pub(crate) use element::Reader;
 pub(crate) use formula::Formula;

@@ -2,15 +2,15 @@
 
 use lathe_ir::{Dim, ValueId};
 
-use super::{Formula, Space};
+use super::{Formula, Reader, Space};
 
 /// Keys that are padding: a value of `[batch, keys]`, not zero where the key may be seen.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Padding {
     /// The value.
     pub value: ValueId,
-    /// Its axis of the batch.
-    pub batch_axis: usize,
+    /// Its axis of the batch; there is none where one sequence has no axis of its own.
+    pub batch_axis: Option<usize>,
     /// Its axis of the keys.
     pub key_axis: usize,
 }
@@ -34,12 +34,13 @@ pub(crate) struct Visibility {
 
 impl Visibility {
     /// The facts of a formula over cells `[batch, head, query, key]`.
-    pub fn of(space: &Space, formula: &Formula) -> Self {
+    pub fn of(reader: &Reader<'_>, formula: &Formula) -> Self {
+        let space = &reader.space;
         let parts = formula.conjuncts();
         let shift = space.size(3).sub(&space.size(2));
         let aligned = |base: &Dim| {
             let mut facts = Self::default();
-            parts.iter().for_each(|part| facts.take(space, part, base));
+            parts.iter().for_each(|part| facts.take(reader, part, base));
             facts
         };
         let plain = aligned(&Dim::constant(0));
@@ -56,10 +57,10 @@ impl Visibility {
         self.causal || self.left.is_some() || self.right.is_some()
     }
 
-    fn take(&mut self, space: &Space, part: &Formula, base: &Dim) {
+    fn take(&mut self, reader: &Reader<'_>, part: &Formula, base: &Dim) {
         let understood = match part {
-            Formula::AtLeast(dim) => self.bound(space, dim, base),
-            Formula::NonZero(value, index) => self.padding(space, *value, index),
+            Formula::AtLeast(dim) => self.bound(&reader.space, dim, base),
+            Formula::NonZero(value, index) => self.padding(reader, *value, index),
             _ => false,
         };
         if !understood {
@@ -87,20 +88,28 @@ impl Visibility {
         false
     }
 
-    fn padding(&mut self, space: &Space, value: ValueId, index: &[Dim]) -> bool {
-        let (batch, key) = (space.coordinate(0), space.coordinate(3));
+    fn padding(&mut self, reader: &Reader<'_>, value: ValueId, index: &[Dim]) -> bool {
+        let (batch, key) = (reader.space.coordinate(0), reader.space.coordinate(3));
         let place = |coordinate: &Dim| {
             let mut places =
                 index.iter().enumerate().filter(|(_, at)| *at == coordinate).map(|(axis, _)| axis);
             (places.next(), places.next())
         };
-        // A batch or length of 1 has no coordinate of its own, and nothing tells the axes apart.
-        let (Some(_), Some(_)) = (batch.as_symbol(), key.as_symbol()) else { return false };
-        let ((Some(batch_axis), None), (Some(key_axis), None)) = (place(&batch), place(&key)) else {
-            return false;
+        // A length of 1 has no coordinate of its own, and nothing tells the axes apart.
+        let (Some(_), (Some(key_axis), None)) = (key.as_symbol(), place(&key)) else { return false };
+        let dims = reader.dims(value);
+        let batch_axis = match (batch.as_symbol(), place(&batch)) {
+            (Some(_), (Some(axis), None)) => Some(axis),
+            // One sequence: any axis of one place is its.
+            (None, _) => (0..key_axis).find(|axis| dims[*axis].as_constant() == Some(1)),
+            _ => return false,
         };
-        let others = index.iter().enumerate().filter(|(axis, _)| ![batch_axis, key_axis].contains(axis));
-        if !others.map(|(_, at)| at).all(|at| at.as_constant() == Some(0)) {
+        let mut others = index
+            .iter()
+            .zip(&dims)
+            .enumerate()
+            .filter(|(axis, _)| *axis != key_axis && Some(*axis) != batch_axis);
+        if !others.all(|(_, (at, size))| at.as_constant() == Some(0) && size.as_constant() == Some(1)) {
             return false;
         }
         let found = Padding { value, batch_axis, key_axis };

@@ -133,3 +133,74 @@ fn results_beside_the_first_are_refused() {
 }"#;
     assert_snapshot!(refusals("prove_masks", text));
 }
+
+#[test]
+fn elements_before_places_are_recognised() {
+    let text = r#"graph "main" (q: f32[b, s, 8], k: f32[b, 8, s], v: f32[b, 6, s]) {
+  c0 = const f32[] 0.5
+  %0 = matmul q, k
+  %1 = mul %0, c0
+  %2 = softmax %1 {axis=2,log=false}
+  %3 = transpose %2 {perm=[0,2,1]}
+  %4 = matmul v, %3 // "attention"
+  return %4 as y
+}"#;
+    assert_snapshot!(check("fuse_attention", text));
+    // The weights themselves, where places are as many as elements: sums over queries.
+    assert!(!check("fuse_attention", &text.replace("matmul v, %3", "matmul v, %2")).contains("= attention"));
+}
+
+#[test]
+fn heads_that_no_kernel_takes_are_refused() {
+    let text = GROUPED.replace("8]", "300]");
+    assert_snapshot!(refusals("fuse_attention", &text));
+}
+
+#[test]
+fn padding_of_one_sequence_is_padding() {
+    let text = GROUPED.replace("[b, ", "[1, ").replace("dims [b", "dims [1");
+    let out = check("fuse_attention", &text);
+    assert!(out.contains("_, _, _, _, %") && out.contains("causal=true"), "{out}");
+    // A mask of several rows, of which the first counts, is none.
+    let rows = text.replace("seen: i64[1, s]", "seen: i64[3, s]").replace(
+        "  %13 = cast seen",
+        "  c5 = const i64[1] [0]\n  c6 = const i64[1] [1]\n  %30 = slice seen, c5, c6, c5, c6\n  %13 = cast %30",
+    );
+    let out = check("fuse_attention", &rows);
+    assert!(!out.contains("_, _, _, _, %"), "{out}");
+}
+
+/// A linear bias cut from a table of 6 places, counted from the end.
+const CUT: &str = r#"graph "main" (q: f32[b, 2, s, 4], k: f32[b, 2, 4, s], v: f32[b, 2, s, 4]) {
+  c0 = const i64[] 0
+  c1 = const i64[] 1
+  c2 = const f32[] 0.0
+  c3 = const f32[] -inf
+  c4 = const f32[2, 1, 6] [-2.5, -2.0, -1.5, -1.0, -0.5, 0.0, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0]
+  c5 = const i64[1] [9223372036854775807]
+  c6 = const i64[1] [2]
+  c7 = const i64[1] [1]
+  %0 = dims [s] {scalar=true}
+  %1 = range c0, %0, c1
+  %2 = unsqueeze %1 {axes=[0,1,3]}
+  %3 = unsqueeze %1 {axes=[0,1,2]}
+  %4 = less_or_equal %3, %2
+  %5 = matmul q, k
+  %6 = dims [-s + 6]
+  %7 = slice c4, %6, c5, c6, c7
+  %8 = add %5, %7
+  %9 = where %4, %8, c3
+  %10 = softmax %9 {axis=-1,log=false}
+  %11 = matmul %10, v // "attention"
+  return %11 as y
+}"#;
+
+#[test]
+fn a_linear_bias_from_a_table_that_ends_is_linear_up_to_there() {
+    assert_snapshot!(check("fuse_attention", CUT));
+}
+
+#[test]
+fn a_bias_from_a_table_that_ends_is_refused_where_it_is_not_linear() {
+    assert_snapshot!(refusals("fuse_attention", &CUT.replace("-1.25", "-1.5")));
+}

@@ -274,3 +274,36 @@ fn scatters_that_do_not_write_each_row_once_are_refused() {
         assert!(out.contains(reason) && !out.contains("concat"), "{reason}: {out}");
     }
 }
+
+/// `y[:, :, k] = a` with an index for every batch and row.
+const GRID: &str = r#"graph "main" (y: f32[b, n, 5], a: f32[b, n, 5]) {
+  c0 = const i64[] 0
+  c1 = const i64[] 1
+  %0 = dims [b] {scalar=true}
+  %1 = dims [n] {scalar=true}
+  %2 = range c0, %0, c1
+  %3 = range c0, %1, c1
+  %4 = unsqueeze %2 {axes=[1]}
+  %5 = dims [b, n]
+  %6 = expand %4, %5
+  %7 = unsqueeze %6 {axes=[-1]}
+  %8 = expand %3, %5
+  %9 = unsqueeze %8 {axes=[-1]}
+  %10 = concat %7, %9 {axis=-1}
+  %11 = scatter_nd y, %10, a {reduction="replace"} // "all"
+  return %11 as out
+}"#;
+
+#[test]
+fn an_assignment_to_every_place_is_what_is_assigned() {
+    assert!(check("scatter_boxes", GRID).contains("return a as out"));
+    let other = [
+        GRID.replace("range c0, %1, c1", "range c1, %1, c1").replace("expand %3, %5", "expand %1, %5"),
+        GRID.replace("reduction=\"replace\"", "reduction=\"add\""),
+        GRID.replace("concat %7, %9", "concat %9, %7").replace("[b, n, 5]", "[n, n, 5]").replace("[b", "[n"),
+    ];
+    for text in other {
+        let out = check("scatter_boxes", &text);
+        assert!(out.contains("scatter_nd"), "{out}");
+    }
+}

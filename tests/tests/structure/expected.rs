@@ -21,6 +21,8 @@ pub struct Attention {
 #[derive(Default)]
 pub struct Structure {
     pub attention: Vec<Attention>,
+    /// Besides, where the graph takes pictures.
+    pub of_pictures: Vec<Attention>,
     /// Layers with a router, each of which may have a softmax.
     pub routers: usize,
 }
@@ -74,7 +76,7 @@ pub fn of(config: &Path) -> Option<Structure> {
         "" => attention.extend(timm(&config)),
         _ => attention.extend(layers(&config, true)),
     }
-    Some(Structure { attention, routers: routers(&config) })
+    Some(Structure { attention, of_pictures: quantiser(&config["vq_config"]), routers: routers(&config) })
 }
 
 fn number(config: &Value, names: &[&str]) -> Option<u64> {
@@ -158,6 +160,27 @@ fn swin(config: &Value) -> Vec<Attention> {
             vec![Attention { kv_heads: heads, scale, bias: true, ..Attention::default() }; depth as usize]
         })
         .collect()
+}
+
+/// The encoder that turns pictures into tokens (Chameleon): in the middle, and behind the blocks of some resolutions.
+fn quantiser(config: &Value) -> Vec<Attention> {
+    if config["attn_type"] != "vanilla" {
+        return Vec::new();
+    }
+    let list = |name: &str| -> Vec<u64> {
+        config[name].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+    };
+    let at = |channels: u64| {
+        let scale = thousandths(1.0 / (channels as f64).sqrt());
+        Attention { kv_heads: 1, scale, ..Attention::default() }
+    };
+    let (base, widths) = (number(config, &["base_channels"]).unwrap_or(0), list("channel_multiplier"));
+    let (resolution, blocks) =
+        (number(config, &["resolution"]).unwrap_or(0), number(config, &["num_res_blocks"]).unwrap_or(0));
+    let attends = list("attn_resolutions");
+    let levels = widths.iter().enumerate().filter(|(level, _)| attends.contains(&(resolution >> level)));
+    let levels = levels.flat_map(|(_, width)| (0..blocks).map(move |_| at(base * width)));
+    levels.chain(widths.last().map(|width| at(base * width))).collect()
 }
 
 /// Self-attention of both sides and cross-attention.

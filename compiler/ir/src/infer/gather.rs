@@ -1,5 +1,6 @@
 //! Reading and writing by index.
 
+use lathe_ops::gather::Reduction;
 use lathe_tensor::DType;
 
 use super::context::{Context, Output, Outputs};
@@ -69,7 +70,7 @@ fn tuple_size(cx: &Context<'_>, dim: &Dim) -> Result<usize, crate::IrError> {
     usize::try_from(size).map_err(|_| cx.bad("a size is negative"))
 }
 
-pub(super) fn scatter_elements(cx: &mut Context<'_>, axis: i64) -> Outputs {
+pub(super) fn scatter_elements(cx: &mut Context<'_>, axis: i64, reduction: Reduction) -> Outputs {
     let x = cx.ty(0)?;
     cx.index_operand(1)?;
     cx.same_dtype(0, 2)?;
@@ -78,7 +79,23 @@ pub(super) fn scatter_elements(cx: &mut Context<'_>, axis: i64) -> Outputs {
     for (a, b) in indices.dims.iter().zip(&updates.dims) {
         cx.equal(a, b, "indices and updates have one shape")?;
     }
-    Ok(vec![Output::new(x.dtype, x.dims.clone())])
+    let known = match (cx.elements(0), cx.integers(1), cx.elements(2)) {
+        (Some(elements), Some(places), Some(new)) if x.rank() == 1 && reduction == Reduction::Replace => {
+            replaced(elements, &places, &new)
+        }
+        _ => None,
+    };
+    Ok(vec![Output::new(x.dtype, x.dims.clone()).with(known)])
+}
+
+/// Elements of which some are replaced; of two for one place the later stays.
+fn replaced(mut elements: Vec<Dim>, places: &[i64], new: &[Dim]) -> Option<Vec<Dim>> {
+    let size = elements.len() as i64;
+    for (place, new) in places.iter().zip(new) {
+        let place = if *place < 0 { place.saturating_add(size) } else { *place };
+        *elements.get_mut(usize::try_from(place).ok()?)? = new.clone();
+    }
+    Some(elements)
 }
 
 pub(super) fn scatter_nd(cx: &mut Context<'_>) -> Outputs {

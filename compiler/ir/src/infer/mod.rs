@@ -151,7 +151,9 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::Gather(attributes) => gather::gather(cx, attributes.axis),
         Op::GatherElements(attributes) => gather::gather_elements(cx, attributes.axis),
         Op::GatherNd(attributes) => gather::gather_nd(cx, attributes.batch_dims),
-        Op::ScatterElements(attributes) => gather::scatter_elements(cx, attributes.axis),
+        Op::ScatterElements(attributes) => {
+            gather::scatter_elements(cx, attributes.axis, attributes.reduction)
+        }
         Op::ScatterNd(_) => gather::scatter_nd(cx),
         Op::NonZero(_) => gather::non_zero(cx),
         Op::Resize(attributes) => resize::resize(cx, attributes),

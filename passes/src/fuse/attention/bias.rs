@@ -1,15 +1,15 @@
 //! What is added to the scores: masks become facts, ALiBi becomes slopes, the rest stays.
 
-use lathe_ir::{Answer, Dim, ValueId};
+use lathe_ir::{Answer, Dim, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_ops::attention::Attention;
-use lathe_ops::elementwise::{Binary, Cast, Unary, Where};
+use lathe_ops::elementwise::{Binary, Cast, Compare, Unary, Where};
 use lathe_ops::shape::{Expand, Reshape, Slice, Transpose};
 use lathe_tensor::{DType, Tensor};
 
 use super::alibi::{self, Alibi};
 use super::score::{Scores, Step};
-use crate::mask::{Cell, Formula, Padding, Reader, Visibility};
+use crate::mask::{Cell, Formula, Padding, Reader, Visibility, full_up_to};
 use crate::{Rewrite, Term};
 
 /// Added where a key is hidden, for a bool mask that must become numbers.
@@ -21,6 +21,8 @@ pub(super) enum Left {
     Added(ValueId, Vec<Dim>),
     /// A bool.
     Hides { condition: ValueId, index: Vec<Dim>, hidden_if: bool },
+    /// A float of which this is so up to a number of keys; with more it is one number a row.
+    UpTo { value: ValueId, index: Vec<Dim>, limit: i64 },
 }
 
 /// All that is added to the scores.
@@ -45,16 +47,19 @@ impl Bias {
         for step in &scores.steps {
             match step {
                 Step::Added { result, term } => {
-                    let index = place(*result).and_then(|at| reader.operand_index(*term, *result, &at));
-                    let index = index.ok_or("a term does not broadcast to the scores for every size")?;
-                    addends(reader, *term, index, &mut terms);
+                    let at = place(*result).ok_or("a term is not over the scores")?;
+                    let sizes = score_sizes(reader, *result);
+                    match reader.index_into(*term, &sizes, &at) {
+                        Some(index) => addends(reader, *term, index, &mut terms),
+                        None => terms.push(up_to(reader, *term, &sizes, &at, scores.sinks.is_some())?),
+                    }
                 }
                 Step::Chosen { result, condition, hidden, hidden_if } => {
                     let at = place(*result).ok_or("a mask is not over the scores")?;
-                    let index = reader.operand_index(*condition, *result, &at);
+                    let sizes = score_sizes(reader, *result);
+                    let index = reader.index_into(*condition, &sizes, &at);
                     let index = index.ok_or("a mask does not broadcast to the scores for every size")?;
-                    let fill =
-                        reader.operand_index(*hidden, *result, &at).map(|at| reader.cell(*hidden, &at));
+                    let fill = reader.index_into(*hidden, &sizes, &at).map(|at| reader.cell(*hidden, &at));
                     if fill.and_then(|fill| fill.visible()) != Some(Formula::Known(false)) {
                         return Err("scores are replaced by what is not a large negative number".to_string());
                     }
@@ -81,7 +86,7 @@ impl Bias {
                 None => numbers.push(term),
             }
         }
-        let facts = Visibility::of(&reader.space, &all);
+        let facts = Visibility::of(reader, &all);
         let proven = |facts: &Visibility| facts.rest.is_empty() && is_covered(reader, facts);
         if is_covered(reader, &facts) {
             bias.facts = facts;
@@ -93,7 +98,7 @@ impl Bias {
         }
         // Facts that are proven hold even where a mask says more than they do: that mask then stays beside them.
         for (term, formula) in masks {
-            if !proven(&bias.facts) && !proven(&Visibility::of(&reader.space, &formula)) {
+            if !proven(&bias.facts) && !proven(&Visibility::of(reader, &formula)) {
                 bias.left.push(term);
             }
         }
@@ -103,10 +108,15 @@ impl Bias {
             }
             match (&term, &bias.alibi) {
                 (Left::Added(value, index), None) => {
-                    match alibi::of(reader, *value, index, bias.facts.causal) {
+                    match alibi::of(reader, *value, index, bias.facts.causal, None) {
                         Some(found) => bias.alibi = Some(found),
                         None => bias.left.push(term),
                     }
+                }
+                (Left::UpTo { value, index, limit }, alibi) => {
+                    let found = alibi::of(reader, *value, index, bias.facts.causal, Some(*limit));
+                    let found = found.filter(|_| alibi.is_none());
+                    bias.alibi = Some(found.ok_or("a term broadcasts to the scores up to a size only")?);
                 }
                 _ => bias.left.push(term),
             }
@@ -126,7 +136,7 @@ impl Bias {
         inputs.resize(Attention::KEY_PADDING, None);
         let padding = self.facts.padding.as_ref();
         inputs.push(padding.and_then(|padding| emit_padding(reader, rewrite, padding, &dims[3])));
-        let slopes = self.alibi.as_ref().map(|alibi| numbers(rewrite, &alibi.slopes)).transpose()?;
+        let slopes = self.alibi.as_ref().map(|alibi| slopes(rewrite, alibi, &dims[3])).transpose()?;
         inputs.push(slopes.flatten());
         inputs.push(self.alibi.as_ref().and_then(|alibi| alibi.positions).and_then(Rewrite::value));
         Ok(())
@@ -143,6 +153,9 @@ impl Bias {
         for left in &self.left {
             let term = match left {
                 Left::Added(value, index) => laid_out(reader, rewrite, *value, index, dims)?,
+                Left::UpTo { .. } => {
+                    return Err("a term broadcasts to the scores up to a size only".to_string());
+                }
                 Left::Hides { condition, index, hidden_if } => {
                     let mask = laid_out(reader, rewrite, *condition, index, dims)?;
                     let [zero, hidden] = [0.0, HIDDEN].map(|number| scalar(rewrite, number));
@@ -173,6 +186,7 @@ impl Left {
     fn visible(&self, reader: &Reader<'_>) -> Option<Formula> {
         match self {
             Left::Added(value, index) => reader.cell(*value, index).visible(),
+            Left::UpTo { .. } => None,
             Left::Hides { condition, index, hidden_if } => match reader.cell(*condition, index) {
                 // The condition itself, and nothing that is known of it.
                 Cell::Element(value, _) if value == *condition && index.len() > 2 => None,
@@ -181,6 +195,41 @@ impl Left {
             },
         }
     }
+}
+
+/// The lifted sizes of a step's result. It is weighed and multiplied with the values: its last axis is as long as they are many.
+fn score_sizes(reader: &Reader<'_>, result: ValueId) -> Vec<Dim> {
+    let mut sizes = reader.dims(result);
+    if let Some(last) = sizes.last_mut() {
+        *last = reader.space.size(3);
+    }
+    sizes
+}
+
+/// A term that is over all keys up to a number of them. With more it has one place for all: a number a row, which a softmax without a
+/// sink does not see.
+fn up_to(reader: &Reader<'_>, term: ValueId, to: &[Dim], at: &[Dim], sinks: bool) -> Result<Left, String> {
+    let refuse = || "a term does not broadcast to the scores for every size".to_string();
+    let mut sizes = to.to_vec();
+    let (last, dims) = (reader.space.size(3), reader.dims(term));
+    let (Some(cut), Some(size)) = (dims.last(), sizes.last_mut()) else { return Err(refuse()) };
+    let limit = full_up_to(cut, &last).filter(|_| !sinks).ok_or_else(refuse)?;
+    // As if it were of that size for all: only what checks the limit uses the index.
+    *size = cut.clone();
+    let index = reader.index_into(term, &sizes, at).ok_or_else(refuse)?;
+    Ok(Left::UpTo { value: term, index, limit })
+}
+
+/// The operand `alibi_slopes`: all 0 where there are more keys than the limit.
+fn slopes(rewrite: &mut Rewrite, alibi: &Alibi, total: &Dim) -> Result<Term, String> {
+    let slopes = numbers(rewrite, &alibi.slopes)?;
+    let Some(limit) = alibi.limit else { return Ok(slopes) };
+    let limit = Tensor::from_slice(&[limit], &[]).map_err(|error| error.to_string())?;
+    let limit = rewrite.constant(limit);
+    let total = rewrite.node(Operation::Dims { elements: vec![total.clone()], scalar: true }, &[]);
+    let longer = rewrite.node(Op::Compare(Compare::Greater), &[total, limit]);
+    let none = scalar(rewrite, 0.0)?;
+    Ok(rewrite.node(Op::Where(Where {}), &[longer, none, slopes]))
 }
 
 /// The terms of a sum.
@@ -268,13 +317,16 @@ fn laid_out(
 fn emit_padding(reader: &Reader<'_>, rewrite: &mut Rewrite, padding: &Padding, total: &Dim) -> Term {
     let ty = reader.context.ty(padding.value);
     let mut term = Rewrite::value(padding.value);
-    let (batch, keys) = (&ty.dims[padding.batch_axis], &ty.dims[padding.key_axis]);
+    let keys = &ty.dims[padding.key_axis];
+    let one = Dim::constant(1);
+    let batch = padding.batch_axis.map_or(&one, |axis| &ty.dims[axis]);
+    let turned = padding.batch_axis.is_some_and(|axis| axis > padding.key_axis);
     if ty.dims.len() != 2 {
-        let sizes = if padding.batch_axis < padding.key_axis { [batch, keys] } else { [keys, batch] };
+        let sizes = if turned { [keys, batch] } else { [batch, keys] };
         let shape = rewrite.dims(&sizes.map(Clone::clone));
         term = rewrite.node(Op::Reshape(Reshape { allow_zero: true }), &[term, shape]);
     }
-    if padding.batch_axis > padding.key_axis {
+    if turned {
         term = rewrite.node(Op::Transpose(Transpose { perm: vec![1, 0] }), &[term]);
     }
     if ty.dtype != DType::Bool {

@@ -9,7 +9,7 @@
 //! seen: the same wherever a query sees a key. **A query that sees none** (a row of padding under a causal mask) has the mean of all values in
 //! the source graph and zeros here; such rows are padding, undefined by what the source graph is for, and nothing reads them.
 //!
-//! Refuses weights that are used elsewhere too, a bias that is scaled with the scores, terms that broadcast differently for some sizes, and
+//! Refuses heads of more than 256 elements, weights that are used elsewhere too, a bias that is scaled with the scores, terms that broadcast differently for some sizes, and
 //! operands whose heads cannot be told apart.
 
 mod alibi;
@@ -21,7 +21,7 @@ mod score;
 use lathe_ir::{Answer, Dim, NodeId, ValueId};
 use lathe_ops::Op;
 use lathe_ops::attention::Attention;
-use lathe_ops::shape::Reshape;
+use lathe_ops::shape::{Reshape, Transpose};
 use lathe_tensor::DType;
 
 use crate::mask::Reader;
@@ -29,6 +29,9 @@ use crate::{Context, Proposal, Rewrite, Rule, Term};
 use bias::{Bias, numbers};
 use heads::Operand;
 use score::Scores;
+
+/// Elements of the largest head that attention kernels take.
+const MOST_HEAD: i64 = 256;
 
 pub(crate) struct AttentionFusion;
 
@@ -43,19 +46,35 @@ impl Rule for AttentionFusion {
         else {
             return Proposal::NoMatch;
         };
-        let ([Some(weights), Some(values)], [output]) = (&node.inputs[..], &node.outputs[..]) else {
+        let ([Some(a), Some(b)], [output]) = (&node.inputs[..], &node.outputs[..]) else {
             return Proposal::NoMatch;
         };
-        match score::of_weights(context, *weights) {
-            Ok(None) => Proposal::NoMatch,
+        // `w @ v`, or, where elements come before places, `v^T @ w^T`.
+        let found = match score::of_weights(context, *a) {
+            Ok(None) => match transposed_weights(context, *b) {
+                Some(weights) => score::of_weights(context, weights).map(|scores| (scores, *a, true)),
+                None => return Proposal::NoMatch,
+            },
+            found => found.map(|scores| (scores, *b, false)),
+        };
+        match found {
+            Ok((None, ..)) => Proposal::NoMatch,
             Err(reason) => Proposal::because(reason),
-            Ok(Some(scores)) => {
-                let fused =
-                    Match::new(context, scores, *values).and_then(|found| found.rewrite(&node.name, *output));
-                fused.unwrap_or_else(Proposal::Because)
+            Ok((Some(scores), values, transposed)) => {
+                let found = Match::new(context, scores, values, transposed);
+                found.and_then(|found| found.rewrite(&node.name, *output)).unwrap_or_else(Proposal::Because)
             }
         }
     }
+}
+
+/// What a value is the transpose of, in its last two axes.
+fn transposed_weights(context: Context<'_>, value: ValueId) -> Option<ValueId> {
+    let (_, node, Op::Transpose(transpose)) = context.producer(value)? else { return None };
+    let rank = transpose.perm.len().checked_sub(2)?;
+    let lead = transpose.perm.iter().take(rank).enumerate().all(|(axis, from)| axis == *from);
+    (lead && transpose.perm[rank..] == [rank + 1, rank]).then_some(())?;
+    node.inputs.first().copied().flatten()
 }
 
 /// Attention found in a graph.
@@ -68,10 +87,12 @@ struct Match<'a> {
     dims: [Dim; 4],
     /// Queries, transposed keys, values.
     operands: [ValueId; 3],
+    /// Whether values and result have their elements before their places.
+    transposed: bool,
 }
 
 impl<'a> Match<'a> {
-    fn new(context: Context<'a>, scores: Scores, values: ValueId) -> Result<Self, String> {
+    fn new(context: Context<'a>, scores: Scores, values: ValueId, transposed: bool) -> Result<Self, String> {
         let Some([q, k]) = scores.operands else { return Err("no product of queries and keys".to_string()) };
         if [q, k, values].iter().any(|operand| context.ty(*operand).dtype != DType::F32) {
             return Err("operands are not f32".to_string());
@@ -82,7 +103,7 @@ impl<'a> Match<'a> {
             return Err("the weights are a result of their own".to_string());
         }
         let reader = Reader::new(context, &dims);
-        Ok(Self { context, scores, reader, dims, operands: [q, k, values] })
+        Ok(Self { context, scores, reader, dims, operands: [q, k, values], transposed })
     }
 
     /// The index of a value of the walk at the coordinates of the scores.
@@ -119,13 +140,21 @@ impl<'a> Match<'a> {
             let dims = &self.context.ty(value).dims;
             dims[dims.len() - from_end].clone()
         };
-        let (qk_size, v_size) = (width(q, 1), width(v, 1));
+        let (qk_size, v_size) = (width(q, 1), width(v, if self.transposed { 2 } else { 1 }));
+        if let Some(size) = [&qk_size, &v_size]
+            .into_iter()
+            .filter_map(|size| size.as_constant())
+            .find(|size| *size > MOST_HEAD)
+        {
+            return Err(format!("heads of {size} elements: more than {MOST_HEAD} are faster apart"));
+        }
         let q_dims = [b.clone(), h.clone(), s.clone(), qk_size.clone()];
         let k_dims = [b.clone(), h.clone(), t.clone(), qk_size];
         let v_dims = [b.clone(), h.clone(), t.clone(), v_size.clone()];
         let q = self.operand(q, &q_dims, false).ok_or("the heads of the queries are not understood")?;
         let k = self.operand(k, &k_dims, true).ok_or("the heads of the keys are not understood")?;
-        let v = self.operand(v, &v_dims, false).ok_or("the heads of the values are not understood")?;
+        let v =
+            self.operand(v, &v_dims, self.transposed).ok_or("the heads of the values are not understood")?;
         if q.repeats != 1 {
             return Err("queries are repeated".to_string());
         }
@@ -152,6 +181,9 @@ impl<'a> Match<'a> {
             return Err("values are scaled".to_string());
         }
         let mut new = rewrite.node(attention, &inputs);
+        if self.transposed {
+            new = rewrite.node(Op::Transpose(Transpose { perm: vec![0, 1, 3, 2] }), &[new]);
+        }
         let dims = &self.context.ty(output).dims;
         if dims.len() != 4 || !self.same(&dims[0], b) {
             let shape = rewrite.dims(dims);

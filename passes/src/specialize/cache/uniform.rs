@@ -155,6 +155,10 @@ fn mirrored(compare: Compare) -> Compare {
 pub(super) fn hides_nothing(element: &Tensor) -> bool {
     match element.dtype() {
         DType::Bool => element.bytes().first() != Some(&0),
+        // What is hidden times zero may be -0.
+        DType::F32 => {
+            element.to_slice::<f32>().is_ok_and(|element| element.iter().all(|&added| added == 0.0))
+        }
         _ => element.bytes().iter().all(|&byte| byte == 0),
     }
 }
