@@ -166,6 +166,13 @@ impl Builder<'_> {
         self.inner.switch_to_block(next);
     }
 
+    /// Leaves for `block` where `condition` is 0; goes on otherwise.
+    pub fn leave_unless(&mut self, condition: Value, block: Block) {
+        let next = self.inner.create_block();
+        self.branch(condition, (next, &[]), (block, &[]));
+        self.inner.switch_to_block(next);
+    }
+
     /// Returns a status.
     pub fn return_status(&mut self, status: Value) {
         self.inner.ins().return_(&[status]);

@@ -77,6 +77,10 @@ impl Checker<'_> {
                 StepKind::Call(call) => self.call(call),
                 StepKind::Region(region) => region::check(region, self),
                 StepKind::If { condition, .. } => self.view(condition),
+                StepKind::Loop(repeat) => {
+                    let views = [&repeat.iteration, &repeat.condition, &repeat.next];
+                    views.into_iter().chain(&repeat.trips).try_for_each(|view| self.view(view))
+                }
             };
             result.map_err(|reason| self.bad(&place, reason))?;
             if let StepKind::If { then_steps, else_steps, .. } = &step.kind {
@@ -85,6 +89,12 @@ impl Checker<'_> {
                 }
                 self.steps(then_steps, depth + 1)?;
                 self.steps(else_steps, depth + 1)?;
+            }
+            if let StepKind::Loop(repeat) = &step.kind {
+                if depth == MAX_DEPTH {
+                    return Err(self.bad(&place, format!("blocks are nested deeper than {MAX_DEPTH}")));
+                }
+                self.steps(&repeat.steps, depth + 1)?;
             }
         }
         Ok(())

@@ -5,16 +5,17 @@
 //! - a barrier returned nonzero: the chunk returns that status;
 //! - a step returned nonzero: the chunk calls `fail` and one barrier, and returns the status of that.
 //!
-//! The blocks of an `If` are chunk functions too, called from two branches. Equal regions share one function, which receives
+//! The blocks of an `If` and of a loop are chunk functions too, called from two branches or again and again. Equal regions share one function, which receives
 //! its addresses, sizes and strides in an argument struct like a builtin.
 
 use std::collections::HashMap;
 
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I32, I64};
 use cranelift_codegen::ir::{Block, InstBuilder, SigRef, StackSlotData, StackSlotKind, Value};
 use lathe_artifact::abi::{Service, Status};
 use lathe_artifact::builtin::Builtin;
-use lathe_artifact::plan::{Arg, Step, StepId, StepKind, View};
+use lathe_artifact::plan::{Arg, Loop, Step, StepId, StepKind, View};
 
 use crate::build::{Builder, DATA, Drafts, FunctionId, TABLE, field};
 use crate::constants::Constants;
@@ -58,6 +59,10 @@ enum Action<'a> {
         then_chunks: Vec<FunctionId>,
         else_chunks: Vec<FunctionId>,
     },
+    Loop {
+        repeat: &'a Loop,
+        chunks: Vec<FunctionId>,
+    },
 }
 
 impl Action<'_> {
@@ -65,7 +70,7 @@ impl Action<'_> {
         match self {
             Action::Builtin { args, .. } => args,
             Action::Region { args, .. } => args,
-            Action::Barrier | Action::Leader { .. } | Action::If { .. } => &[],
+            Action::Barrier | Action::Leader { .. } | Action::If { .. } | Action::Loop { .. } => &[],
         }
     }
 }
@@ -128,6 +133,7 @@ impl<'a> Program<'a> {
                 then_chunks: self.block(then_steps),
                 else_chunks: self.block(else_steps),
             },
+            StepKind::Loop(repeat) => Action::Loop { repeat, chunks: self.block(&repeat.steps) },
         };
         Prepared { id: step.id, action }
     }
@@ -236,6 +242,7 @@ impl<'b, 'f> Chunk<'b, 'f> {
             Action::If { condition, then_chunks, else_chunks } => {
                 self.branches(condition, then_chunks, else_chunks)
             }
+            Action::Loop { repeat, chunks } => self.repeat(step.id, repeat, chunks),
         }
     }
 
@@ -250,6 +257,54 @@ impl<'b, 'f> Chunk<'b, 'f> {
             self.builder.jump(next, &[]);
         }
         self.builder.inner.switch_to_block(next);
+    }
+
+    /// Waits, looks whether there is another iteration, runs it, waits again, and lets the leader count. Everything that the
+    /// decision reads is written between the second barrier and the first.
+    fn repeat(&mut self, id: StepId, repeat: &Loop, chunks: &[FunctionId]) {
+        let [header, body, leader, next, exit] = [(); 5].map(|()| self.builder.inner.create_block());
+        self.builder.jump(header, &[]);
+        self.builder.inner.switch_to_block(header);
+        let status = self.barrier();
+        self.builder.leave_if(status, self.leave, &[status]);
+        let address = self.view(&repeat.condition);
+        let more = self.builder.inner.ins().load(I8, DATA, address, 0);
+        self.builder.leave_unless(more, exit);
+        if let Some(trips) = &repeat.trips {
+            let [trips, iteration] = [trips, &repeat.iteration].map(|view| {
+                let address = self.view(view);
+                self.builder.inner.ins().load(I64, DATA, address, 0)
+            });
+            let more = self.builder.inner.ins().icmp(IntCC::SignedLessThan, iteration, trips);
+            self.builder.leave_unless(more, exit);
+        }
+        self.builder.jump(body, &[]);
+
+        self.builder.inner.switch_to_block(body);
+        self.builder.call_all(chunks, self.of_worker, &[self.worker]);
+        let status = self.barrier();
+        self.builder.leave_if(status, self.leave, &[status]);
+        let index = self.builder.field(self.worker, field::INDEX);
+        self.builder.branch(index, (next, &[]), (leader, &[]));
+
+        self.builder.inner.switch_to_block(leader);
+        if !repeat.sized {
+            let status = self.service(Service::Iterate, id);
+            self.fail_if(status, id);
+        }
+        let address = self.view(&repeat.iteration);
+        let iteration = self.builder.inner.ins().load(I64, DATA, address, 0);
+        let iteration = self.builder.plus(iteration, 1);
+        self.builder.inner.ins().store(DATA, iteration, address, 0);
+        if repeat.next != repeat.condition {
+            let (from, to) = (self.view(&repeat.next), self.view(&repeat.condition));
+            let more = self.builder.inner.ins().load(I8, DATA, from, 0);
+            self.builder.inner.ins().store(DATA, more, to, 0);
+        }
+        self.builder.jump(next, &[]);
+        self.builder.inner.switch_to_block(next);
+        self.builder.jump(header, &[]);
+        self.builder.inner.switch_to_block(exit);
     }
 
     /// Fills the argument struct and returns its address; null without arguments.

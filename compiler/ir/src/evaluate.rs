@@ -5,6 +5,8 @@ use lathe_ops::{EvalError, Limits};
 use lathe_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
+mod control;
+
 use crate::infer::known;
 use crate::verify::MAX_CALL_DEPTH;
 use crate::{
@@ -329,6 +331,7 @@ impl<'a> Walker<'a> {
                 let branch = if condition { *then_branch } else { *else_branch };
                 self.call(branch, tensors(1)?, frame.symbols.clone(), frame.depth + 1)
             }
+            Operation::Loop { body, carried } => self.repeat(frame, node, inputs, (*body, *carried)),
             Operation::Region { body } => {
                 self.call(*body, tensors(0)?, frame.symbols.clone(), frame.depth + 1)
             }

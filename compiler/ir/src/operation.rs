@@ -25,6 +25,17 @@ pub enum Operation {
         /// Applied where it does not.
         else_branch: FunctionId,
     },
+    /// Applies `body` again and again. Inputs are `trips?` (i64 of one element: most iterations; no bound without it), `condition?` (a
+    /// bool of one element: whether the first iteration is made; true without it), `carried` values, and what the body takes
+    /// from outside. The body takes the number of the iteration (`i64[]`, from 0), the condition (`bool[]`), the carried values and those
+    /// from outside; it gives the next condition, the next carried values, and rows. The results are the last carried
+    /// values, and the rows of all iterations stacked along a new first axis.
+    Loop {
+        /// One iteration.
+        body: FunctionId,
+        /// Number of values that an iteration hands to the next.
+        carried: usize,
+    },
     /// A fused elementwise region: `body` is a function of elementwise ops over the inputs; all of its values broadcast to the
     /// outputs' shapes. One loop nest in the program.
     Region {
@@ -40,6 +51,7 @@ impl Operation {
             Operation::Op(op) => op.name(),
             Operation::Dims { .. } => "dims",
             Operation::If { .. } => "if",
+            Operation::Loop { .. } => "loop",
             Operation::Region { .. } => "region",
         }
     }
@@ -48,7 +60,7 @@ impl Operation {
     pub fn callees(&self) -> impl Iterator<Item = FunctionId> + use<> {
         let callees = match self {
             Operation::If { then_branch, else_branch } => [Some(*then_branch), Some(*else_branch)],
-            Operation::Region { body } => [Some(*body), None],
+            Operation::Region { body } | Operation::Loop { body, .. } => [Some(*body), None],
             Operation::Op(_) | Operation::Dims { .. } => [None, None],
         };
         callees.into_iter().flatten()
@@ -70,7 +82,7 @@ impl Operation {
                     | Op::Cast(_)
             ),
             Operation::Dims { scalar, .. } => *scalar,
-            Operation::If { .. } | Operation::Region { .. } => false,
+            Operation::If { .. } | Operation::Loop { .. } | Operation::Region { .. } => false,
         }
     }
 }

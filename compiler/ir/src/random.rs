@@ -290,7 +290,7 @@ fn windows(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId) -> Step {
 }
 
 fn functions(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId, y: ValueId, z: ValueId) -> Step {
-    Ok(vec![match choices.byte() % 6 {
+    Ok(vec![match choices.byte() % 7 {
         0 => b.softmax(x, choices.small())?,
         1 => {
             let scale = b.constant(Tensor::from_slice(&[0.5f32; 4], &[4]).expect("small"));
@@ -313,6 +313,23 @@ fn functions(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId, y: Valu
             let body = body.id();
             let mut b = Builder::new(b.module(), main);
             b.apply(Operation::Region { body }, &[Some(x), Some(y)])?
+        }
+        5 => {
+            let ty = b.ty(x).clone();
+            let trips = b.scalar(2i64);
+            let main = b.id();
+            let mut body = Builder::function(b.module(), "body");
+            body.input("i", ValueType::new(DType::I64, []));
+            let more = body.input("more", ValueType::new(DType::Bool, []));
+            let [p, q] = ["p", "q"].map(|name| body.input(name, ty.clone()));
+            let sum = body.mul(p, q)?;
+            for (name, value) in [("more", more), ("p", sum), ("row", p)] {
+                body.output(name, value);
+            }
+            let body = body.id();
+            let mut b = Builder::new(b.module(), main);
+            let operands = [Some(trips), None, Some(x), Some(x)];
+            return b.apply_many(Operation::Loop { body, carried: 1 }, &operands, 2);
         }
         _ => {
             let condition = b.reduce(ReduceKind::Max, z, &[], false)?;

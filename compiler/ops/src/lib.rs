@@ -7,6 +7,7 @@
 
 pub mod attention;
 mod cells;
+pub mod control;
 pub mod conv;
 pub mod elementwise;
 mod error;

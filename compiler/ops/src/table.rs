@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use crate::elementwise::{Binary, Compare, Unary};
 use crate::evaluate::{self, Arity, Evaluate, Limits};
 use crate::{
-    EvalError, attention, conv, elementwise, gather, matmul, moe, norm, pool, position, quant, recurrent,
-    reduce, resize, shape,
+    EvalError, attention, control, conv, elementwise, gather, matmul, moe, norm, pool, position, quant,
+    recurrent, reduce, resize, shape,
 };
 
 /// Attributes that do not fit their op.
@@ -235,6 +235,8 @@ op_table! {
     RotaryEmbedding(position::RotaryEmbedding) "rotary_embedding",
     /// Mixture of experts; inputs `x, logits, w_in, w_out, selection_bias?, b_in?, b_out?`; outputs `y, load?, dropped?, balance?`.
     Moe(moe::Moe) "moe",
+    /// `rows [count, ...]` with `row [...]` after them; inputs `rows, row`.
+    Append(control::Append) "append",
     /// LSTM; inputs `x, w, r, b?, sequence_lens?, initial_h?, initial_c?, p?`; outputs `y?, y_h?, y_c?`.
     Lstm(recurrent::Lstm) "lstm",
 }

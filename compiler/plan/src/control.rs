@@ -1,4 +1,6 @@
-//! `If`: both branches are planned in place; their results are made where the `If`'s outputs lie.
+//! Control flow. `If`: both branches are planned in place; their results are made where the `If`'s outputs lie.
+
+mod repeat;
 
 use lathe_artifact::plan::{Step, SymbolSource};
 use lathe_ir::{FunctionId, Node, ValueId};
@@ -10,7 +12,7 @@ use crate::location::Location;
 use crate::planner::NO_STEP;
 use crate::scope::{Context, Fits, Scope};
 
-/// Deepest nesting of branches.
+/// Deepest nesting of branches and loops.
 const DEEPEST: u32 = 32;
 
 /// Where an output of an `If` is made.

@@ -38,6 +38,11 @@ impl Location {
         }
     }
 
+    /// The same, this many elements from the start of the buffer.
+    pub fn at(self, offset: Size) -> Self {
+        Self { offset, ..self }
+    }
+
     /// Number of axes.
     pub fn rank(&self) -> usize {
         self.dims.len()

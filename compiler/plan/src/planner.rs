@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::plan::{
-    Arg, Call, DimId, Evaluate, Guard, Slot, SlotId, SlotKind, State, Step, StepId, StepKind, Symbol,
+    Arg, Call, DimId, Evaluate, Guard, Loop, Slot, SlotId, SlotKind, State, Step, StepId, StepKind, Symbol,
     SymbolSource, TensorRef, View,
 };
 use lathe_ir::{ConstantId, Module};
@@ -102,6 +102,7 @@ pub(crate) struct Planner<'m> {
     pub node: (String, String),
     pub(crate) next_step: u32,
     next_join: u32,
+    own_symbols: u32,
     /// What steps since the last barrier did to each buffer.
     accesses: FxHashMap<BufferId, Vec<Use>>,
     wait: bool,
@@ -128,6 +129,7 @@ impl<'m> Planner<'m> {
             node: Default::default(),
             next_step: 0,
             next_join: 0,
+            own_symbols: 0,
             accesses: FxHashMap::default(),
             wait: false,
             constants: FxHashMap::default(),
@@ -389,6 +391,26 @@ impl<'m> Planner<'m> {
     pub fn emit_block(&mut self, condition: View) -> (StepId, View) {
         self.next_step += 1;
         (StepId(self.next_step - 1), condition)
+    }
+
+    /// The number of a loop, which it has before the steps of its block.
+    pub fn number_block(&mut self) -> StepId {
+        self.next_step += 1;
+        StepId(self.next_step - 1)
+    }
+
+    /// A symbol that the module does not have: for sizes of copies.
+    pub fn own_symbol(&mut self) -> lathe_ir::Symbol {
+        self.own_symbols += 1;
+        // No name of a model or of inference has a space.
+        lathe_ir::Symbol::new(&format!("copy {}", self.own_symbols - 1))
+    }
+
+    /// Appends a loop that took its number before its block.
+    pub fn close_loop(&mut self, id: StepId, repeat: Loop) {
+        let (node, op) = self.node.clone();
+        let reason = "the body is compiled".to_string();
+        self.steps.push(Step { id, kind: StepKind::Loop(Box::new(repeat)), node, op, reason });
     }
 
     /// Appends the `If` step with its blocks.

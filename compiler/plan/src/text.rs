@@ -151,6 +151,18 @@ impl PlanText<'_> {
                     self.steps(f, else_steps, depth + 1)?;
                     writeln!(f, "{indent}}}")?;
                 }
+                StepKind::Loop(repeat) => {
+                    let trips = repeat.trips.as_ref().map_or("any".to_string(), |trips| self.view(trips));
+                    let [iteration, condition, next] =
+                        [&repeat.iteration, &repeat.condition, &repeat.next].map(|view| self.view(view));
+                    writeln!(
+                        f,
+                        "{indent}{}: loop {iteration} below {trips} while {condition}, then {next} {{ {comment}",
+                        step.id.0
+                    )?;
+                    self.steps(f, &repeat.steps, depth + 1)?;
+                    writeln!(f, "{indent}}}")?;
+                }
             }
         }
         Ok(())

@@ -218,6 +218,10 @@ impl<'m> Context<'_, 'm> {
             self.node_guards(node)?;
             return self.branch(node, then_branch, else_branch);
         }
+        if let Operation::Loop { body, carried } = node.operation {
+            self.node_guards(node)?;
+            return self.repeat(node, body, carried);
+        }
         if node.outputs.iter().any(|output| self.has_undefined(*output)) {
             if !self.planner.options.native {
                 return crate::error::refuse("native steps are turned off");

@@ -54,7 +54,7 @@ fn key(operation: &Operation, inputs: &[Option<ValueId>], outputs: usize) -> Opt
         Operation::Op(op) => Some(format!("{op:?} {inputs:?} {outputs}")),
         // Operands only bind symbols: equal elements are equal whatever binds them.
         Operation::Dims { elements, scalar } => Some(format!("dims {elements:?} {scalar}")),
-        Operation::If { .. } | Operation::Region { .. } => None,
+        Operation::If { .. } | Operation::Loop { .. } | Operation::Region { .. } => None,
     }
 }
 

@@ -112,6 +112,7 @@ impl Worker {
 /// `evaluate(worker, step: u64) -> status` runs an evaluator step (worker 0 only).
 /// `resolve(worker, step: u64) -> status` runs after a step that made dynamic dims: reads them, runs the shape function of the
 /// next stage and allocates the slots that became known (worker 0 only).
+/// `iterate(worker, step) -> status` counts an iteration of a loop towards the limit of the run (worker 0 only).
 /// `trace(worker, step) -> status` is called before each step where [`Run::trace`] is nonzero; the status is always 0.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,11 +127,13 @@ pub enum Service {
     Fail = 3,
     /// `trace(worker, step)`: a step begins.
     Trace = 4,
+    /// `iterate(worker, step)`: an iteration of a loop that no size bounds has ended.
+    Iterate = 5,
 }
 
 impl Service {
     /// Number of services.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
 
     /// Index in the table behind [`Run::table`].
     pub const fn index(self) -> usize {

@@ -53,7 +53,7 @@ impl Plan {
         estimate
     }
 
-    /// What each builtin step takes for given sizes, blocks of an `if` included.
+    /// What each builtin step takes for given sizes, blocks of an `if` and one iteration of a loop included.
     pub fn step_work(&self, size: &dyn Fn(usize, usize) -> Option<i64>) -> Vec<StepWork> {
         let dims = self.dims_for(size);
         let value = |id: DimId| dims.get(id.0 as usize).copied().flatten();
@@ -68,6 +68,7 @@ impl Plan {
                 StepKind::If { then_steps, else_steps, .. } => {
                     open.extend(then_steps.iter().chain(else_steps).rev());
                 }
+                StepKind::Loop(repeat) => open.extend(repeat.steps.iter().rev()),
                 _ => {}
             }
         }
@@ -159,7 +160,7 @@ fn floor_mod(a: i64, b: i64) -> Option<i64> {
     if b == 0 { Some(0) } else { a.checked_sub(b.checked_mul(floor_div(a, b)?)?) }
 }
 
-/// Of both branches of an `if` the larger counts.
+/// Of both branches of an `if` the larger counts, of a loop one iteration.
 fn flops(steps: &[Step], value: &dyn Fn(DimId) -> Option<i64>) -> u64 {
     steps
         .iter()
@@ -168,6 +169,7 @@ fn flops(steps: &[Step], value: &dyn Fn(DimId) -> Option<i64>) -> u64 {
             StepKind::If { then_steps, else_steps, .. } => {
                 flops(then_steps, value).max(flops(else_steps, value))
             }
+            StepKind::Loop(repeat) => flops(&repeat.steps, value),
             _ => 0,
         })
         .fold(0, u64::saturating_add)

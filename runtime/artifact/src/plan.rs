@@ -289,6 +289,25 @@ pub enum StepKind {
         /// Steps where it is false.
         else_steps: Vec<Step>,
     },
+    /// Run a block again and again: while the bool at `condition` is true and the number at `iteration` is below `trips`.
+    Loop(Box<Loop>),
+}
+
+/// A loop. All workers decide by the same memory, which changes between two barriers only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Loop {
+    /// An i64 that is 0 before the loop; the program counts it.
+    pub iteration: View,
+    /// An i64: most iterations.
+    pub trips: Option<View>,
+    /// A bool: whether there is another iteration.
+    pub condition: View,
+    /// The bool that the block leaves for the next iteration; may be `condition` itself.
+    pub next: View,
+    /// Whether the trips are a size, which bounds them. Other loops count towards a limit of the run.
+    pub sized: bool,
+    /// One iteration.
+    pub steps: Vec<Step>,
 }
 
 /// One step of the program.

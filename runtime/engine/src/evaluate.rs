@@ -2,6 +2,7 @@
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::plan::{Evaluate, Sizes, SlotKind, TensorRef};
+use lathe_ops::control::MAX_ITERATIONS;
 use lathe_ops::{EvalError, Limits};
 use lathe_tensor::{Buffer, Tensor};
 
@@ -10,6 +11,9 @@ use crate::guards::check_guards;
 use crate::program::{Program, StepEntry};
 use crate::state::{Leader, RunState};
 use crate::view::byte_count;
+
+/// The part of the memory limit that a value may take which an iteration of a loop resizes, as a divisor.
+const SHARE_OF_LOOPS: u64 = 16;
 
 impl Leader {
     /// Evaluates the op of an evaluator step.
@@ -20,6 +24,9 @@ impl Leader {
             return Err(failed("it needs the evaluator, which is off (LATHE_EVAL=off)".into()));
         }
         self.evaluated += 1;
+        if self.append(state.program, evaluate, entry.repeated).map_err(failed)? {
+            return Ok(());
+        }
         let gathered = evaluate.inputs.iter().map(|input| match input {
             Some(input) => self.gather(state.program, input).map(Some).map_err(failed),
             None => Ok(None),
@@ -42,7 +49,7 @@ impl Leader {
                 },
             )?;
         drop(inputs);
-        self.record_sizes(state.program, evaluate, &results);
+        self.record_sizes(state.program, evaluate, results.iter().map(Tensor::shape));
         for (output, result) in evaluate.outputs.iter().zip(results) {
             if result.dtype() != output.dtype || result.rank() != output.dims.len() {
                 let (dtype, shape) = (result.dtype(), result.shape());
@@ -52,9 +59,23 @@ impl Leader {
                     output.dims.len()
                 )));
             }
-            self.scatter(state.program, output, result).map_err(failed)?;
+            self.scatter(state.program, output, result, entry.repeated).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Counts an iteration of a loop that no size bounds.
+    pub(crate) fn iterate(&mut self, state: &RunState<'_>, step: u64) -> Result<(), RuntimeError> {
+        self.iterations += 1;
+        if self.iterations < MAX_ITERATIONS {
+            return Ok(());
+        }
+        let entry = entry(state.program, step)?;
+        let reason = format!(
+            "the loops of this run that no size bounds made {MAX_ITERATIONS} iterations, which is the limit; does their \
+             condition become false?"
+        );
+        Err(step_failed(entry, step, reason))
     }
 
     /// Begins the stage whose sizes a step has made.
@@ -79,7 +100,7 @@ impl Leader {
         }
         let tables = self.tables;
         check_guards(&state.program.plan, stage, |id| tables.dim(id))?;
-        self.begin_stage(state.program, stage)
+        self.begin_stage(state.program, stage, entry.repeated)
     }
 
     /// Writes the symbols that a step of sizes names.
@@ -97,37 +118,62 @@ impl Leader {
     }
 
     /// Allocates the slots of a stage that no step has bound.
-    pub(crate) fn begin_stage(&mut self, program: &Program, stage: u32) -> Result<(), RuntimeError> {
+    pub(crate) fn begin_stage(
+        &mut self,
+        program: &Program,
+        stage: u32,
+        repeated: bool,
+    ) -> Result<(), RuntimeError> {
         let slots = program.dynamic.get(stage as usize).map(Vec::as_slice).unwrap_or_default();
         for &slot in slots {
             let bytes = self.tables.dim(program.plan.slots[slot].bytes);
             let bytes = usize::try_from(bytes)
                 .map_err(|_| RuntimeError::Bug(format!("slot {slot} takes {bytes} bytes")))?;
             match self.owned.get(&slot) {
-                Some(bound) if bound.len() >= bytes => {}
+                Some(bound) if bound.len() >= bytes => continue,
+                // An earlier iteration of a loop needed less.
+                Some(bound) if self.allocated.contains(&slot) => self.budget.give_back(bound.len()),
                 Some(bound) => {
                     let reason = format!("slot {slot} takes {bytes} bytes, a step gave {}", bound.len());
                     return Err(RuntimeError::Bug(reason));
                 }
-                None => {
-                    self.budget.take(bytes as u64, "a value whose size depends on data")?;
-                    self.bind(slot, Buffer::zeroed(bytes));
-                }
+                None => {}
             }
+            self.owned.remove(&slot);
+            self.take(bytes, repeated, "a value whose size depends on data")?;
+            self.bind(slot, Buffer::zeroed(bytes));
+            self.allocated.insert(slot);
         }
         Ok(())
     }
 
-    fn bind(&mut self, slot: usize, mut buffer: Buffer) {
+    /// Takes memory. What a loop makes anew may take a part of the budget only: a loop that doubles a value for ever ends soon.
+    pub(crate) fn take(&mut self, bytes: usize, repeated: bool, what: &str) -> Result<(), RuntimeError> {
+        let most = self.budget.limit / SHARE_OF_LOOPS;
+        if repeated && bytes as u64 > most {
+            return Err(RuntimeError::Resource(format!(
+                "{what} takes {bytes} bytes in a loop, over the limit of {most} bytes for values that an iteration resizes; \
+                 raise the memory limit or use smaller inputs"
+            )));
+        }
+        self.budget.take(bytes as u64, what)
+    }
+
+    pub(crate) fn bind(&mut self, slot: usize, mut buffer: Buffer) {
         self.tables.set_address(slot, buffer.make_mut().as_mut_ptr());
         self.owned.insert(slot, buffer);
     }
 
     /// Writes the symbols of the stage that the step begins: the sizes of its outputs that stand alone.
-    fn record_sizes(&self, program: &Program, evaluate: &Evaluate, results: &[Tensor]) {
+    pub(crate) fn record_sizes<'a>(
+        &self,
+        program: &Program,
+        evaluate: &Evaluate,
+        shapes: impl Iterator<Item = &'a [usize]>,
+    ) {
         let Some(stage) = evaluate.begins_stage else { return };
-        for (output, result) in evaluate.outputs.iter().zip(results) {
-            for (&dim, &size) in output.dims.iter().zip(result.shape()) {
+        for (output, shape) in evaluate.outputs.iter().zip(shapes) {
+            for (&dim, &size) in output.dims.iter().zip(shape) {
                 if program.is_made_in(dim, stage) {
                     self.tables.set_dim(dim.0 as usize, size as i64);
                 }
@@ -180,7 +226,13 @@ impl Leader {
     }
 
     /// Puts a result where the program expects it.
-    fn scatter(&mut self, program: &Program, output: &TensorRef, result: Tensor) -> Result<(), String> {
+    fn scatter(
+        &mut self,
+        program: &Program,
+        output: &TensorRef,
+        result: Tensor,
+        repeated: bool,
+    ) -> Result<(), String> {
         let index = output.view.slot.0 as usize;
         let slot = &program.plan.slots[index];
         let binds = match slot.kind {
@@ -189,7 +241,11 @@ impl Leader {
             _ => false,
         };
         if binds && output.view.offset.is_none() {
-            self.budget.take(result.bytes().len() as u64, "its result").map_err(|error| error.to_string())?;
+            if let Some(old) = self.owned.remove(&index) {
+                self.budget.give_back(old.len());
+            }
+            self.allocated.remove(&index);
+            self.take(result.bytes().len(), repeated, "its result").map_err(|error| error.to_string())?;
             let buffer = result.buffer().clone();
             drop(result);
             self.bind(index, buffer);

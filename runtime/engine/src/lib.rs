@@ -3,6 +3,7 @@
 //! A [`Model`] is an artifact that is ready to run: immutable, shared by threads, cheap to clone. A [`Session`] owns the
 //! memory of one run at a time. A [`Team`] of workers runs one program at a time, all workers at once.
 
+mod append;
 mod barrier;
 mod cancel;
 mod code;

@@ -26,7 +26,7 @@ pub enum Exec {
     Region,
     /// The evaluator.
     Evaluator,
-    /// A branch.
+    /// A branch or a loop.
     Control,
 }
 
@@ -51,6 +51,8 @@ pub(crate) struct StepEntry {
     pub(crate) exec: Exec,
     pub(crate) evaluate: Option<Box<Evaluate>>,
     pub(crate) sizes: Option<Sizes>,
+    /// Whether it stands in a loop.
+    pub(crate) repeated: bool,
 }
 
 /// The functions of a program in memory.
@@ -145,7 +147,7 @@ impl Program {
         weights: impl Fn(&str) -> Option<Tensor>,
     ) -> Result<Self, RuntimeError> {
         let mut steps = Vec::new();
-        flatten(plan.steps.clone(), &mut steps, 0)?;
+        flatten(plan.steps.clone(), &mut steps, 0, false)?;
         validate(&plan, &steps, functions.shapes.len())?;
         let mut program = Self {
             template: vec![Address::NULL; plan.slots.len()],
@@ -244,11 +246,16 @@ fn align(tensor: Tensor) -> Result<Tensor, RuntimeError> {
         .map_err(|error| RuntimeError::Bug(error.to_string()))
 }
 
-/// Deepest nesting of branches.
+/// Deepest nesting of branches and loops.
 const MAX_DEPTH: usize = 64;
 
 /// Lists steps in program order, nested blocks included, so that a step's id is its index.
-fn flatten(steps: Vec<Step>, list: &mut Vec<StepEntry>, depth: usize) -> Result<(), RuntimeError> {
+fn flatten(
+    steps: Vec<Step>,
+    list: &mut Vec<StepEntry>,
+    depth: usize,
+    repeated: bool,
+) -> Result<(), RuntimeError> {
     if depth > MAX_DEPTH {
         return Err(RuntimeError::Unsupported(format!("branches nested more than {MAX_DEPTH} deep")));
     }
@@ -256,9 +263,16 @@ fn flatten(steps: Vec<Step>, list: &mut Vec<StepEntry>, depth: usize) -> Result<
         if step.id.0 as usize != list.len() {
             return Err(RuntimeError::Bug(format!("step {} has number {}", list.len(), step.id.0)));
         }
-        let mut entry =
-            StepEntry { node: step.node, op: step.op, exec: Exec::Control, evaluate: None, sizes: None };
-        let mut blocks = None;
+        let inside = repeated || matches!(step.kind, StepKind::Loop(_));
+        let mut entry = StepEntry {
+            node: step.node,
+            op: step.op,
+            exec: Exec::Control,
+            evaluate: None,
+            sizes: None,
+            repeated,
+        };
+        let mut blocks = Vec::new();
         match step.kind {
             StepKind::Barrier => entry.exec = Exec::Barrier,
             StepKind::Call(call) => entry.exec = Exec::Builtin(call.builtin),
@@ -267,12 +281,12 @@ fn flatten(steps: Vec<Step>, list: &mut Vec<StepEntry>, depth: usize) -> Result<
                 (entry.exec, entry.evaluate) = (Exec::Evaluator, Some(evaluate));
             }
             StepKind::Sizes(sizes) => entry.sizes = Some(sizes),
-            StepKind::If { then_steps, else_steps, .. } => blocks = Some((then_steps, else_steps)),
+            StepKind::If { then_steps, else_steps, .. } => blocks = vec![then_steps, else_steps],
+            StepKind::Loop(repeat) => blocks = vec![repeat.steps],
         }
         list.push(entry);
-        if let Some((then_steps, else_steps)) = blocks {
-            flatten(then_steps, list, depth + 1)?;
-            flatten(else_steps, list, depth + 1)?;
+        for block in blocks {
+            flatten(block, list, depth + 1, inside)?;
         }
     }
     Ok(())

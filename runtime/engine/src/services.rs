@@ -1,4 +1,4 @@
-//! What generated code calls: barrier, evaluator, dynamic sizes, failures, trace.
+//! What generated code calls: barrier, evaluator, dynamic sizes, loops, failures, trace.
 //!
 //! Each is entered from generated code and must not unwind into it.
 
@@ -21,6 +21,7 @@ pub(crate) fn addresses() -> [usize; Service::COUNT] {
     table[Service::Resolve as usize] = resolve as StepService as usize;
     table[Service::Fail as usize] = record as usize;
     table[Service::Trace as usize] = trace as StepService as usize;
+    table[Service::Iterate as usize] = iterate as StepService as usize;
     table
 }
 
@@ -52,6 +53,13 @@ unsafe extern "C" fn resolve(worker: *const Worker, step: u64) -> i32 {
     // SAFETY: as in `barrier`.
     let state = unsafe { state(worker) };
     leader_step(state, step, |state| state.leader().resolve(state, step))
+}
+
+/// `iterate(worker, step) -> status`.
+unsafe extern "C" fn iterate(worker: *const Worker, step: u64) -> i32 {
+    // SAFETY: as in `barrier`.
+    let state = unsafe { state(worker) };
+    leader_step(state, step, |state| state.leader().iterate(state, step))
 }
 
 /// `fail(worker, step, status) -> status`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lathe_artifact::abi::{Run, Status, Worker};
 use lathe_artifact::plan::Plan;
 use lathe_tensor::{Buffer, Tensor};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::barrier::Barrier;
 use crate::cancel::Stop;
@@ -194,8 +194,16 @@ impl Session {
         point_at_outputs(program, &prepared.dims, &mut prepared.slots, places, &mut outputs)?;
         let tables = Tables::new(&mut prepared.dims, &mut prepared.slots);
         let used = budget.used;
-        let mut leader = Leader { tables, owned, budget, error: None, evaluated: 0 };
-        leader.begin_stage(program, 0)?;
+        let mut leader = Leader {
+            tables,
+            owned,
+            budget,
+            error: None,
+            allocated: FxHashSet::default(),
+            evaluated: 0,
+            iterations: 0,
+        };
+        leader.begin_stage(program, 0, false)?;
         let token = options.cancel.as_ref().unwrap_or(&self.uncancelled);
         let stop = Stop { token, deadline: options.deadline };
         let barrier = Barrier::new(self.team.workers(), self.team.has_cores());

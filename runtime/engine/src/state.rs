@@ -8,7 +8,7 @@ use std::time::Instant;
 use lathe_artifact::abi::Status;
 use lathe_artifact::plan::DimId;
 use lathe_tensor::Buffer;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::RuntimeError;
 use crate::barrier::Barrier;
@@ -83,8 +83,12 @@ pub(crate) struct Leader {
     pub(crate) budget: Budget,
     /// Why a leader step failed.
     pub(crate) error: Option<RuntimeError>,
+    /// Slots of `owned` that a stage allocated, not a step: one that begins again may need more.
+    pub(crate) allocated: FxHashSet<usize>,
     /// Evaluator steps that ran.
     pub(crate) evaluated: u64,
+    /// Iterations of loops that no size bounds.
+    pub(crate) iterations: u64,
 }
 
 /// What a run may allocate.
@@ -95,6 +99,11 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    /// Gives back what was taken for memory that is gone.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        self.used = self.used.saturating_sub(bytes as u64);
+    }
+
     pub(crate) fn left(&self) -> u64 {
         self.limit.saturating_sub(self.used)
     }

@@ -1,7 +1,13 @@
-//! Control flow: `If`.
+//! Control flow: `If` here, `Loop` and `Scan` below.
 //!
 //! A condition that is known now (exporters ask for ranks and sizes of 1) leaves one branch, inlined. Otherwise the
 //! branches are functions: what they take from outside becomes their inputs, the same ones for both.
+
+mod repeat;
+mod scan;
+
+pub(crate) use repeat::repeat;
+pub(crate) use scan::scan;
 
 use lathe_ir::{FunctionId, Guard, GuardCondition, Node as IrNode, Operation, Source, ValueId};
 use lathe_ops::Op;
@@ -37,7 +43,7 @@ pub(crate) fn conditional(node: &mut Node<'_, '_>) -> Outputs {
     if let Some(holds) = node.known_bool(condition) {
         return inline(node, if holds { then_graph } else { else_graph });
     }
-    let outside = outside(node, [then_graph, else_graph])?;
+    let outside = outside(node, &[then_graph, else_graph])?;
     let functions = node.importer.module.functions().count();
     let then_branch = branch(node, "then", then_graph, &outside)?;
     let else_branch = branch(node, "else", else_graph, &outside)?;
@@ -53,14 +59,11 @@ pub(crate) fn conditional(node: &mut Node<'_, '_>) -> Outputs {
     node.add_all(Operation::If { then_branch, else_branch }, &inputs, listed)
 }
 
-/// The names that the branches take from outside, and their values.
-fn outside<'m>(
-    node: &mut Node<'_, 'm>,
-    graphs: [&'m GraphProto; 2],
-) -> Result<Vec<(&'m str, ValueId)>, Fault> {
+/// The names that bodies take from outside, and their values.
+fn outside<'m>(node: &mut Node<'_, 'm>, graphs: &[&'m GraphProto]) -> Result<Vec<(&'m str, ValueId)>, Fault> {
     let mut seen = FxHashSet::default();
     let mut values = Vec::new();
-    for graph in graphs {
+    for &graph in graphs {
         for name in captures(graph)? {
             if !seen.insert(name) {
                 continue;
@@ -85,7 +88,7 @@ fn body<'m>(node: &Node<'_, 'm>, function: FunctionId, names: FxHashMap<&'m str,
 
 /// The branch in place of the node.
 fn inline<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto) -> Outputs {
-    let outside = outside(node, [graph, graph])?;
+    let outside = outside(node, &[graph])?;
     let names = outside.into_iter().map(|(name, value)| (name, Binding::Value(value))).collect();
     let mut frame = body(node, node.frame.function, names);
     node.importer.initializers(&mut frame, graph)?;
@@ -115,6 +118,19 @@ fn assume<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto, guard: Guard) -> O
     Ok(values)
 }
 
+/// A value from outside in a body: an input of it, or the same constant.
+fn take(node: &mut Node<'_, '_>, function: FunctionId, name: &str, value: ValueId) -> ValueId {
+    let module = &mut node.importer.module;
+    let outer = module.function(node.frame.function).value(value).clone();
+    let inner = match outer.source {
+        Source::Constant(constant) => module.constant_value(function, constant, Some(name.to_string())),
+        _ => module.function_mut(function).add_input(name, outer.ty),
+    };
+    let inner_value = module.function_mut(function).value_mut(inner);
+    inner_value.known = inner_value.known.take().or(outer.known);
+    inner
+}
+
 /// The branch as a function over what both branches take from outside; constants are shared, not passed.
 fn branch<'m>(
     node: &mut Node<'_, 'm>,
@@ -123,18 +139,9 @@ fn branch<'m>(
     outside: &[(&'m str, ValueId)],
 ) -> Result<FunctionId, Fault> {
     let function = node.importer.add_branch(kind);
-    let mut names = FxHashMap::default();
-    for &(name, value) in outside {
-        let module = &mut node.importer.module;
-        let outer = module.function(node.frame.function).value(value).clone();
-        let inner = match outer.source {
-            Source::Constant(constant) => module.constant_value(function, constant, Some(name.to_string())),
-            _ => module.function_mut(function).add_input(name, outer.ty),
-        };
-        let inner_value = module.function_mut(function).value_mut(inner);
-        inner_value.known = inner_value.known.take().or(outer.known);
-        names.insert(name, Binding::Value(inner));
-    }
+    let names =
+        outside.iter().map(|&(name, value)| (name, Binding::Value(take(node, function, name, value))));
+    let names = names.collect();
     let mut frame = body(node, function, names);
     node.importer.initializers(&mut frame, graph)?;
     node.importer.nodes(&mut frame, &graph.node)?;

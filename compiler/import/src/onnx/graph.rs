@@ -47,11 +47,13 @@ pub(crate) struct Importer<'m> {
     pub module: Module,
     depth: usize,
     branches: usize,
+    /// Bodies of loops that were read, again for wider sizes included.
+    pub(crate) bodies: usize,
 }
 
 impl<'m> Importer<'m> {
     pub(crate) fn new(model: &'m ModelProto, library: Library<'m>, tensors: Tensors) -> Self {
-        Self { model, library, tensors, module: Module::new(), depth: 0, branches: 0 }
+        Self { model, library, tensors, module: Module::new(), depth: 0, branches: 0, bodies: 0 }
     }
 
     /// Imports the model's graph as `main`.

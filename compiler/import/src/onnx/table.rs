@@ -107,6 +107,8 @@ const ROWS: &[Row] = &[
     row("Constant", 1, (0, 0), (1, 1), constant::constant),
     row("ConstantOfShape", 9, (1, 1), (1, 1), constant::constant_of_shape),
     row("If", 1, (1, 1), (1, MANY), control::conditional),
+    row("Loop", 1, (0, MANY), (1, MANY), control::repeat),
+    row("Scan", 8, (1, MANY), (1, MANY), control::scan),
     row("Concat", 1, (1, MANY), (1, 1), shape::concat),
     row("DepthToSpace", 1, (1, 1), (1, 1), shape::depth_to_space),
     row("Expand", 8, (2, 2), (1, 1), shape::expand),

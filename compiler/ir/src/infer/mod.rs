@@ -66,6 +66,7 @@ pub(crate) fn infer(
         Operation::Op(op) => infer_op(&mut cx, op)?,
         Operation::Dims { elements, scalar } => control::dims(&mut cx, elements, *scalar)?,
         Operation::If { then_branch, else_branch } => control::branches(&mut cx, *then_branch, *else_branch)?,
+        Operation::Loop { body, carried } => control::repeat(&mut cx, *body, *carried)?,
         Operation::Region { body } => control::region(&mut cx, *body)?,
     };
     if results.len() < outputs || outputs == 0 {
@@ -166,6 +167,7 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::PagedAttention(attributes) => attention::paged_attention(cx, attributes),
         Op::RotaryEmbedding(attributes) => position::rotary_embedding(cx, attributes),
         Op::Moe(attributes) => moe::moe(cx, attributes),
+        Op::Append(_) => control::append(cx),
         Op::Lstm(attributes) => recurrent::lstm(cx, attributes),
     }
 }

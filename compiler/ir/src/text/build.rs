@@ -305,6 +305,12 @@ impl<'a> Builder<'a> {
                 then_branch: self.callee(node, "then", depth)?,
                 else_branch: self.callee(node, "else", depth)?,
             }),
+            ("loop", _) => {
+                let carried = node.attributes.get("carried").and_then(Value::as_u64);
+                let carried = carried.and_then(|carried| usize::try_from(carried).ok());
+                let carried = carried.ok_or_else(|| error("`carried` must be a number of values".into()))?;
+                Ok(Operation::Loop { body: self.callee(node, "body", depth)?, carried })
+            }
             ("region", _) => Ok(Operation::Region { body: self.callee(node, "body", depth)? }),
             (name, _) => {
                 let attributes: Map<_, _> = node.attributes.clone();

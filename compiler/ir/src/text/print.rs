@@ -181,6 +181,9 @@ impl<'m> Printer<'m> {
             Operation::If { then_branch, else_branch } => {
                 vec![format!("then={}", function(*then_branch)), format!("else={}", function(*else_branch))]
             }
+            Operation::Loop { body, carried } => {
+                vec![format!("body={}", function(*body)), format!("carried={carried}")]
+            }
             Operation::Region { body } => vec![format!("body={}", function(*body))],
         }
     }

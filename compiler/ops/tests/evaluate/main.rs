@@ -3,6 +3,7 @@
 #![recursion_limit = "512"]
 
 mod attention;
+mod control;
 mod conv;
 mod elementwise;
 mod gather;
@@ -108,6 +109,7 @@ fn assert_same(name: &str, result: &Tensor, expected: &Tensor) {
 fn every_op_is_tried_here() {
     let sources = [
         include_str!("attention.rs"),
+        include_str!("control.rs"),
         include_str!("conv.rs"),
         include_str!("elementwise.rs"),
         include_str!("gather.rs"),

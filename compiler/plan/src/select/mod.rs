@@ -32,7 +32,9 @@ pub(crate) fn node(context: &mut Context<'_, '_>, id: NodeId, node: &Node) -> Re
         Operation::Op(op) => select(context, id, node, op),
         Operation::Region { body } => elementwise::region(context, node, *body),
         Operation::Dims { elements, .. } => shape::dims(context, node, elements),
-        Operation::If { .. } => Err(context.planner.bug("control flow is planned by the walk").into()),
+        Operation::If { .. } | Operation::Loop { .. } => {
+            Err(context.planner.bug("control flow is planned by the walk").into())
+        }
     }
 }
 

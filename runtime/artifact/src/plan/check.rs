@@ -154,6 +154,18 @@ impl Plan {
                     self.check_steps(then_steps, depth + 1, next)?;
                     self.check_steps(else_steps, depth + 1, next)?;
                 }
+                StepKind::Loop(repeat) => {
+                    let views = [&repeat.iteration, &repeat.condition, &repeat.next];
+                    views
+                        .into_iter()
+                        .chain(&repeat.trips)
+                        .try_for_each(|view| self.view(view))
+                        .map_err(fail)?;
+                    if depth >= MAX_DEPTH {
+                        return Err(fail(format!("blocks are nested deeper than {MAX_DEPTH}")));
+                    }
+                    self.check_steps(&repeat.steps, depth + 1, next)?;
+                }
             }
         }
         Ok(())

@@ -115,6 +115,7 @@ const CASES: &[(&str, &str)] = &[
         "x: f32[b, s, 32], y: f32[64, 4], z: f32[64, 4], p: i64[b, s]",
         "%0 = rotary_embedding x, y, z, p {interleaved=false, heads=4, rotary_dim=null}",
     ),
+    ("x: f32[n, a, 3], y: f32[a, 3]", "%0 = append x, y"),
     (
         "x: f32[s, b, 5], w: f32[2, 12, 5], r: f32[2, 12, 3]",
         "%0, %1, %2 = lstm x, w, r {hidden=3, direction=\"bidirectional\", activations=[], activation_alpha=[], \

@@ -97,7 +97,7 @@ fn describe_function(plan: &Plan, report: &Value) -> Value {
     })
 }
 
-/// Steps in program order, those of both branches of an `if` behind it.
+/// Steps in program order, those of both branches of an `if` and of the block of a loop behind it.
 fn describe_steps(plan: &Plan, steps: &[Step], out: &mut Vec<Value>) {
     let isa = Isa::detect().name();
     for step in steps {
@@ -108,6 +108,7 @@ fn describe_steps(plan: &Plan, steps: &[Step], out: &mut Vec<Value>) {
             StepKind::Evaluate(_) => ("evaluator", "evaluator", ""),
             StepKind::Sizes(_) => ("control", "sizes", "native"),
             StepKind::If { .. } => ("control", "if", "native"),
+            StepKind::Loop(_) => ("control", "loop", "native"),
         };
         out.push(json!({
             "op": step.op, "node": step.node, "exec": exec, "kernel": kernel, "isa": isa,
@@ -116,6 +117,9 @@ fn describe_steps(plan: &Plan, steps: &[Step], out: &mut Vec<Value>) {
         if let StepKind::If { then_steps, else_steps, .. } = &step.kind {
             describe_steps(plan, then_steps, out);
             describe_steps(plan, else_steps, out);
+        }
+        if let StepKind::Loop(repeat) = &step.kind {
+            describe_steps(plan, &repeat.steps, out);
         }
     }
 }
@@ -130,7 +134,7 @@ fn precision(plan: &Plan, kind: &StepKind) -> Option<&'static str> {
         StepKind::Region(region) => &region.outputs.first()?.0.view,
         StepKind::Evaluate(evaluate) => &evaluate.outputs.first()?.view,
         StepKind::Sizes(sizes) => &sizes.values.view,
-        StepKind::Barrier | StepKind::If { .. } => return None,
+        StepKind::Barrier | StepKind::If { .. } | StepKind::Loop(_) => return None,
     };
     plan.slots.get(view.slot.0 as usize).map(|slot| slot.dtype.name())
 }

@@ -1,0 +1,205 @@
+//! Loops: the compiled program against the evaluation of the module, and loops that never end.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use lathe_artifact::plan::{Step, StepKind};
+use lathe_artifact::{Artifact, PlannedFunction};
+use lathe_codegen::Target;
+use lathe_ir::EvaluateOptions;
+use lathe_runtime::{CancelToken, LoadOptions, Model, RunOptions, Session, Team};
+use lathe_tensor::Tensor;
+
+/// The program of a module, and how many evaluator steps it has.
+fn compiled(text: &str) -> (lathe_ir::Module, Model, usize) {
+    let module = lathe_ir::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(lathe_ir::parse(&module.to_string()).expect("parses").to_string(), module.to_string());
+    lathe_ir::verify(&module).expect("valid");
+    let main = module.main().expect("a function");
+    let planned = lathe_plan::plan(&module, main, &lathe_plan::PlanOptions::default()).expect("a plan");
+    planned.plan.check().expect("well formed");
+    let evaluated = evaluated(&planned.plan.steps);
+    let weights: BTreeMap<String, Tensor> = planned
+        .weights
+        .iter()
+        .map(|weight| (weight.name.clone(), lathe_plan::pack(&module, weight).expect("packed")))
+        .collect();
+    let code =
+        lathe_codegen::generate(&planned.plan, &Target::native().expect("this machine")).expect("code");
+    let artifact = Artifact {
+        functions: vec![PlannedFunction { plan: planned.plan, code: vec![code] }],
+        weights,
+        ir_text: module.to_string(),
+        build_id: lathe_artifact::build_id().to_string(),
+        report: serde_json::Value::Null,
+    };
+    let model = Model::from_artifact(artifact, &LoadOptions::default()).expect("a model");
+    (module, model, evaluated)
+}
+
+fn evaluated(steps: &[Step]) -> usize {
+    steps
+        .iter()
+        .map(|step| match &step.kind {
+            StepKind::Evaluate(_) => 1,
+            StepKind::If { then_steps, else_steps, .. } => evaluated(then_steps) + evaluated(else_steps),
+            StepKind::Loop(repeat) => evaluated(&repeat.steps),
+            _ => 0,
+        })
+        .sum()
+}
+
+fn f(shape: &[usize], elements: &[f32]) -> Tensor {
+    Tensor::from_slice(elements, shape).expect("fits")
+}
+
+fn n(value: i64) -> Tensor {
+    Tensor::scalar(value)
+}
+
+/// The program gives what the module means, with any number of workers; both give `expected`.
+#[track_caller]
+fn check(text: &str, inputs: &[(&str, Tensor)], expected: &[Tensor]) -> usize {
+    let (module, model, evaluated) = compiled(text);
+    let tensors: Vec<Tensor> = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
+    let options = EvaluateOptions { check: true, ..EvaluateOptions::default() };
+    let main = module.main().expect("a function");
+    let meant = lathe_ir::evaluate(&module, main, &tensors, &options).expect("evaluates");
+    let same = |found: &Tensor, expected: &Tensor| {
+        assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()));
+        assert_eq!(found.bytes(), expected.bytes(), "{found:?}, not {expected:?}");
+    };
+    assert_eq!(meant.len(), expected.len());
+    meant.iter().zip(expected).for_each(|(found, expected)| same(found, expected));
+    for workers in 1..4 {
+        let team = Team::new(workers).expect("a team");
+        let mut session = Session::with_team(&model, &team).expect("a session");
+        let borrowed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        for _ in 0..3 {
+            let outputs = session.run(&borrowed).expect("a run");
+            outputs.tensors().iter().zip(expected).for_each(|(found, expected)| same(found, expected));
+        }
+    }
+    evaluated
+}
+
+const SWAP: &str = r#"graph "main" (m: i64[], x: f32[a], y: f32[a]) {
+  %0: f32[a], %1: f32[a] = loop m, _, x, y {body="b", carried=2}
+  return %0 as p, %1 as q
+}
+graph "b" (i: i64[], c: bool[], u: f32[a], v: f32[a]) {
+  c0 = const f32[] 1.0
+  %0: f32[a] = add u, c0
+  return c as more, v as u, %0 as v
+}"#;
+
+#[test]
+fn carried_values_may_swap() {
+    let inputs = |trips| [("m", n(trips)), ("x", f(&[2], &[1.0, 2.0])), ("y", f(&[2], &[5.0, 6.0]))];
+    let three = [f(&[2], &[6.0, 7.0]), f(&[2], &[3.0, 4.0])];
+    assert_eq!(check(SWAP, &inputs(3), &three), 0, "no evaluator step");
+    check(SWAP, &inputs(-5), &[f(&[2], &[1.0, 2.0]), f(&[2], &[5.0, 6.0])]);
+}
+
+#[test]
+fn sizes_may_change_and_rows_be_collected() {
+    let text = r#"graph "main" (m: i64[], x: f32[a], y: f32[b]) {
+  %0: f32[p], %1: f32[q], %2: f32[r], %3: i64[r] = loop m, _, x, y {body="b", carried=2}
+  return %0 as p, %1 as q, %2 as sums, %3 as numbers
+}
+graph "b" (i: i64[], c: bool[], u: f32[k], v: f32[l]) {
+  %0: f32[k + l] = concat v, u {axis=0}
+  %1: f32[] = reduce %0 {axes=[0], keep_dims=false, kind="sum", noop_with_empty_axes=false}
+  return c as more, %0 as u, u as v, %1 as sum, i as number
+}"#;
+    let inputs = [("m", n(3)), ("x", f(&[1], &[1.0])), ("y", f(&[2], &[2.0, 3.0]))];
+    // u: [2 3 1], [1 2 3 1], [2 3 1 1 2 3 1]; v: the one before.
+    check(
+        text,
+        &inputs,
+        &[
+            f(&[7], &[2.0, 3.0, 1.0, 1.0, 2.0, 3.0, 1.0]),
+            f(&[4], &[1.0, 2.0, 3.0, 1.0]),
+            f(&[3], &[6.0, 7.0, 13.0]),
+            Tensor::from_slice(&[0i64, 1, 2], &[3]).expect("fits"),
+        ],
+    );
+}
+
+const WHILE: &str = r#"graph "main" (x: f32[a], limit: f32[]) {
+  %0: f32[a], %1: f32[r, a] = loop _, _, x, limit {body="b", carried=1}
+  return %0 as last, %1 as all
+}
+graph "b" (i: i64[], c: bool[], u: f32[a], limit: f32[]) {
+  %0: f32[a] = add u, u
+  %1: f32[] = reduce %0 {axes=[0], keep_dims=false, kind="max", noop_with_empty_axes=false}
+  %2: bool[] = less %1, limit
+  return %2 as more, %0 as u, %0 as row
+}"#;
+
+#[test]
+fn a_condition_ends_a_loop() {
+    let inputs = [("x", f(&[2], &[1.0, 3.0])), ("limit", f(&[], &[20.0]))];
+    let rows = f(&[3, 2], &[2.0, 6.0, 4.0, 12.0, 8.0, 24.0]);
+    check(WHILE, &inputs, &[f(&[2], &[8.0, 24.0]), rows]);
+}
+
+#[test]
+fn loops_nest() {
+    let text = r#"graph "main" (m: i64[], x: f32[2]) {
+  c0 = const i64[] 2
+  %0: f32[2], %1: f32[2, 2] = loop c0, _, x, m, x {body="outer", carried=1}
+  return %0 as p, %1 as q
+}
+graph "outer" (i: i64[], c: bool[], u: f32[2], m: i64[], x: f32[2]) {
+  %0: f32[2], %1: f32[r, 2] = loop m, _, u, x {body="inner", carried=1}
+  %2: f32[2] = reduce %1 {axes=[0], keep_dims=false, kind="sum", noop_with_empty_axes=false}
+  return c as more, %0 as u, %2 as row
+}
+graph "inner" (i: i64[], c: bool[], u: f32[2], x: f32[2]) {
+  %0: f32[2] = add u, x
+  return c as more, %0 as u, u as row
+}"#;
+    let inputs = [("m", n(2)), ("x", f(&[2], &[1.0, 10.0]))];
+    check(text, &inputs, &[f(&[2], &[5.0, 50.0]), f(&[2, 2], &[3.0, 30.0, 7.0, 70.0])]);
+}
+
+#[test]
+fn rows_of_known_sizes_take_no_evaluator() {
+    let text = r#"graph "main" (x: f32[t, 2], s: f32[2]) {
+  %0: i64[] = dims [t] {scalar=true}
+  %1: f32[2], %2: f32[t, 2] = loop %0, _, s, x {body="b", carried=1}
+  return %1 as sum, %2 as sums
+}
+graph "b" (i: i64[], c: bool[], u: f32[2], x: f32[t, 2]) {
+  %0: f32[2] = gather x, i {axis=0}
+  %1: f32[2] = add u, %0
+  return c as more, %1 as u, %1 as row
+}"#;
+    let inputs = [("x", f(&[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])), ("s", f(&[2], &[0.0, 1.0]))];
+    let sums = f(&[3, 2], &[1.0, 3.0, 4.0, 7.0, 9.0, 13.0]);
+    assert_eq!(check(text, &inputs, &[f(&[2], &[9.0, 13.0]), sums]), 0);
+}
+
+#[test]
+fn loops_without_end_are_stopped() {
+    let (module, model, _) = compiled(WHILE);
+    let (x, limit) = (f(&[2], &[0.0, 0.0]), f(&[], &[1.0]));
+    let mut session = Session::new(&model).expect("a session");
+    let error = session.run(&[("x", &x), ("limit", &limit)]).expect_err("no end").to_string();
+    assert!(error.contains("(loop)") && error.contains("iterations"), "{error}");
+    let main = module.main().expect("a function");
+    let inputs = [x.clone(), limit.clone()];
+    let error = lathe_ir::evaluate(&module, main, &inputs, &EvaluateOptions::default()).expect_err("no end");
+    assert!(error.to_string().contains("iterations"), "{error}");
+
+    let deadline =
+        RunOptions { deadline: Some(Instant::now() + Duration::from_millis(20)), ..RunOptions::default() };
+    let error = session.run_with(&[("x", &x), ("limit", &limit)], &deadline).expect_err("a deadline");
+    assert_eq!(error.to_string(), "the run was stopped: its deadline passed");
+    let token = CancelToken::new();
+    token.cancel();
+    let cancelled = RunOptions { cancel: Some(token), ..RunOptions::default() };
+    let error = session.run_with(&[("x", &x), ("limit", &limit)], &cancelled).expect_err("cancelled");
+    assert_eq!(error.to_string(), "the run was stopped: it was cancelled");
+}
