@@ -17,6 +17,7 @@ mod functions;
 mod gather;
 mod graph;
 mod matmul;
+mod moe;
 mod node;
 mod norm;
 mod order;

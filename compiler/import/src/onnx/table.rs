@@ -8,8 +8,8 @@ use rustc_hash::FxHashMap;
 use crate::error::Fault;
 use crate::onnx::node::{Node, Outputs};
 use crate::onnx::{
-    attention, constant, control, conv, einsum, elementwise, gather, matmul, norm, pool, position, quant,
-    random, recurrent, reduce, resize, shape,
+    attention, constant, control, conv, einsum, elementwise, gather, matmul, moe, norm, pool, position,
+    quant, random, recurrent, reduce, resize, shape,
 };
 
 /// As many as there are.
@@ -62,6 +62,16 @@ const fn row(
     handler: fn(&mut Node<'_, '_>) -> Outputs,
 ) -> Row {
     Row { domain: "", operator, since, inputs, outputs, handler }
+}
+
+/// An operator of onnxruntime's own domain.
+const fn contrib(
+    operator: &'static str,
+    inputs: (usize, usize),
+    outputs: (usize, usize),
+    handler: fn(&mut Node<'_, '_>) -> Outputs,
+) -> Row {
+    Row { domain: "com.microsoft", ..row(operator, 1, inputs, outputs, handler) }
 }
 
 const fn unary(operator: &'static str, since: i64) -> Row {
@@ -165,6 +175,8 @@ const ROWS: &[Row] = &[
     row("QuantizeLinear", 10, (2, 3), (1, 1), quant::quantize),
     row("Attention", 23, (3, 7), (1, 4), attention::attention),
     row("RotaryEmbedding", 23, (3, 4), (1, 1), position::rotary_embedding),
+    contrib("MoE", (5, 8), (1, 1), moe::moe),
+    contrib("QMoE", (6, 14), (1, 1), moe::quantised_moe),
     row("LSTM", 7, (3, 8), (0, 3), recurrent::lstm),
 ];
 
