@@ -145,3 +145,101 @@ proptest! {
         }
     }
 }
+
+/// Two of eight experts, f32[4] tokens, 6 gated, 4 out.
+fn sparse() -> Case {
+    Case {
+        experts: 8,
+        top_k: 2,
+        sigmoid: false,
+        renormalise: true,
+        capacity: None,
+        activation: "silu",
+        gate: "halves",
+        transposed: false,
+        biases: false,
+        sizes: [4, 6, 4],
+        seed: 7,
+    }
+}
+
+#[test]
+fn statistics_leave_padding_out() {
+    let text = r#"graph "main" (x: f32[b, s, 1], logits: f32[b, s, 2], attention_mask: i64[b, s]) {
+  c0 = const f32[2, 1, 1] [1.0, 2.0]
+  %0 = moe x, logits, c0, c0 {experts=2,top_k=1,router="softmax",renormalise=false,epsilon=0.0,scale=1.0,groups=null,capacity=1,activation="none",gate="none",clamped=null,transposed=false,shared_experts=0}
+  %1 = moe %0, logits, c0, c0 {experts=2,top_k=1,router="softmax",renormalise=false,epsilon=0.0,scale=1.0,groups=null,capacity=null,activation="none",gate="none",clamped=null,transposed=false,shared_experts=0}
+  return %1 as y
+}"#;
+    let module = lathe_ir::parse(text).expect("parses");
+    let model = compiled(&module, Isa::detect());
+    let three = 3f32.ln();
+    // Expert 0 by 3/4, by 3/4, expert 1 by 3/4, padding.
+    let logits =
+        Tensor::from_slice(&[three, 0.0, three, 0.0, 0.0, three, 0.0, 0.0], &[1, 4, 2]).expect("fits");
+    let x = Tensor::from_slice(&[1f32; 4], &[1, 4, 1]).expect("fits");
+    let mask = Tensor::from_slice(&[1i64, 1, 1, 0], &[1, 4]).expect("fits");
+    let mut session = Session::new(&model).expect("a session");
+    let outputs = session.run(&[("x", &x), ("logits", &logits), ("attention_mask", &mask)]).expect("a run");
+    let [first, second] = &outputs.stats().routers[..] else { panic!("{:?}", outputs.stats().routers) };
+    // The second token of expert 0 is above its capacity.
+    assert_eq!((&first.load[..], &first.assigned[..]), (&[1, 1][..], &[2, 1][..]));
+    assert_eq!((first.tokens, first.dropped, second.dropped), (3, 1, 0));
+    assert_eq!(second.load, [2, 1]);
+    // 2 * (2/3 * (3/4 + 3/4 + 1/4) / 3 + 1/3 * (1/4 + 1/4 + 3/4) / 3) = 9.5 / 9
+    for router in [first, second] {
+        assert!((router.balance_loss() - 9.5 / 9.0).abs() < 1e-6, "{}", router.balance_loss());
+    }
+}
+
+#[test]
+fn work_is_that_of_the_chosen_experts() {
+    let case = sparse();
+    let module = lathe_ir::parse(&case.text()).expect("parses");
+    let main = module.main().expect("a function");
+    let plan = lathe_plan::plan(&module, main, &lathe_plan::PlanOptions::default()).expect("a plan").plan;
+    let [width, inner, out] = case.sizes;
+    // Weights of the first and of the second product of one expert, in panels of 32 columns.
+    let expert = (width + inner) * 32 * 4;
+    assert_eq!((2 * inner <= 32, out <= 32), (true, true));
+    for tokens in [1i64, 8] {
+        let work = plan.step_work(&|_, axis| Some(if axis == 0 { tokens } else { 1 }));
+        let flops: u64 = work.iter().map(|step| step.flops).sum();
+        assert_eq!(flops as usize, 2 * tokens as usize * case.top_k * (width * 2 * inner + inner * out));
+        let whole = plan.step_work(&|_, axis| Some(if axis == 0 { 1_000_000 } else { 1 }));
+        let products = |work: &[lathe_artifact::StepWork]| -> u64 {
+            work.iter().filter(|step| step.flops > 0).map(|step| step.bytes).sum()
+        };
+        // What is left without weights grows with the tokens.
+        let others = |tokens: u64| tokens * 2 * 4 * (width + 2 * inner + inner + out) as u64 + 2 * 9 * 8;
+        assert_eq!(products(&whole) - others(1_000_000), 8 * expert as u64);
+        let read = (products(&work) - others(tokens as u64)) as f64 / expert as f64;
+        let expected = 8.0 * (1.0 - 0.75f64.powi(tokens as i32));
+        assert!((read - expected).abs() < 0.01, "{read} experts, not {expected}");
+    }
+}
+
+#[test]
+fn as_many_experts_are_read_as_are_chosen() {
+    let case = sparse();
+    let model = compiled(&lathe_ir::parse(&case.text()).expect("parses"), Isa::detect());
+    let mut session = Session::new(&model).expect("a session");
+    let mut random = SplitMix64::new(11);
+    for (tokens, expected, slack) in [(1usize, 2.0, 0.0), (8, 8.0 * (1.0 - 0.75f64.powi(8)), 0.1)] {
+        let (mut read, mut computed) = (0, 0);
+        for _ in 0..400 {
+            let mut tensor = |columns: usize| {
+                Tensor::from_slice(&numbers(&mut random, tokens * columns), &[tokens, 1, columns])
+                    .expect("fits")
+            };
+            let (x, logits) = (tensor(4), tensor(8));
+            let outputs = session.run(&[("x", &x), ("logits", &logits)]).expect("a run");
+            let router = &outputs.stats().routers[0];
+            read += router.load.iter().filter(|count| **count > 0).count();
+            computed += router.load.iter().sum::<u64>();
+        }
+        assert_eq!(computed, 400 * 2 * tokens as u64);
+        let mean = read as f64 / 400.0;
+        assert!((mean - expected).abs() <= slack, "{mean} experts at {tokens} tokens, not {expected}");
+    }
+}

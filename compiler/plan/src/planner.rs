@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::plan::{
-    Arg, Call, DimId, Evaluate, Guard, Loop, Slot, SlotId, SlotKind, State, Step, StepId, StepKind, Symbol,
-    SymbolSource, TensorRef, View,
+    Arg, Call, DimId, Evaluate, Guard, Loop, Routing, Slot, SlotId, SlotKind, State, Step, StepId, StepKind,
+    Symbol, SymbolSource, TensorRef, View,
 };
 use lathe_ir::{ConstantId, Module};
 use lathe_ops::Op;
@@ -95,6 +95,7 @@ pub(crate) struct Planner<'m> {
     pub guards: Vec<Guard>,
     pub views: Vec<(String, String)>,
     pub states: Vec<State>,
+    pub routings: Vec<Routing>,
     pub stages: u32,
     pub phase: u32,
     pub steps: Vec<Step>,
@@ -123,6 +124,7 @@ impl<'m> Planner<'m> {
             guards: Vec::new(),
             views: Vec::new(),
             states: Vec::new(),
+            routings: Vec::new(),
             stages: 1,
             phase: 0,
             steps: Vec::new(),

@@ -59,7 +59,9 @@ fn plan_function(
     context.function_guards()?;
     context.body()?;
     let outputs = context.bind_outputs()?;
-    let kept: BTreeSet<_> = outputs.iter().map(|port| port.tensor.view.slot).collect();
+    let routed = planner.routings.iter().flat_map(|routing| [&routing.counts, &routing.sums]);
+    let kept = outputs.iter().map(|port| &port.tensor).chain(routed);
+    let kept: BTreeSet<_> = kept.map(|tensor| tensor.view.slot).collect();
     planner.close_slots(&kept);
     let plan = Plan {
         name: function.name().to_string(),
@@ -76,6 +78,7 @@ fn plan_function(
         views: planner.views,
         states: planner.states,
         regimes: state::regimes(function),
+        routings: planner.routings,
     };
     *weights = planner.weights;
     tracing::debug!(steps = plan.steps.len(), slots = plan.slots.len(), dims = plan.dims.len(), "planned");

@@ -259,8 +259,9 @@ builtins! {
     /// Chooses `top_k` of `experts` for each token by `logits[tokens, experts]`: `indices[tokens, top_k]` (i64) in descending order of score plus
     /// `bias[experts]` (optional), and their `weights`. `sigmoid` 0 is a softmax; `renormalise` divides by the sum plus `epsilon`; then times
     /// `scale`. With `groups`, only experts of the `group_top` groups with the largest sum of two may be chosen.
+    /// `scores[tokens, experts]`, all of them before the choice, is optional.
     MoeRoute "moe_route" {
-        logits: input, bias: input, indices: output, weights: output, tokens: int, experts: int, top_k: int,
+        logits: input, bias: input, indices: output, weights: output, scores: output, tokens: int, experts: int, top_k: int,
         sigmoid: int, renormalise: int, epsilon: float, scale: float, groups: int, group_top: int,
     }
     /// Sorts the assignments of `indices[tokens, top_k]` by expert, stably: `rows` (i64, one a place) is the token of a place, `places[tokens, top_k]`
@@ -270,10 +271,18 @@ builtins! {
         indices: input, rows: output, places: output, offsets: output, tokens: int, experts: int, top_k: int,
         capacity: int, row_tokens: int,
     }
+    /// Counts the assignments of `indices[tokens, top_k]` of the tokens whose `mask_bytes` bytes of `mask` (optional) are not all 0: `counts` (i64) is the
+    /// assignments that each expert computes, those with the ones that `places[tokens, top_k]` drops (below 0), how many are dropped, and how
+    /// many tokens there are; `sums[experts]` (f64) adds their `scores[tokens, experts]`. Does not share work: one worker does it.
+    MoeCount "moe_count" {
+        indices: input, places: input, scores: input, mask: input, counts: output, sums: output, tokens: int, experts: int,
+        top_k: int, mask_bytes: int,
+    }
     /// `c[p, n] = act(a[p, k] x b[e] + bias[e, n])` for every place `p` of expert `e` by `offsets[experts + 1]` (i64), with `b` one
     /// [`crate::layout::PackedMatrix`] an expert and `bias` optional. Places from the last offset on are left alone; `m` bounds them.
+    /// `top_k` places belong to a token: by it the work is estimated.
     MoeMatMul "moe_matmul" {
-        a: input, offsets: input, b: input, bias: input, c: inout, m: int, n: int, k: int, experts: int,
+        a: input, offsets: input, b: input, bias: input, c: inout, m: int, n: int, k: int, experts: int, top_k: int,
         activation: int, alpha: float, beta: float,
     }
     /// `y[p, inner] = act(gate) * up` of `x[p, 2 * inner]` for the places below `offsets[experts]`: gates are the first half of the columns, or the

@@ -24,7 +24,8 @@ pub struct StepWork {
     pub step: StepId,
     /// Floating-point operations, as in [`Estimate::flops`].
     pub flops: u64,
-    /// Bytes of the slots that a builtin step names, each counted once: what it moves at the most where it reads views.
+    /// Bytes of the slots that a builtin step names, each counted once: what it moves at the most where it reads views. Of the weights of
+    /// experts those count that even routers choose on average: `1 - (1 - k/E)^tokens` of all.
     pub bytes: u64,
 }
 
@@ -83,9 +84,14 @@ impl Plan {
         let mut slots: Vec<_> = named.collect();
         slots.sort_unstable();
         slots.dedup();
+        let chosen = (call.builtin == Builtin::MoeMatMul).then(|| chosen_share(call, value)).flatten();
         let bytes = slots.iter().filter_map(|slot| {
-            let bytes = value(self.slots.get(slot.0 as usize)?.bytes)?;
-            u64::try_from(bytes).ok()
+            let slot = self.slots.get(slot.0 as usize)?;
+            let bytes = u64::try_from(value(slot.bytes)?).ok()?;
+            match (&slot.kind, chosen) {
+                (SlotKind::Weight(_), Some(share)) => Some((bytes as f64 * share).round() as u64),
+                _ => Some(bytes),
+            }
         });
         bytes.fold(0, u64::saturating_add)
     }
@@ -175,15 +181,29 @@ fn flops(steps: &[Step], value: &dyn Fn(DimId) -> Option<i64>) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
+/// The share of `E` experts that `k` chosen ones a token make together, where each choice is as likely as any other.
+fn chosen_share(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<f64> {
+    let (places, experts, top_k) =
+        (int(call, value, "m")?, int(call, value, "experts")?, int(call, value, "top_k")?);
+    if experts == 0 || top_k == 0 {
+        return None;
+    }
+    let missed = 1.0 - (top_k.min(experts) as f64 / experts as f64);
+    Some(1.0 - missed.powf(places as f64 / top_k as f64))
+}
+
+/// The integer argument of this name.
+fn int(call: &Call, value: &dyn Fn(DimId) -> Option<i64>, name: &str) -> Option<u64> {
+    let index = call.builtin.fields().iter().position(|(field, _)| *field == name)?;
+    match call.args.get(index)? {
+        Arg::Int(value) => u64::try_from(*value).ok(),
+        Arg::Dim(id) => u64::try_from(value(*id)?).ok(),
+        _ => None,
+    }
+}
+
 fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> {
-    let int = |name: &str| -> Option<u64> {
-        let index = call.builtin.fields().iter().position(|(field, _)| *field == name)?;
-        match call.args.get(index)? {
-            Arg::Int(value) => u64::try_from(*value).ok(),
-            Arg::Dim(id) => u64::try_from(value(*id)?).ok(),
-            _ => None,
-        }
-    };
+    let int = |name: &str| int(call, value, name);
     let product =
         |names: &[&str]| names.iter().try_fold(2u64, |product, name| product.checked_mul(int(name)?));
     match call.builtin {

@@ -32,6 +32,7 @@ fn plan() -> Plan {
         views: Vec::new(),
         states: Vec::new(),
         regimes: Vec::new(),
+        routings: Vec::new(),
     }
 }
 

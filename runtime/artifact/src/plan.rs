@@ -325,6 +325,21 @@ pub struct Step {
     pub reason: String,
 }
 
+/// What the program leaves behind about a mixture of experts: for reports, nothing in the program reads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Routing {
+    /// The node.
+    pub node: String,
+    /// Number of experts.
+    pub experts: u32,
+    /// Experts a token.
+    pub top_k: u32,
+    /// i64: assignments computed by each expert, assignments to each expert, assignments dropped, tokens; padding left out.
+    pub counts: TensorRef,
+    /// f64: the scores of each expert, added over the tokens.
+    pub sums: TensorRef,
+}
+
 /// The plan of one function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -358,4 +373,7 @@ pub struct Plan {
     /// Lengths at which cached keys and values lose their meaning.
     #[serde(default)]
     pub regimes: Vec<Regime>,
+    /// Mixtures of experts, in the order of the program.
+    #[serde(default)]
+    pub routings: Vec<Routing>,
 }

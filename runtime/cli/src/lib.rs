@@ -28,8 +28,8 @@ pub use lathe_compiler::cache::Cache;
 pub use lathe_compiler::{CompileOptions, compile};
 pub use lathe_generate as generation;
 pub use lathe_runtime::{
-    CancelToken, Isa, Model, Outputs, RunOptions, RunStats, RuntimeError, Session, Team, TensorView,
-    TensorViewMut,
+    CancelToken, Isa, Model, Outputs, RouterStatistics, RunOptions, RunStats, RuntimeError, Session, Team,
+    TensorView, TensorViewMut,
 };
 pub use lathe_tensor::{DType, Tensor, TensorError};
 pub use load::{LoadOptions, Origin, load, load_with_origin};

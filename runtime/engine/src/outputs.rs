@@ -67,8 +67,41 @@ pub struct RunStats {
     pub arena_capacity: usize,
     /// Bytes of outputs and of values whose size depends on data.
     pub other_bytes: u64,
+    /// What the routers of mixtures of experts chose, in the order of the program. Those in branches and loops are left out.
+    pub routers: Vec<RouterStatistics>,
     /// Time of each step, where the run was profiled.
     pub profile: Vec<StepTime>,
+}
+
+/// What the router of a mixture of experts chose in one run. Padding is left out where the model has an `attention_mask` with an
+/// element a token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouterStatistics {
+    /// The node.
+    pub node: String,
+    /// Experts a token.
+    pub top_k: usize,
+    /// Tokens that count.
+    pub tokens: u64,
+    /// By expert: assignments that it computed.
+    pub load: Vec<u64>,
+    /// By expert: assignments to it, those above its capacity included.
+    pub assigned: Vec<u64>,
+    /// Assignments above the capacity of their experts.
+    pub dropped: u64,
+    /// By expert: its score, the mean over the tokens.
+    pub probability: Vec<f64>,
+}
+
+impl RouterStatistics {
+    /// The balance loss of Switch transformers: `experts * sum_i f_i * P_i` with `f_i` the assignments to expert `i` over the tokens, and
+    /// `P_i` its mean score. `top_k` where the load is even; 0 without tokens.
+    pub fn balance_loss(&self) -> f64 {
+        let tokens = (self.tokens as f64).max(1.0);
+        let share = self.assigned.iter().map(|&count| count as f64 / tokens);
+        let sum: f64 = share.zip(&self.probability).map(|(share, probability)| share * probability).sum();
+        sum * self.assigned.len() as f64
+    }
 }
 
 /// The time of a step on worker 0.

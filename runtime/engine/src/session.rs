@@ -219,6 +219,7 @@ impl Session {
         };
         stats.wait = run_program(&model, &state, &self.team, tables, options.profile)?;
         let leader = &mut *state.leader();
+        stats.routers = leader.routers(program)?;
         let tensors = collect(program, leader, places)?;
         // An output may be an input as it is: staged copies live until the outputs are taken.
         drop(staged);

@@ -143,6 +143,7 @@ pub(super) fn affine_plan() -> Plan {
         views: Vec::new(),
         states: Vec::new(),
         regimes: Vec::new(),
+        routings: Vec::new(),
     }
 }
 

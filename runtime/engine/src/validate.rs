@@ -43,6 +43,10 @@ fn check(plan: &Plan, steps: &[StepEntry], shapes: usize) -> Result<(), String> 
     for port in plan.inputs.iter().chain(&plan.outputs) {
         tensor(plan, &port.tensor)?;
     }
+    for routing in &plan.routings {
+        tensor(plan, &routing.counts)?;
+        tensor(plan, &routing.sums)?;
+    }
     check_symbols(plan, steps)?;
     for guard in &plan.guards {
         expect((guard.stage as usize) < stages, "a guard's stage")?;

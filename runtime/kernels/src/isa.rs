@@ -134,7 +134,7 @@ macro_rules! rows {
 
 rows! {
     MatMulPacked MatMulStrided Conv ConvVolume ConvTranspose Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
-    Pad Gather GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize RotaryEmbedding Lstm MoeRoute MoeGroup MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
+    Pad Gather GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize RotaryEmbedding Lstm MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
 }
 
 /// Where an instruction set's functions are.

@@ -86,6 +86,7 @@ pub fn plan_of_steps(
         views: Vec::new(),
         states: Vec::new(),
         regimes: Vec::new(),
+        routings: Vec::new(),
         dim_stages: vec![0; dims.len()],
         dims,
         slots,

@@ -181,6 +181,7 @@ fn plan(region: Region, dims: Vec<DimExpr>, slots: Vec<Slot>) -> Plan {
         views: Vec::new(),
         states: Vec::new(),
         regimes: Vec::new(),
+        routings: Vec::new(),
     }
 }
 

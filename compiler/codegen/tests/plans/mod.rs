@@ -40,6 +40,7 @@ pub fn plan(steps: Vec<StepKind>, slots: usize) -> Plan {
         views: Vec::new(),
         states: Vec::new(),
         regimes: Vec::new(),
+        routings: Vec::new(),
     }
 }
 

@@ -403,6 +403,9 @@ impl<'m> Context<'_, 'm> {
             Operand::Int(1),
             Operand::Dims(&rows.dims[..1]),
             Operand::Size(inner),
+            // The row replaces what is there.
+            Operand::Int(0),
+            Operand::Int(0),
         ];
         self.planner.call(Builtin::ScatterNd, &operands, "a row is put in its place");
         Ok(())

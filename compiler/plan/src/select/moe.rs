@@ -1,6 +1,7 @@
 //! Mixtures of experts: route, sort by expert, gather, two products with an activation between them, combine.
 
 use lathe_artifact::builtin::{Activation as Code, Builtin};
+use lathe_artifact::plan::Routing;
 use lathe_ir::{Node, ValueId};
 use lathe_ops::elementwise::Activation;
 use lathe_ops::moe::{Gate, Moe, Router};
@@ -140,11 +141,16 @@ fn assign(context: &mut Context<'_, '_>, node: &Node, moe: &Moe, x: ValueId) -> 
         |context: &mut Context<'_, '_>, dtype, count| context.planner.temporary(dtype, &[count], depth);
     let indices = temporary(context, DType::I64, count);
     let weights = temporary(context, DType::F32, count);
+    // A branch may not be taken, and a body runs again: then there is no one statistic.
+    let counted = context.scope.depth == 0;
+    let all = context.planner.sizes.mul_constant(tokens, experts);
+    let scores = counted.then(|| temporary(context, DType::F32, all));
     let operands = [
         Operand::Read(&logits),
         bias.as_ref().map_or(Operand::Null, Operand::Read),
         Operand::Write(&indices),
         Operand::Write(&weights),
+        scores.as_ref().map_or(Operand::Null, Operand::Write),
         Operand::Size(tokens),
         Operand::Int(experts),
         Operand::Int(top_k),
@@ -172,7 +178,59 @@ fn assign(context: &mut Context<'_, '_>, node: &Node, moe: &Moe, x: ValueId) -> 
         Operand::Size(row),
     ];
     context.planner.call(Builtin::MoeGroup, &operands, "tokens of one expert side by side");
+    if let Some(scores) = scores {
+        count_tokens(context, moe, tokens, [&indices, &places, &scores]);
+    }
     Ok(Assignments { weights, rows, places, offsets, tokens, count })
+}
+
+/// Counts what each expert gets, for reports.
+fn count_tokens(
+    context: &mut Context<'_, '_>,
+    moe: &Moe,
+    tokens: Size,
+    [indices, places, scores]: [&Location; 3],
+) {
+    let (experts, depth) = (moe.experts as i64, context.scope.depth);
+    let (words, sums) = (context.size_of(2 * experts + 2), context.size_of(experts));
+    let counts = context.planner.temporary(DType::I64, &[words], depth);
+    let sums = context.planner.temporary(DType::F64, &[sums], depth);
+    let mask = padding_of(context, tokens);
+    let bytes = mask.as_ref().and_then(|mask| mask.dtype.element_bytes()).unwrap_or(0);
+    let operands = [
+        Operand::Read(indices),
+        Operand::Read(places),
+        Operand::Read(scores),
+        mask.as_ref().map_or(Operand::Null, Operand::Read),
+        Operand::Write(&counts),
+        Operand::Write(&sums),
+        Operand::Size(tokens),
+        Operand::Int(experts),
+        Operand::Int(moe.top_k as i64),
+        Operand::Int(bytes as i64),
+    ];
+    context.planner.call(Builtin::MoeCount, &operands, "what each expert gets, for reports");
+    let node = context.planner.node.0.clone();
+    let (counts, sums) = (context.planner.tensor(&counts), context.planner.tensor(&sums));
+    let routing = Routing { node, experts: moe.experts as u32, top_k: moe.top_k as u32, counts, sums };
+    context.planner.routings.push(routing);
+}
+
+/// The input that says which tokens are no padding: `attention_mask` or one of an encoder or decoder, where it has an element a token.
+fn padding_of(context: &mut Context<'_, '_>, tokens: Size) -> Option<Location> {
+    let function = context.scope.function;
+    for &input in function.inputs() {
+        let named =
+            function.value(input).name.as_deref().is_some_and(|name| name.ends_with("attention_mask"));
+        let Some(location) = context.scope.places[input.index()].clone().filter(|_| named) else { continue };
+        let whole = location.rank() == 2
+            && location.dtype.element_bytes().is_some()
+            && context.planner.sizes.product(&location.dims) == tokens;
+        if whole {
+            return Some(location);
+        }
+    }
+    None
 }
 
 fn multiply(
@@ -194,6 +252,7 @@ fn multiply(
         Operand::Int(product.n as i64),
         Operand::Int(product.k as i64),
         Operand::Int(moe.experts as i64),
+        Operand::Int(moe.top_k as i64),
         Operand::Int(code as i64),
         Operand::Float(alpha),
         Operand::Float(beta),

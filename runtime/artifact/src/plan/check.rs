@@ -51,6 +51,10 @@ impl Plan {
         for (index, state) in self.states.iter().enumerate() {
             self.state(index, state).map_err(at(format!("state {index}")))?;
         }
+        for routing in &self.routings {
+            let both = self.tensor(&routing.counts).and_then(|()| self.tensor(&routing.sums));
+            both.map_err(at(format!("routing `{}`", routing.node)))?;
+        }
         let mut next = 0;
         self.check_steps(&self.steps, 0, &mut next)
     }
@@ -324,6 +328,7 @@ mod tests {
             views: Vec::new(),
             states: Vec::new(),
             regimes: Vec::new(),
+            routings: Vec::new(),
         }
     }
 

@@ -206,6 +206,7 @@ fn plan(boundaries: &[u64]) -> Plan {
         views: Vec::new(),
         states: vec![state(0, None), state(1, Some(WINDOW))],
         regimes: Vec::new(),
+        routings: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only chosen experts are read. A token's answers are added in the order in which its experts were chosen, so that the bits depend
 //! neither on the batch nor on the workers.
 
+mod count;
 mod route;
 
 use lathe_artifact::abi::{Status, Worker};

@@ -93,6 +93,13 @@ impl Kernel for args::MoeRoute {
                 )
             };
             score(logits, self.sigmoid != 0, scores);
+            if !self.scores.is_null() {
+                // SAFETY: the token's row of scores, which is apart from all others.
+                unsafe {
+                    let row = self.scores.cast::<f32>().add(token * experts);
+                    std::ptr::copy_nonoverlapping(scores.as_ptr(), row, experts);
+                }
+            }
             select.copy_from_slice(scores);
             if let Some(bias) = bias {
                 select.iter_mut().zip(bias).for_each(|(select, bias)| *select += bias);

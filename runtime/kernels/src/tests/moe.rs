@@ -94,12 +94,43 @@ proptest! {
             n: n as i64,
             k: k as i64,
             experts: 6,
+            top_k: 1,
             activation: 0,
             alpha: 0.0,
             beta: 0.0,
         };
         for (isa, outputs) in run(&[m * n * 4], 4, args) {
             compare(isa, &floats(&outputs[0]), &want, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn padding_counts_for_no_expert() {
+    let (indices, places) = ([0_i64, 2, 2, 1, 2, 0], [0_i64, 2, -1, 1, 3, 4]);
+    let scores = [0.5_f32, 0.25, 0.25, 0.125, 0.375, 0.5, 1.0, 2.0, 3.0];
+    let mask = [1_i32, 256, 0];
+    for masked in [false, true] {
+        let args = |outputs: &[*mut u8]| args::MoeCount {
+            indices: address(&indices),
+            places: address(&places),
+            scores: address(&scores),
+            mask: if masked { address(&mask) } else { std::ptr::null() },
+            counts: outputs[0],
+            sums: outputs[1],
+            tokens: 3,
+            experts: 3,
+            top_k: 2,
+            mask_bytes: 4,
+        };
+        let (counts, sums): ([i64; 8], [f64; 3]) = match masked {
+            true => ([1, 1, 1, 1, 1, 2, 1, 2], [0.625, 0.625, 0.75]),
+            false => ([2, 1, 2, 2, 1, 3, 1, 3], [1.625, 2.625, 3.75]),
+        };
+        for (isa, outputs) in run(&[64, 24], 8, args) {
+            assert_eq!(integers(&outputs[0]), counts, "{}", isa.name());
+            let bits = sums.map(|sum| sum.to_bits() as i64);
+            assert_eq!(integers(&outputs[1]), bits, "{}", isa.name());
         }
     }
 }

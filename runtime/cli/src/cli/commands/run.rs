@@ -35,7 +35,11 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
     };
     if args.json.json {
         let outputs: Vec<Value> = outputs.iter().map(|(name, tensor)| describe(name, tensor)).collect();
-        return report::print_json(&json!({"outputs": outputs, "files": files, "ms": seconds * 1e3}));
+        let mut document = json!({"outputs": outputs, "files": files, "ms": seconds * 1e3});
+        if !results.stats().routers.is_empty() {
+            document["routers"] = routers(&results.stats().routers);
+        }
+        return report::print_json(&document);
     }
     let mut out = String::new();
     for (name, tensor) in &outputs {
@@ -46,6 +50,22 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
         let _ = writeln!(out, "wrote {file}");
     }
     report::print(&out)
+}
+
+/// What the routers of mixtures of experts chose, by layer, and the mean of the balance losses.
+fn routers(statistics: &[crate::RouterStatistics]) -> Value {
+    let layers: Vec<Value> = statistics
+        .iter()
+        .map(|router| {
+            json!({
+                "node": router.node, "experts": router.load.len(), "top_k": router.top_k, "tokens": router.tokens,
+                "load": router.load, "dropped": router.dropped, "probability": router.probability,
+                "balance_loss": router.balance_loss(),
+            })
+        })
+        .collect();
+    let sum: f64 = statistics.iter().map(crate::RouterStatistics::balance_loss).sum();
+    json!({"layers": layers, "balance_loss": sum / statistics.len().max(1) as f64})
 }
 
 fn write_outputs(
