@@ -115,7 +115,8 @@ fn inner(node: &Node<'_, '_>, separate: bool) -> Result<Inner, Fault> {
     let plain = |activation| Inner { activation, gate, clamped: None };
     Ok(match node.attributes.string("activation_type")?.unwrap_or("relu") {
         "relu" => plain(Activation::Relu),
-        "gelu" => plain(Activation::Gelu),
+        // onnxruntime computes it by tanh here.
+        "gelu" => plain(Activation::GeluTanh),
         "silu" => plain(Activation::Silu),
         "identity" => plain(Activation::None),
         "swiglu" => {
@@ -164,7 +165,9 @@ fn build(node: &mut Node<'_, '_>, [first, second, third]: [Layer; 3]) -> Outputs
                 (Some(a), Some(b)) => Some(join(node, a, b)?),
                 (None, None) => None,
                 _ => {
-                    return Err(Fault::unsupported("a bias of one of two halves of the experts' first layer"));
+                    return Err(Fault::unsupported(
+                        "a bias of one of two halves of the experts' first layer",
+                    ));
                 }
             };
             (join(node, w_in, up)?, bias)
