@@ -12,6 +12,7 @@ mod heads;
 mod inputs;
 mod options;
 mod pipeline;
+pub mod planning;
 mod snapshot;
 pub mod verify;
 
@@ -20,7 +21,7 @@ pub use emit::{Stage, emit};
 pub use error::CompileError;
 pub use inputs::{TypedInputs, small_dims};
 pub use lathe_codegen::{Level, Target};
-pub use lathe_import::{read_tensor, tensor_bytes, weight_files};
+pub use lathe_import::{ImportOptions, read_tensor, tensor_bytes, weight_files};
 pub use lathe_passes::Report;
 pub use options::CompileOptions;
 pub use pipeline::{BUILD_ID, compile, compile_ir_text, compile_observed, import, optimise, typical_size};

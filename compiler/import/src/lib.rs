@@ -8,10 +8,13 @@
 mod error;
 mod model;
 mod onnx;
+mod outline;
 mod safetensors;
 
 pub use error::{ImportError, UnsupportedOperator};
+pub use model::WEIGHT;
 pub use onnx::{external_files, read_tensor, tensor_bytes};
+pub use outline::{Outline, outline};
 pub use safetensors::weight_files;
 
 use std::path::Path;

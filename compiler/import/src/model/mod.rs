@@ -15,6 +15,7 @@ mod tests;
 mod weights;
 
 pub(crate) use config::{Config, Sizes, path_in};
+pub use net::WEIGHT;
 pub(crate) use weights::{Weight, Weights};
 
 use lathe_ir::Module;
@@ -32,6 +33,19 @@ pub(crate) fn build(config: &Config, weights: &dyn Weights) -> Result<Module, Fa
     let mut net = net::Net::new(&mut module, weights, family.base);
     (family.build)(&mut net, config)?;
     net.finish()?;
+    Ok(module)
+}
+
+/// The module of a configuration alone: weights are inputs whose names begin with [`net::WEIGHT`].
+///
+/// # Errors
+/// Where the family is not known, or a fact is missing or wrong.
+pub(crate) fn build_outline(config: &Config) -> Result<Module, Fault> {
+    let family = families::find(config)?;
+    refuse_quantised(config)?;
+    let mut module = Module::new();
+    let mut net = net::Net::new(&mut module, &crate::outline::Nothing, family.base);
+    (family.build)(&mut net, config)?;
     Ok(module)
 }
 

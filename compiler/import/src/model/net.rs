@@ -13,6 +13,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::weights::Weights;
 use crate::error::{Fault, quote};
 
+/// What names of inputs begin with that stand for weights.
+pub const WEIGHT: &str = "weight.";
+
 /// How many names a message lists.
 const LISTED: usize = 20;
 
@@ -195,7 +198,7 @@ impl<'a> Net<'a> {
 
     fn placeholder(&mut self, name: &str, sizes: &[usize]) -> Result<ValueId, Fault> {
         let dims = sizes.iter().map(|&size| dim(size)).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.floats(&format!("missing.{name}"), &dims))
+        Ok(self.floats(&format!("{WEIGHT}{name}"), &dims))
     }
 
     /// A stored tensor as an f32 value.

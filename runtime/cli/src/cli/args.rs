@@ -6,6 +6,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::size::ByteSize;
+use super::sizing::{CompareArgs, PlanArgs};
 
 /// Compile transformer models into native CPU programs and run them.
 #[derive(Parser, Debug)]
@@ -38,14 +39,27 @@ pub struct Common {
     #[arg(long, global = true, env = "LATHE_DIM", value_name = "NAME=SIZE", value_delimiter = ',', value_parser = parse_dim)]
     pub dim: Vec<(String, i64)>,
     /// Memory that a compile or run may take
-    #[arg(long, global = true, env = "LATHE_MAX_MEMORY", value_name = "SIZE", default_value = "6GiB")]
-    pub max_memory: ByteSize,
+    #[arg(
+        long,
+        global = true,
+        env = "LATHE_MAX_MEMORY",
+        value_name = "SIZE",
+        long_help = "Memory that a compile or run may take; default: 6GiB"
+    )]
+    pub max_memory: Option<ByteSize>,
     /// Neither read nor write the compile cache
     #[arg(long, global = true, env = "LATHE_NO_CACHE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub no_cache: bool,
     /// Log level of standard error: error, warn, info, debug, trace
     #[arg(long, global = true, env = "LATHE_LOG", value_name = "LEVEL", default_value = "warn")]
     pub log: tracing::Level,
+}
+
+impl Common {
+    /// Bytes that a compile or run may take: 6 GiB where nothing is said.
+    pub fn max_memory(&self) -> u64 {
+        self.max_memory.map_or(6 << 30, |size| size.0)
+    }
 }
 
 /// `--json`, of every command but `test`, where it names a file.
@@ -75,6 +89,10 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Compare the compiled program with the evaluator and with tract
     Verify(VerifyArgs),
+    /// Say what a model needs, from its configuration alone
+    Plan(PlanArgs),
+    /// Say what several models need, side by side
+    Compare(CompareArgs),
     /// Show what this machine offers
     Doctor(JsonFlag),
 }

@@ -49,7 +49,7 @@ fn complete(
             continue;
         };
         let shape = shape_of(common, &port.dims_text);
-        let limit = common.max_memory.0;
+        let limit = common.max_memory();
         let bytes = shape.iter().try_fold(8u64, |bytes, size| bytes.checked_mul(*size as u64));
         if bytes.is_none_or(|bytes| bytes > limit.saturating_mul(8)) {
             return Err(CliError::Input(format!(

@@ -18,7 +18,7 @@ pub fn compile_options(common: &Common, targets: &[TargetChoice]) -> Result<Comp
         TargetChoice::V4 => Ok(Target::x86_64(Level::V4)),
     });
     Ok(CompileOptions {
-        max_memory: common.max_memory.0,
+        max_memory: common.max_memory(),
         targets: targets.collect::<Result<_, _>>()?,
         ..CompileOptions::default()
     })
@@ -41,7 +41,7 @@ pub fn load_options(common: &Common, trust_key: Option<&Path>) -> Result<LoadOpt
     }
     let runtime = lathe_runtime::LoadOptions {
         isa: Some(isa),
-        max_memory: Some(common.max_memory.0),
+        max_memory: Some(common.max_memory()),
         ..lathe_runtime::LoadOptions::default()
     };
     Ok(LoadOptions {

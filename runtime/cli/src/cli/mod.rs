@@ -12,6 +12,7 @@ mod load;
 mod profile;
 mod report;
 mod size;
+mod sizing;
 mod tensors;
 
 use std::ffi::OsString;
@@ -33,8 +34,6 @@ const LATER: &[&str] = &[
     "transcribe",
     "tokenize",
     "template",
-    "plan",
-    "compare",
     "quantize",
     "convert",
     "serve",
@@ -104,6 +103,8 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Explain(args) => commands::explain::run(common, args),
         Command::Generate(args) => commands::generate::run(common, args),
         Command::Verify(args) => commands::verify::run(common, args),
+        Command::Plan(args) => commands::plan::plan(common, args),
+        Command::Compare(args) => commands::plan::compare(common, args),
         Command::Doctor(json) => commands::doctor::run(common, *json),
     }
 }

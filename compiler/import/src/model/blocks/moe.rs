@@ -8,7 +8,7 @@ use lathe_tensor::{Buffer, DType, Encoding, Tensor};
 
 use super::mlp::Gated;
 use crate::error::{Fault, quote};
-use crate::model::net::{Linear, Net};
+use crate::model::net::{Linear, Net, WEIGHT};
 
 /// A mixture of experts.
 #[derive(Clone, Debug)]
@@ -147,7 +147,7 @@ impl Experts {
             // Some are missing and noted: the import fails, and lists them.
             let dims =
                 shape.iter().map(|&size| crate::model::net::dim(size)).collect::<Result<Vec<_>, _>>()?;
-            return Ok(net.floats(&format!("missing.{prefix}.{}", parts[0]), &dims));
+            return Ok(net.floats(&format!("{WEIGHT}{prefix}.{}", parts[0]), &dims));
         }
         let tensor = Tensor::new(dtype, shape.to_vec(), Buffer::copy_of(&bytes))?;
         net.constant(&format!("{prefix}.{}", parts[0]), tensor, Encoding::Dense)

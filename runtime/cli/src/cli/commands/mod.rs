@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod explain;
 pub mod generate;
 pub mod inspect;
+pub mod plan;
 pub mod run;
 pub mod test;
 pub mod verify;

@@ -158,7 +158,7 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        command.env("LATHE_MAX_MEMORY", common.max_memory.0.to_string());
+        command.env("LATHE_MAX_MEMORY", common.max_memory().to_string());
         let isa = clap::ValueEnum::to_possible_value(&common.isa);
         command.env("LATHE_ISA", isa.as_ref().map_or("native", |isa| isa.get_name()));
         if let Some(threads) = common.threads {

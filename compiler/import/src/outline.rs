@@ -1,0 +1,98 @@
+//! A model without its weights: what its sizes tell.
+
+use std::path::{Path, PathBuf};
+
+use lathe_ir::Module;
+use lathe_tensor::Encoding;
+
+use crate::error::Fault;
+use crate::model::{self, Config, Weight, Weights};
+use crate::{ImportError, ImportOptions, import};
+
+/// A model whose weights need not be there.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The model. Of a configuration, `main` has its weights as inputs whose names begin with [`crate::WEIGHT`].
+    pub module: Module,
+    /// `model_type` of the configuration, or the kind of file.
+    pub family: String,
+    /// Tokens that the model was made for.
+    pub context: Option<u64>,
+    /// Height and width of the pictures that the model was made for.
+    pub picture: Option<u64>,
+    /// Bytes of an element of the weights.
+    pub weight_element_bytes: f64,
+}
+
+/// The outline of a model: of a configuration (`*.json`), of a folder with `config.json`, or of a model file.
+///
+/// # Errors
+/// As [`import`]. That weights are missing is none.
+pub fn outline(path: &Path, options: &ImportOptions) -> Result<Outline, ImportError> {
+    match configuration(path) {
+        Some(file) => of_config(&Config::read(&file)?).map_err(|fault| fault.in_file(&file)),
+        None => {
+            let module = import(path, options)?;
+            let weight_element_bytes = element_bytes(&module);
+            let family =
+                path.extension().and_then(|extension| extension.to_str()).unwrap_or("model").to_string();
+            Ok(Outline { module, family, context: None, picture: None, weight_element_bytes })
+        }
+    }
+}
+
+fn configuration(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(model::path_in(path));
+    }
+    let extension = path.extension().and_then(|extension| extension.to_str())?;
+    extension.eq_ignore_ascii_case("json").then(|| path.to_path_buf())
+}
+
+fn of_config(config: &Config) -> Result<Outline, Fault> {
+    let module = model::build_outline(config)?;
+    let text = config.part("text_config")?;
+    let language = text.as_ref().unwrap_or(config);
+    let names = ["max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx"];
+    let context = language.optional_size(&names)?;
+    let vision = config.part("vision_config")?;
+    let picture = vision.as_ref().unwrap_or(config).optional_size(&["image_size"])?;
+    let dtype = match config.text(&["dtype", "torch_dtype"])? {
+        None => language.text(&["dtype", "torch_dtype"])?,
+        found => found,
+    };
+    Ok(Outline {
+        module,
+        family: config.text(&["model_type"])?.unwrap_or_default().to_string(),
+        context: context.map(|context| context as u64),
+        picture: picture.map(|picture| picture as u64),
+        weight_element_bytes: match dtype {
+            Some("float16" | "bfloat16") => 2.0,
+            _ => 4.0,
+        },
+    })
+}
+
+/// Bytes an element of a module's weights, on average.
+fn element_bytes(module: &Module) -> f64 {
+    let dense = module.constants().map(|(_, constant)| constant);
+    let dense =
+        dense.filter(|constant| constant.encoding == Encoding::Dense && constant.tensor.dtype().is_float());
+    let (bytes, count) = dense.fold((0usize, 0usize), |(bytes, count), constant| {
+        (bytes + constant.tensor.bytes().len(), count + constant.tensor.len())
+    });
+    if count == 0 { 4.0 } else { bytes as f64 / count as f64 }
+}
+
+/// A file without weights.
+pub(crate) struct Nothing;
+
+impl Weights for Nothing {
+    fn weight(&self, _: &str) -> Result<Option<Weight>, Fault> {
+        Ok(None)
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
