@@ -188,6 +188,36 @@ impl Config {
         texts.ok_or_else(|| self.wrong(name, value, "a list of texts"))
     }
 
+    /// Height and width: a list of two, or one size for both.
+    pub(crate) fn pair(&self, name: &str) -> Result<[usize; 2], Fault> {
+        match self.find(&[name]) {
+            Some((_, Value::Array(_))) => match self.list(name)?[..] {
+                [height, width] => Ok([height, width]),
+                _ => Err(Fault::bad(format!("`{}{name}` must have a height and a width", self.path))),
+            },
+            _ => self.size(&[name]).map(|size| [size; 2]),
+        }
+    }
+
+    /// A list of positive sizes.
+    pub(crate) fn list(&self, name: &str) -> Result<Vec<usize>, Fault> {
+        let (name, value) = self.find(&[name]).ok_or_else(|| self.missing(&[name]))?;
+        let size = |value: &Value| value.as_u64().filter(|size| (1..=MAX_SIZE).contains(size));
+        let sizes: Option<Vec<usize>> = value
+            .as_array()
+            .filter(|list| list.len() <= MAX_LAYERS)
+            .and_then(|list| list.iter().map(|value| size(value).map(|size| size as usize)).collect());
+        sizes.ok_or_else(|| self.wrong(name, value, "a list of positive sizes"))
+    }
+
+    /// Number of classes: of `id2label`, or as `num_labels` says.
+    pub(crate) fn labels(&self) -> Result<usize, Fault> {
+        match self.part("id2label")? {
+            Some(labels) => Ok(labels.fields.len()),
+            None => self.size_or(&["num_labels"], 2),
+        }
+    }
+
     /// A list of numbers; `None` where it is not there.
     pub(crate) fn numbers(&self, name: &str) -> Result<Option<Vec<f64>>, Fault> {
         let Some((name, value)) = self.find(&[name]) else { return Ok(None) };
@@ -218,6 +248,11 @@ impl Config {
     /// # Errors
     /// Where one is missing or no size, or where heads do not divide.
     pub(crate) fn sizes(&self) -> Result<Sizes, Fault> {
+        self.sizes_with(self.size(&["vocab_size"])?)
+    }
+
+    /// The same for a stack with this many tokens; 0 for one of pictures.
+    pub(crate) fn sizes_with(&self, vocab: usize) -> Result<Sizes, Fault> {
         let hidden = self.size(&["hidden_size", "n_embd", "d_model"])?;
         let layers = self.layers(&["num_hidden_layers", "n_layer", "n_layers", "num_layers"])?;
         let heads = self.size(&["num_attention_heads", "n_head", "n_heads", "num_heads"])?;
@@ -238,7 +273,6 @@ impl Config {
             &["intermediate_size", "ffn_dim", "n_inner", "mlp_hidden_size"],
             hidden.saturating_mul(4),
         )?;
-        let vocab = self.size(&["vocab_size"])?;
         let names = [
             "max_position_embeddings",
             "n_positions",

@@ -1,9 +1,10 @@
 //! A network in the making: the IR's builder with weights by name.
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use lathe_ir::{Builder, Dim, FunctionId, Module, Operation, Symbol, ValueId, ValueType};
-use lathe_ops::elementwise::{Gelu, Unary};
+use lathe_ops::elementwise::{Clip, Gelu, Unary};
 use lathe_ops::gather::Gather;
 use lathe_ops::norm::{LayerNorm, RmsNorm};
 use lathe_ops::{Op, shape};
@@ -88,6 +89,8 @@ pub(crate) enum Activation {
     Tanh,
     /// `max(x, 0)^2`.
     SquaredRelu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
 }
 
 impl Activation {
@@ -105,6 +108,7 @@ impl Activation {
         ("swish", Activation::Silu),
         ("tanh", Activation::Tanh),
         ("relu2", Activation::SquaredRelu),
+        ("relu6", Activation::Relu6),
     ];
 
     /// The activation that a field of the configuration names.
@@ -125,6 +129,8 @@ pub(crate) struct Net<'a> {
     weights: &'a dyn Weights,
     /// A prefix of names that checkpoints of the model without head leave out.
     base: &'static str,
+    /// Prefixes of names, and what the file has for them.
+    renames: Vec<(String, String)>,
     made: FxHashMap<String, ValueId>,
     used: FxHashSet<String>,
     missing: Vec<String>,
@@ -137,6 +143,7 @@ impl<'a> Net<'a> {
             b: Builder::main(module),
             weights,
             base,
+            renames: Vec::new(),
             made: FxHashMap::default(),
             used: FxHashSet::default(),
             missing: Vec::new(),
@@ -165,7 +172,27 @@ impl<'a> Net<'a> {
             Some(bare) if !self.base.is_empty() => names.push(bare.to_string()),
             _ => {}
         }
+        for (from, to) in &self.renames {
+            if let Some(rest) = name.strip_prefix(from.as_str()) {
+                names.push(format!("{to}{rest}"));
+            }
+        }
         names
+    }
+
+    /// Names that begin with `from` may begin with `to` in the file.
+    pub(crate) fn rename(&mut self, from: impl Display, to: impl Display) {
+        self.renames.push((from.to_string(), to.to_string()));
+    }
+
+    /// Whether the file has a weight.
+    pub(crate) fn has(&self, name: &str) -> Result<bool, Fault> {
+        for spelling in self.spellings(name) {
+            if self.weights.weight(&spelling)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A weight as it is stored, which is then used. A missing one is noted, and `None`.
@@ -194,6 +221,20 @@ impl<'a> Net<'a> {
         };
         self.made.insert(name.to_string(), value);
         Ok(value)
+    }
+
+    /// Rows of a stored tensor of these sizes under a name of their own, for [`Net::weight`] and [`Net::linear`].
+    pub(crate) fn part(
+        &mut self,
+        name: &str,
+        stored: &str,
+        sizes: &[usize],
+        rows: &Range<usize>,
+    ) -> Result<(), Fault> {
+        let all = self.weight(stored, sizes)?;
+        let value = self.b.named(name).slice(all, 0, rows.start as i64, rows.end as i64)?;
+        self.made.insert(name.to_string(), value);
+        Ok(())
     }
 
     fn placeholder(&mut self, name: &str, sizes: &[usize]) -> Result<ValueId, Fault> {
@@ -308,6 +349,10 @@ impl<'a> Net<'a> {
                 let positive = self.b.relu(x)?;
                 self.b.mul(positive, positive)?
             }
+            Activation::Relu6 => {
+                let (low, high) = (self.b.scalar(0.0f32), self.b.scalar(6.0f32));
+                self.b.op(Op::Clip(Clip {}), &[x, low, high])?
+            }
         })
     }
 
@@ -326,6 +371,12 @@ impl<'a> Net<'a> {
         let list = self.b.list(&list)?;
         let op = Op::Split(shape::Split { axis, outputs: sizes.len() });
         Ok(self.b.apply_many(op, &[Some(x), Some(list)], sizes.len())?)
+    }
+
+    /// Repeated to these sizes.
+    pub(crate) fn expanded(&mut self, x: ValueId, dims: impl Into<Vec<Dim>>) -> Result<ValueId, Fault> {
+        let dims = self.b.dims(dims)?;
+        Ok(self.b.expand(x, dims)?)
     }
 
     /// `softcap * tanh(x / softcap)`.
@@ -385,6 +436,8 @@ fn is_buffer(name: &str) -> bool {
         ".position_ids",
         ".attention.bias",
         ".attn.bias",
+        ".num_batches_tracked",
+        ".relative_position_index",
     ];
     ends.iter().any(|end| name.ends_with(end)) || name == "position_ids"
 }

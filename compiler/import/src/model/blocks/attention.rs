@@ -115,6 +115,13 @@ pub(crate) struct Call {
     pub bias: Option<ValueId>,
 }
 
+impl Call {
+    /// Sequences whose tokens all count, without positions.
+    pub(crate) fn unpadded(batch: Dim, seq: Dim) -> Self {
+        Self { batch, seq, padding: None, tables: Vec::new(), alibi_positions: None, bias: None }
+    }
+}
+
 /// Keys and values of another sequence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {

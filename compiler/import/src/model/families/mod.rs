@@ -1,10 +1,20 @@
 //! The families: which `model_type` and architectures each has, and what its layers are.
 
 mod alibi;
+mod clip;
+mod convnext;
 mod experts;
 mod gpt;
 mod llada;
 mod llama;
+mod mobilenet;
+mod resnet;
+mod swin;
+mod timesformer;
+mod timm;
+mod videomae;
+mod vit;
+mod vit_mae;
 
 use super::Config;
 use super::net::Net;
@@ -23,8 +33,23 @@ pub(crate) struct Family {
 }
 
 /// Every family.
-const FAMILIES: &[&[Family]] =
-    &[llama::FAMILIES, experts::FAMILIES, gpt::FAMILIES, alibi::FAMILIES, llada::FAMILIES];
+const FAMILIES: &[&[Family]] = &[
+    llama::FAMILIES,
+    experts::FAMILIES,
+    gpt::FAMILIES,
+    alibi::FAMILIES,
+    llada::FAMILIES,
+    vit::FAMILIES,
+    timm::FAMILIES,
+    vit_mae::FAMILIES,
+    videomae::FAMILIES,
+    timesformer::FAMILIES,
+    swin::FAMILIES,
+    clip::FAMILIES,
+    convnext::FAMILIES,
+    resnet::FAMILIES,
+    mobilenet::FAMILIES,
+];
 
 /// The family of a configuration.
 ///
@@ -32,8 +57,10 @@ const FAMILIES: &[&[Family]] =
 /// Lists the known ones.
 pub(crate) fn find(config: &Config) -> Result<&'static Family, Fault> {
     let all = || FAMILIES.iter().copied().flatten();
-    let Some(name) = config.text(&["model_type"])? else {
-        return Err(Fault::bad("`model_type` is missing"));
+    let name = match config.text(&["model_type"])? {
+        Some(name) => name,
+        None if config.has("architecture") => timm::NAME,
+        None => return Err(Fault::bad("`model_type` is missing")),
     };
     let Some(family) = all().find(|family| family.model_type == name) else {
         let known: Vec<&str> = all().map(|family| family.model_type).collect();

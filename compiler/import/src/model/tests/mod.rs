@@ -1,6 +1,7 @@
 //! Configurations and folders that are broken are refused with the field, file or weight that is wrong.
 
 mod rope;
+mod vision;
 
 use std::path::Path;
 
