@@ -115,6 +115,17 @@ impl<'a> Context<'a> {
         self.inputs.len()
     }
 
+    /// The results of another op on other inputs, within what is left of the budget.
+    pub fn apply(
+        &self,
+        row: &dyn Evaluate,
+        inputs: &[Option<&Tensor>],
+        outputs: usize,
+    ) -> Result<Vec<Tensor>, EvalError> {
+        let max_bytes = self.limits.max_bytes.saturating_sub(self.spent.get());
+        run(self.op, row, inputs, outputs, &Limits { max_bytes, cancel: self.limits.cancel })
+    }
+
     /// The input at `index`, which must be there.
     pub fn input(&self, index: usize) -> Result<&'a Tensor, EvalError> {
         self.optional(index).ok_or(EvalError::MissingInput { op: self.op, index })

@@ -282,6 +282,7 @@ impl Evaluate for Softmax {
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let x = cx.input(0)?;
         let mut cells = cx.floats("x", x)?;
+        let narrow = matches!(x.dtype(), DType::F16 | DType::BF16);
         // A scalar is a line of one element.
         let shape = if x.rank() == 0 { &[1] } else { x.shape() };
         let around = Around::of(shape, cx.axis(self.axis, shape.len())?);
@@ -289,10 +290,12 @@ impl Evaluate for Softmax {
             cx.work(around.size)?;
             let line = || (start..).step_by(around.inner).take(around.size);
             let largest = line().map(|i| cells[i]).fold(f64::NEG_INFINITY, f64::max);
-            let sum: f64 = line().map(|i| (cells[i] - largest).exp()).sum();
+            // Narrow floats round after each step, as the ops that softmax is defined by do.
+            let round = |value: f64| if narrow { cx.round_to(x.dtype(), value) } else { value };
+            let sum = round(line().map(|i| round(round(cells[i] - largest).exp())).sum());
             for i in line() {
-                let shifted = cells[i] - largest;
-                cells[i] = if self.log { shifted - sum.ln() } else { shifted.exp() / sum };
+                let shifted = round(cells[i] - largest);
+                cells[i] = if self.log { shifted - round(sum.ln()) } else { round(shifted.exp()) / sum };
             }
         }
         Ok(vec![cx.rounded(x.dtype(), x.shape(), &cells)?])

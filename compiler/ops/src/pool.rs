@@ -44,6 +44,34 @@ pub struct AveragePool {
     pub count_include_pad: bool,
 }
 
+/// Attributes of [`crate::Op::LpPool`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LpPool {
+    /// The exponent of the norm.
+    pub p: f64,
+    /// Sizes of the window's axes.
+    pub kernel: Vec<usize>,
+    /// Steps of the window.
+    pub strides: Vec<usize>,
+    /// Distance of the window's cells.
+    pub dilations: Vec<usize>,
+    /// How the borders are padded.
+    pub padding: Padding,
+    /// Round the output size up.
+    pub ceil_mode: bool,
+}
+
+/// Attributes of [`crate::Op::MaxUnpool`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaxUnpool {
+    /// Sizes of the pooling window.
+    pub kernel: Vec<usize>,
+    /// Its steps.
+    pub strides: Vec<usize>,
+    /// What the pooling padded.
+    pub padding: Padding,
+}
+
 /// Splits the shape of `x` and slides windows over its spatial axes: planes, windows, shape of the result.
 fn slide(
     cx: &Context<'_>,
@@ -190,5 +218,108 @@ impl Evaluate for AveragePool {
             *mean = if count == 0.0 { 0.0 } else { sum / count };
         }
         Ok(vec![cx.rounded(x.dtype(), &shape, &means)?])
+    }
+}
+
+impl Evaluate for LpPool {
+    fn arity(&self) -> Arity {
+        Arity::of(1, 1)
+    }
+
+    /// `(sum of |x|^p)^(1/p)` in f64; padding adds nothing.
+    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let x = cx.input(0)?;
+        let attributes = Windows {
+            kernel: &self.kernel,
+            strides: &self.strides,
+            dilations: &self.dilations,
+            padding: &self.padding,
+        };
+        let (windows, shape) = slide(cx, &attributes, self.ceil_mode)?;
+        let elements = cx.floats("x", x)?;
+        let (input, output) = (product(&x.shape()[2..]), product(&shape[2..]));
+        let mut norms = cx.filled(cx.count(&shape)?, 0.0)?;
+        for (flat, norm) in norms.iter_mut().enumerate() {
+            let (plane, index) = (flat / output, unravel(&windows, flat % output));
+            let mut sum = 0.0;
+            for [offset] in cells(&windows, &index) {
+                cx.step()?;
+                sum += elements[plane * input + offset].abs().powf(self.p);
+            }
+            *norm = sum.powf(1.0 / self.p);
+        }
+        Ok(vec![cx.rounded(x.dtype(), &shape, &norms)?])
+    }
+}
+
+impl Evaluate for MaxUnpool {
+    fn arity(&self) -> Arity {
+        Arity::of(2, 3)
+    }
+
+    /// Zeros but for the elements of `x` at their indices, which count elements of the tensor that pooling came from;
+    /// `output_shape` (input 2) may be larger than that tensor, which then stands at its beginning.
+    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let (x, indices) = (cx.input(0)?, cx.input(1)?);
+        let pooled = self.pooled(cx, x)?;
+        if indices.shape() != x.shape() {
+            return Err(cx.shape("x and the indices differ in shape"));
+        }
+        let shape = match cx.optional(2) {
+            None => pooled.clone(),
+            Some(asked) => {
+                let asked = cx.integer_list("output_shape", asked)?;
+                let sizes = asked.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<Vec<_>>>();
+                let fits = |sizes: &Vec<usize>| {
+                    sizes.len() == pooled.len()
+                        && sizes.iter().zip(&pooled).all(|(size, inner)| size >= inner)
+                };
+                sizes.filter(fits).ok_or_else(|| {
+                    cx.shape(format!("output_shape {asked:?} does not hold the tensor {pooled:?}"))
+                })?
+            }
+        };
+        let (total, inner) = (cx.count(&shape)?, cx.count(&pooled)?);
+        let mut sources = cx.filled(total, usize::MAX)?;
+        let outer_strides = strides(&shape);
+        for (element, &index) in cx.integers("indices", indices)?.iter().enumerate() {
+            cx.step()?;
+            let mut rest = cx.position(0, index, inner)?;
+            let mut place = 0;
+            for axis in (0..pooled.len()).rev() {
+                place += rest % pooled[axis] * outer_strides[axis] as usize;
+                rest /= pooled[axis];
+            }
+            sources[place] = element;
+        }
+        let cells = sources.into_iter().map(|element| (element != usize::MAX).then_some((0, element)));
+        Ok(vec![cx.pick(&[x], None, &shape, cells)?])
+    }
+}
+
+impl MaxUnpool {
+    /// The shape of the tensor that was pooled: `(size - 1) * stride - pads + kernel`.
+    fn pooled(&self, cx: &Context<'_>, x: &Tensor) -> Result<Vec<usize>, EvalError> {
+        let [batch, channels, spatial @ ..] = x.shape() else {
+            return Err(cx.shape("x must have a batch and a channel axis"));
+        };
+        let ones = vec![1; spatial.len()];
+        let windows = Windows {
+            kernel: &self.kernel,
+            strides: &self.strides,
+            dilations: &ones,
+            padding: &self.padding,
+        };
+        windows.check(cx, spatial.len())?;
+        let size = |axis: usize| {
+            let pads = match &self.padding {
+                Padding::Explicit { begins, ends } => i128::from(begins[axis]) + i128::from(ends[axis]),
+                _ => 0,
+            };
+            let full = (spatial[axis] as i128 - 1) * self.strides[axis] as i128 + self.kernel[axis] as i128;
+            usize::try_from(full - pads).map_err(|_| cx.shape("the padding crops more than there is"))
+        };
+        let sizes = (0..spatial.len()).map(size).collect::<Result<Vec<_>, _>>()?;
+        Ok([*batch, *channels].into_iter().chain(sizes).collect())
     }
 }

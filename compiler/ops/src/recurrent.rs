@@ -1,5 +1,9 @@
 //! Recurrent layers.
 
+mod simple;
+
+pub use simple::{Gru, Rnn};
+
 use lathe_tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +55,37 @@ struct Sizes {
 }
 
 impl Sizes {
+    fn of(
+        cx: &Context<'_>,
+        hidden: usize,
+        direction: Direction,
+        batch_first: bool,
+    ) -> Result<Self, EvalError> {
+        let directions = if direction == Direction::Bidirectional { 2 } else { 1 };
+        let (seq, batch, input) = match (cx.input(0)?.shape(), batch_first) {
+            ([seq, batch, input], false) | ([batch, seq, input], true) => (*seq, *batch, *input),
+            _ => return Err(cx.shape("x does not have three axes")),
+        };
+        if hidden > u32::MAX as usize {
+            return Err(cx.bad(format!("a state of {hidden} elements")));
+        }
+        Ok(Self { seq, batch, input, hidden, directions, batch_first })
+    }
+
+    fn state_shape(&self) -> [usize; 3] {
+        match self.batch_first {
+            true => [self.batch, self.directions, self.hidden],
+            false => [self.directions, self.batch, self.hidden],
+        }
+    }
+
+    fn output_shape(&self) -> [usize; 4] {
+        match self.batch_first {
+            true => [self.batch, self.seq, self.directions, self.hidden],
+            false => [self.seq, self.directions, self.batch, self.hidden],
+        }
+    }
+
     /// The element of a `[seq, batch, width]` or `[batch, seq, width]` tensor.
     fn step(&self, t: usize, b: usize, width: usize) -> usize {
         let row = if self.batch_first { b * self.seq + t } else { t * self.batch + b };
@@ -79,7 +114,6 @@ struct Operands {
     w: Vec<f64>,
     r: Vec<f64>,
     bias: Vec<f64>,
-    peephole: Vec<f64>,
     lengths: Vec<usize>,
 }
 
@@ -125,19 +159,18 @@ impl Evaluate for Lstm {
     /// with the gates in the order i, o, f, c; `b` `[directions, 8 * hidden]`, `p` `[directions, 3 * hidden]` in the
     /// order i, o, f. All in f64.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
-        let sizes = self.sizes(cx)?;
-        let functions = self.functions(cx, sizes.directions)?;
-        let operands = self.operands(cx, &sizes)?;
+        let sizes = Sizes::of(cx, self.hidden, self.direction, self.batch_first)?;
+        let activations = Activations {
+            names: &self.activations,
+            alphas: &self.activation_alpha,
+            betas: &self.activation_beta,
+        };
+        let functions = activations.functions(cx, ["Sigmoid", "Tanh", "Tanh"], sizes.directions)?;
+        let operands = Operands::of(cx, &sizes, 4)?;
+        let peephole = optional(cx, 7, "p", &[sizes.directions, 3 * sizes.hidden])?;
         let x = cx.input(0)?;
-        let Sizes { seq, batch, hidden, directions, .. } = sizes;
-        let state_shape = match self.batch_first {
-            true => [batch, directions, hidden],
-            false => [directions, batch, hidden],
-        };
-        let y_shape = match self.batch_first {
-            true => [batch, seq, directions, hidden],
-            false => [seq, directions, batch, hidden],
-        };
+        let Sizes { batch, hidden, directions, .. } = sizes;
+        let (state_shape, y_shape) = (sizes.state_shape(), sizes.output_shape());
         let mut h = optional(cx, 5, "initial_h", &state_shape)?;
         let mut c = optional(cx, 6, "initial_c", &state_shape)?;
         let mut y = cx.filled(cx.count(&y_shape)?, 0.0)?;
@@ -150,7 +183,13 @@ impl Evaluate for Lstm {
                     for step in 0..length {
                         let t = if reversed { length - 1 - step } else { step };
                         let (h, c) = (&mut h[state.clone()], &mut c[state.clone()]);
-                        let cell = Cell { lstm: self, sizes: &sizes, operands: &operands, direction };
+                        let cell = Cell {
+                            lstm: self,
+                            sizes: &sizes,
+                            operands: &operands,
+                            peephole: &peephole,
+                            direction,
+                        };
                         cell.step(cx, &functions[direction], sizes.step(t, b, sizes.input), h, c)?;
                         y[sizes.output(t, direction, b)..][..hidden].copy_from_slice(h);
                     }
@@ -175,20 +214,9 @@ fn optional(cx: &Context<'_>, index: usize, name: &str, shape: &[usize]) -> Resu
     }
 }
 
-impl Lstm {
-    fn sizes(&self, cx: &Context<'_>) -> Result<Sizes, EvalError> {
-        let directions = if self.direction == Direction::Bidirectional { 2 } else { 1 };
-        let (seq, batch, input) = match (cx.input(0)?.shape(), self.batch_first) {
-            ([seq, batch, input], false) | ([batch, seq, input], true) => (*seq, *batch, *input),
-            _ => return Err(cx.shape("x does not have three axes")),
-        };
-        if self.hidden > u32::MAX as usize {
-            return Err(cx.bad(format!("a state of {} elements", self.hidden)));
-        }
-        Ok(Sizes { seq, batch, input, hidden: self.hidden, directions, batch_first: self.batch_first })
-    }
-
-    fn operands(&self, cx: &Context<'_>, sizes: &Sizes) -> Result<Operands, EvalError> {
+impl Operands {
+    /// Inputs 0 to 4 of a layer with so many gates.
+    fn of(cx: &Context<'_>, sizes: &Sizes, gates: usize) -> Result<Self, EvalError> {
         let Sizes { seq, batch, input, hidden, directions, .. } = *sizes;
         let required = |index: usize, name: &str, shape: &[usize]| {
             cx.input(index)?;
@@ -204,26 +232,39 @@ impl Lstm {
         };
         Ok(Operands {
             x: cx.floats("x", cx.input(0)?)?,
-            w: required(1, "w", &[directions, 4 * hidden, input])?,
-            r: required(2, "r", &[directions, 4 * hidden, hidden])?,
-            bias: optional(cx, 3, "b", &[directions, 8 * hidden])?,
-            peephole: optional(cx, 7, "p", &[directions, 3 * hidden])?,
+            w: required(1, "w", &[directions, gates * hidden, input])?,
+            r: required(2, "r", &[directions, gates * hidden, hidden])?,
+            bias: optional(cx, 3, "b", &[directions, 2 * gates * hidden])?,
             lengths: lengths
                 .ok_or_else(|| cx.bad(format!("sequence_lens is not [{batch}] of 0 to {seq}")))?,
         })
     }
+}
 
-    /// The functions f, g, h of each direction. Parameters go in order to the functions that take them.
-    fn functions(&self, cx: &Context<'_>, directions: usize) -> Result<Vec<[Function; 3]>, EvalError> {
-        let default = ["Sigmoid", "Tanh", "Tanh"].repeat(directions);
-        let names: Vec<&str> = match self.activations.is_empty() {
+/// The activation functions of a layer: names for each direction (none: the defaults) and their parameters in order.
+struct Activations<'a> {
+    names: &'a [String],
+    alphas: &'a [f64],
+    betas: &'a [f64],
+}
+
+impl Activations<'_> {
+    /// The functions of each direction. Parameters go in order to the functions that take them.
+    fn functions<const N: usize>(
+        &self,
+        cx: &Context<'_>,
+        defaults: [&str; N],
+        directions: usize,
+    ) -> Result<Vec<[Function; N]>, EvalError> {
+        let default = defaults.repeat(directions);
+        let names: Vec<&str> = match self.names.is_empty() {
             true => default,
-            false => self.activations.iter().map(String::as_str).collect(),
+            false => self.names.iter().map(String::as_str).collect(),
         };
-        if names.len() != 3 * directions {
+        if names.len() != N * directions {
             return Err(cx.bad(format!("{} activations for {directions} directions", names.len())));
         }
-        let (mut alphas, mut betas) = (self.activation_alpha.iter(), self.activation_beta.iter());
+        let (mut alphas, mut betas) = (self.alphas.iter(), self.betas.iter());
         let mut functions = Vec::with_capacity(names.len());
         for name in names {
             let (kind, alpha, beta) =
@@ -232,7 +273,7 @@ impl Lstm {
             let beta = beta.map_or(0.0, |default| betas.next().copied().unwrap_or(default));
             functions.push(Function { kind, alpha, beta });
         }
-        Ok(functions.as_chunks::<3>().0.to_vec())
+        Ok(functions.as_chunks::<N>().0.to_vec())
     }
 }
 
@@ -241,6 +282,7 @@ struct Cell<'a> {
     lstm: &'a Lstm,
     sizes: &'a Sizes,
     operands: &'a Operands,
+    peephole: &'a [f64],
     direction: usize,
 }
 
@@ -268,8 +310,7 @@ impl Cell<'_> {
     ) -> Result<(), EvalError> {
         let hidden = self.sizes.hidden;
         let x = &self.operands.x[x_start..][..self.sizes.input];
-        let peephole =
-            |gate: usize, j: usize| self.operands.peephole[(self.direction * 3 + gate) * hidden + j];
+        let peephole = |gate: usize, j: usize| self.peephole[(self.direction * 3 + gate) * hidden + j];
         let bound = self.lstm.clip.map_or(f64::INFINITY, f64::from);
         let clipped = |value: f64| clip(value, -bound, bound);
         let old = state.to_vec();

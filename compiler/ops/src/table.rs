@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use crate::elementwise::{Binary, Compare, Unary};
 use crate::evaluate::{self, Arity, Evaluate, Limits};
 use crate::{
-    EvalError, attention, control, conv, elementwise, gather, matmul, moe, norm, pool, position, quant,
-    recurrent, reduce, resize, shape,
+    EvalError, attention, control, conv, deform_conv, elementwise, gather, image, linalg, linear_attention,
+    matmul, ml, moe, norm, pool, position, quant, recurrent, reduce, resize, shape, signal, text, unique,
 };
 
 /// Attributes that do not fit their op.
@@ -139,6 +139,8 @@ op_table! {
     Where(elementwise::Where) "where",
     /// Conversion of dtype.
     Cast(elementwise::Cast) "cast",
+    /// The same bits under another dtype.
+    BitCast(elementwise::BitCast) "bit_cast",
     /// Batched matrix product with NumPy's rules.
     MatMul(matmul::MatMul) "matmul",
     /// `activation(x @ w + bias + residual)`; inputs `x, w, bias?, residual?`.
@@ -147,10 +149,16 @@ op_table! {
     Conv(conv::Conv) "conv",
     /// Transposed convolution; inputs `x, w, bias?`.
     ConvTranspose(conv::ConvTranspose) "conv_transpose",
+    /// Deformable convolution; inputs `x, w, offset, bias?, mask?`.
+    DeformConv(deform_conv::DeformConv) "deform_conv",
     /// Max pooling; outputs `y, indices?`.
     MaxPool(pool::MaxPool) "max_pool",
     /// Average pooling.
     AveragePool(pool::AveragePool) "average_pool",
+    /// The Lp norm of each window.
+    LpPool(pool::LpPool) "lp_pool",
+    /// The inverse of max pooling; inputs `x, indices, output_shape?`.
+    MaxUnpool(pool::MaxUnpool) "max_unpool",
     /// Batch normalisation; inputs `x, scale, bias, mean, var`; outputs `y`, and in training the running statistics.
     BatchNorm(norm::BatchNorm) "batch_norm",
     /// Layer normalisation; inputs `x, scale, bias?`; outputs `y, mean?, inv_std_dev?`.
@@ -171,6 +179,8 @@ op_table! {
     TopK(reduce::TopK) "top_k",
     /// Running sum; inputs `x, axis`.
     CumSum(reduce::CumSum) "cum_sum",
+    /// Running product; inputs `x, axis`.
+    CumProd(reduce::CumProd) "cum_prod",
     /// The sizes of `x` as i64.
     Shape(shape::ShapeOf) "shape",
     /// The number of elements of `x` as an i64 scalar.
@@ -213,6 +223,42 @@ op_table! {
     ScatterNd(gather::ScatterNd) "scatter_nd",
     /// Indices of the nonzero elements `[rank, count]`.
     NonZero(gather::NonZero) "non_zero",
+    /// Distinct elements or slices; outputs `y, first?, inverse?, counts?`.
+    Unique(unique::Unique) "unique",
+    /// Determinants of square matrices.
+    Det(linalg::Det) "det",
+    /// Discrete Fourier transform; inputs `x, length?`.
+    Dft(signal::Dft) "dft",
+    /// Fourier transforms of windows of a signal; inputs `x, step, window?, length?`.
+    Stft(signal::Stft) "stft",
+    /// Mel filters; inputs `bins, dft_length, sample_rate, lower_edge, upper_edge`.
+    MelWeightMatrix(signal::MelWeightMatrix) "mel_weight_matrix",
+    /// A picture at points; inputs `x, grid`.
+    GridSample(image::GridSample) "grid_sample",
+    /// Points of a moved regular grid; inputs `theta, size`.
+    AffineGrid(image::AffineGrid) "affine_grid",
+    /// Regions of a picture, resampled; inputs `x, boxes, batch_indices`.
+    RoiAlign(image::RoiAlign) "roi_align",
+    /// Largest pixels of regions; inputs `x, regions`.
+    MaxRoiPool(image::MaxRoiPool) "max_roi_pool",
+    /// Boxes that overlap no better one; inputs `boxes, scores, max_boxes?, iou_threshold?, score_threshold?`.
+    NonMaxSuppression(image::NonMaxSuppression) "non_max_suppression",
+    /// Columns to a picture; inputs `x, image_shape, block_shape`.
+    Col2Im(image::Col2Im) "col2im",
+    /// Pixels of a picture file.
+    ImageDecoder(image::ImageDecoder) "image_decoder",
+    /// Words without stop words, in one case.
+    StringNormalizer(text::StringNormalizer) "string_normalizer",
+    /// Parts of strings; outputs `parts, counts?`.
+    StringSplit(text::StringSplit) "string_split",
+    /// `a` followed by `b`, broadcast.
+    StringConcat(text::StringConcat) "string_concat",
+    /// Whether whole strings match an expression.
+    RegexFullMatch(text::RegexFullMatch) "regex_full_match",
+    /// Weighted counts of n-grams.
+    TfIdf(text::TfIdf) "tf_idf",
+    /// Values by key; inputs `x, keys, values, default`.
+    Lookup(ml::Lookup) "lookup",
     /// Resampling; inputs `x, roi?, scales?, sizes?`.
     Resize(resize::Resize) "resize",
     /// Float to integer; inputs `x, scale, zero_point?`.
@@ -223,6 +269,10 @@ op_table! {
     DynamicQuantizeLinear(quant::DynamicQuantizeLinear) "dynamic_quantize_linear",
     /// Integer matrix product; inputs `a, b, a_zero_point?, b_zero_point?`.
     MatMulInteger(quant::MatMulInteger) "matmul_integer",
+    /// Integer convolution; inputs `x, w, x_zero_point?, w_zero_point?`.
+    ConvInteger(quant::ConvInteger) "conv_integer",
+    /// Linear attention; inputs `q, k, v, past?, decay?, rate?`; outputs `y, present?`.
+    LinearAttention(linear_attention::LinearAttention) "linear_attention",
     /// Attention; inputs `q, k, v, mask?, past_key?, past_value?, nonpad_kv_seq_len?, key_padding?, alibi_slopes?,
     /// alibi_positions?, sinks?`; outputs `y, present_key?, present_value?, qk?`.
     Attention(attention::Attention) "attention",
@@ -239,4 +289,8 @@ op_table! {
     Append(control::Append) "append",
     /// LSTM; inputs `x, w, r, b?, sequence_lens?, initial_h?, initial_c?, p?`; outputs `y?, y_h?, y_c?`.
     Lstm(recurrent::Lstm) "lstm",
+    /// Plain recurrent layer; inputs `x, w, r, b?, sequence_lens?, initial_h?`; outputs `y?, y_h?`.
+    Rnn(recurrent::Rnn) "rnn",
+    /// GRU; inputs `x, w, r, b?, sequence_lens?, initial_h?`; outputs `y?, y_h?`.
+    Gru(recurrent::Gru) "gru",
 }

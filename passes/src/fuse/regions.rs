@@ -184,8 +184,28 @@ fn is_elementwise(context: Context<'_>, node: &Node) -> bool {
     match op {
         Op::Unary(Unary::Neg | Unary::Abs | Unary::Sign | Unary::Identity | Unary::Not) => true,
         Op::Unary(Unary::IsInf) => false,
+        Op::Unary(
+            Unary::Tan
+            | Unary::Asin
+            | Unary::Acos
+            | Unary::Atan
+            | Unary::Sinh
+            | Unary::Cosh
+            | Unary::Asinh
+            | Unary::Acosh
+            | Unary::Atanh
+            | Unary::BitNot,
+        ) => false,
         Op::Unary(_) | Op::LeakyRelu(_) | Op::HardSigmoid(_) | Op::Gelu(_) => dtype == DType::F32,
-        Op::Binary(Binary::Mod | Binary::FMod) => false,
+        Op::Binary(
+            Binary::Mod
+            | Binary::FMod
+            | Binary::BitAnd
+            | Binary::BitOr
+            | Binary::BitXor
+            | Binary::ShiftLeft
+            | Binary::ShiftRight,
+        ) => false,
         Op::Binary(Binary::Pow) => {
             let exponent = node.inputs.get(1).copied().flatten().and_then(|value| context.scalar(value));
             dtype == DType::F32 && exponent.is_some_and(|exponent| [0.5, 1.0, 2.0, 3.0].contains(&exponent))

@@ -4,7 +4,7 @@ use lathe_artifact::abi::Status;
 use lathe_artifact::plan::{Evaluate, Sizes, SlotKind, TensorRef};
 use lathe_ops::control::MAX_ITERATIONS;
 use lathe_ops::{EvalError, Limits};
-use lathe_tensor::{Buffer, Tensor};
+use lathe_tensor::{Buffer, DType, Tensor};
 
 use crate::RuntimeError;
 use crate::guards::check_guards;
@@ -211,6 +211,12 @@ impl Leader {
     /// A tensor of the run: a weight is shared, anything else copied.
     pub(crate) fn gather(&self, program: &Program, tensor: &TensorRef) -> Result<Tensor, String> {
         let (address, bytes, shape) = self.locate(program, tensor)?;
+        if tensor.dtype == DType::String {
+            let slot = tensor.view.slot.0 as usize;
+            let texts = self.texts.get(&slot).or_else(|| program.weights.get(&slot));
+            let texts = texts.ok_or_else(|| format!("slot {slot} has no strings: an internal error"))?;
+            return texts.reshape(&shape).map_err(|error| error.to_string());
+        }
         if let Some(weight) = program.weights.get(&(tensor.view.slot.0 as usize))
             && tensor.view.offset.is_none()
             && let Some(buffer) = weight.buffer().slice(0, bytes)
@@ -235,6 +241,13 @@ impl Leader {
     ) -> Result<(), String> {
         let index = output.view.slot.0 as usize;
         let slot = &program.plan.slots[index];
+        if output.dtype == DType::String {
+            self.budget.take(text_bytes(&result), "its result").map_err(|error| error.to_string())?;
+            if let Some(old) = self.texts.insert(index, result) {
+                self.budget.give_back(text_bytes(&old) as usize);
+            }
+            return Ok(());
+        }
         let binds = match slot.kind {
             SlotKind::Dynamic => true,
             SlotKind::Output(_) => slot.stage > 0,
@@ -281,4 +294,10 @@ fn find(program: &Program, step: u64) -> Result<(&StepEntry, &Evaluate), Runtime
 
 fn step_failed(entry: &StepEntry, step: u64, reason: String) -> RuntimeError {
     RuntimeError::StepFailed { node: entry.node.clone(), op: entry.op.clone(), step: step as u32, reason }
+}
+
+/// Bytes that strings take.
+fn text_bytes(texts: &Tensor) -> u64 {
+    let strings = texts.strings().unwrap_or_default();
+    strings.iter().fold(0, |sum, text| sum.saturating_add((text.len() + size_of::<Vec<u8>>()) as u64))
 }

@@ -170,17 +170,6 @@ impl Program {
 
     fn sort_slots(&mut self, weights: impl Fn(&str) -> Option<Tensor>) -> Result<(), RuntimeError> {
         for (index, slot) in self.plan.slots.iter().enumerate() {
-            if slot.dtype == DType::String {
-                let place = match slot.kind {
-                    SlotKind::Input(input) => format!("input `{}`", self.plan.inputs[input as usize].name),
-                    SlotKind::Output(output) => {
-                        format!("output `{}`", self.plan.outputs[output as usize].name)
-                    }
-                    SlotKind::Weight(ref name) => format!("constant `{name}`"),
-                    _ => format!("slot {index}"),
-                };
-                return Err(RuntimeError::Unsupported(format!("{place} holds strings")));
-            }
             match &slot.kind {
                 SlotKind::Input(input) => self.inputs.push((index, *input as usize)),
                 SlotKind::State(state) => self.states.push((index, *state as usize)),
@@ -239,7 +228,7 @@ impl Program {
 
 /// A weight whose bytes generated code can read: aligned.
 fn align(tensor: Tensor) -> Result<Tensor, RuntimeError> {
-    if (tensor.bytes().as_ptr() as usize).is_multiple_of(WEIGHT_ALIGN) {
+    if tensor.dtype() == DType::String || (tensor.bytes().as_ptr() as usize).is_multiple_of(WEIGHT_ALIGN) {
         return Ok(tensor);
     }
     Tensor::new(tensor.dtype(), tensor.shape().to_vec(), Buffer::copy_of(tensor.bytes()))

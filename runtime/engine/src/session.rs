@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lathe_artifact::abi::{Run, Status, Worker};
 use lathe_artifact::plan::Plan;
-use lathe_tensor::{Buffer, Tensor};
+use lathe_tensor::{Buffer, DType, Tensor};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::barrier::Barrier;
@@ -194,9 +194,11 @@ impl Session {
         point_at_outputs(program, &prepared.dims, &mut prepared.slots, places, &mut outputs)?;
         let tables = Tables::new(&mut prepared.dims, &mut prepared.slots);
         let used = budget.used;
+        let texts = texts(program, views);
         let mut leader = Leader {
             tables,
             owned,
+            texts,
             budget,
             error: None,
             allocated: FxHashSet::default(),
@@ -346,6 +348,12 @@ fn point_at_inputs(program: &Program, views: &[TensorView<'_>], slots: &mut [Add
     staged
 }
 
+/// The inputs whose elements are strings, by slot.
+fn texts(program: &Program, views: &[TensorView<'_>]) -> FxHashMap<usize, Tensor> {
+    let whole = |&(slot, input): &(usize, usize)| Some((slot, views[input].whole()?.clone()));
+    program.inputs.iter().filter_map(whole).collect()
+}
+
 /// Memory that a run borrows for its states.
 #[derive(Debug, Default)]
 pub(crate) struct Lent<'a> {
@@ -429,6 +437,12 @@ fn collect(
         let bug = |error: String| RuntimeError::Bug(format!("output `{}`: {error}", port.name));
         let (address, bytes, shape) = leader.locate(program, &port.tensor).map_err(bug)?;
         match place {
+            Place::Caller(_) if port.tensor.dtype == DType::String => {
+                let name = &port.name;
+                return Err(RuntimeError::Unsupported(format!(
+                    "output `{name}` holds strings: take it from `run`"
+                )));
+            }
             Place::Caller(view) => {
                 check_output(port, &shape, view.dtype(), view.shape())?;
                 let memory = view.bytes_mut();
@@ -441,7 +455,8 @@ fn collect(
             }
             Place::State => tensors.push(None),
             Place::Run => {
-                let whole = leader.owned.get(&slot).filter(|_| port.tensor.view.offset.is_none());
+                let fits = port.tensor.view.offset.is_none() && port.tensor.dtype != DType::String;
+                let whole = leader.owned.get(&slot).filter(|_| fits);
                 let tensor = match whole.and_then(|buffer| buffer.slice(0, bytes)) {
                     Some(buffer) => Tensor::new(port.tensor.dtype, shape, buffer)
                         .map_err(|error| bug(error.to_string()))?,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::plan::DimId;
-use lathe_tensor::Buffer;
+use lathe_tensor::{Buffer, Tensor};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::RuntimeError;
@@ -79,6 +79,8 @@ pub(crate) struct Leader {
     pub(crate) tables: Tables,
     /// Memory of slots whose size was not known at the start.
     pub(crate) owned: FxHashMap<usize, Buffer>,
+    /// Strings, by slot: they have no address.
+    pub(crate) texts: FxHashMap<usize, Tensor>,
     /// Bytes that the run may still allocate, and how the limit comes about.
     pub(crate) budget: Budget,
     /// Why a leader step failed.

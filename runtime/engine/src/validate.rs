@@ -39,6 +39,14 @@ fn check(plan: &Plan, steps: &[StepEntry], shapes: usize) -> Result<(), String> 
             }
             SlotKind::Weight(_) | SlotKind::Dynamic => {}
         }
+        let port = match &slot.kind {
+            SlotKind::Input(input) => plan.inputs.get(*input as usize),
+            SlotKind::Output(output) => plan.outputs.get(*output as usize),
+            _ => None,
+        };
+        let beside = |dtype: DType| dtype == DType::String;
+        let fits = port.is_none_or(|port| beside(port.tensor.dtype) == beside(slot.dtype));
+        expect(fits, "a slot of strings is that of strings")?;
     }
     for port in plan.inputs.iter().chain(&plan.outputs) {
         tensor(plan, &port.tensor)?;

@@ -10,6 +10,8 @@ pub struct TensorView<'a> {
     dtype: DType,
     shape: &'a [usize],
     bytes: &'a [u8],
+    /// The tensor, where its elements are no bytes: strings.
+    whole: Option<&'a Tensor>,
 }
 
 /// The same for writing.
@@ -20,14 +22,14 @@ pub struct TensorViewMut<'a> {
     bytes: &'a mut [u8],
 }
 
-/// Bytes of a dense tensor; `None` on overflow and for strings.
+/// Bytes of a dense tensor, none for strings, which lie beside; `None` on overflow.
 pub(crate) fn byte_count(dtype: DType, shape: &[usize]) -> Option<usize> {
     let count = shape.iter().try_fold(1_usize, |count, &size| count.checked_mul(size))?;
-    dtype.storage_bytes(count)
+    if dtype == DType::String { Some(0) } else { dtype.storage_bytes(count) }
 }
 
 fn check(dtype: DType, shape: &[usize], bytes: usize) -> Result<(), RuntimeError> {
-    if byte_count(dtype, shape) == Some(bytes) {
+    if byte_count(dtype, shape) == Some(bytes) && dtype != DType::String {
         return Ok(());
     }
     let expected = byte_count(dtype, shape).unwrap_or(usize::MAX);
@@ -38,7 +40,7 @@ impl<'a> TensorView<'a> {
     /// A tensor over bytes of `shape` elements in row-major order.
     pub fn new(dtype: DType, shape: &'a [usize], bytes: &'a [u8]) -> Result<Self, RuntimeError> {
         check(dtype, shape, bytes.len())?;
-        Ok(Self { dtype, shape, bytes })
+        Ok(Self { dtype, shape, bytes, whole: None })
     }
 
     /// A tensor over elements.
@@ -48,7 +50,7 @@ impl<'a> TensorView<'a> {
 
     /// The type of memory that is lent elsewhere.
     pub(crate) fn without_bytes(dtype: DType, shape: &'a [usize]) -> Self {
-        Self { dtype, shape, bytes: &[] }
+        Self { dtype, shape, bytes: &[], whole: None }
     }
 
     /// The dtype of the elements.
@@ -65,11 +67,17 @@ impl<'a> TensorView<'a> {
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
+
+    /// The tensor, where its elements are strings.
+    pub(crate) fn whole(&self) -> Option<&'a Tensor> {
+        self.whole
+    }
 }
 
 impl<'a> From<&'a Tensor> for TensorView<'a> {
     fn from(tensor: &'a Tensor) -> Self {
-        Self { dtype: tensor.dtype(), shape: tensor.shape(), bytes: tensor.bytes() }
+        let whole = (tensor.dtype() == DType::String).then_some(tensor);
+        Self { dtype: tensor.dtype(), shape: tensor.shape(), bytes: tensor.bytes(), whole }
     }
 }
 

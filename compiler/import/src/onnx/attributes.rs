@@ -169,9 +169,13 @@ impl<'m> Attributes<'m> {
         attribute.map(|attribute| attribute.sparse_tensor.as_ref().ok_or_else(|| missing(name))).transpose()
     }
 
+    pub(crate) fn graph(&self, name: &str) -> Result<Option<&'m GraphProto>, Fault> {
+        let attribute = self.get(name, AttributeType::Graph)?;
+        attribute.map(|attribute| attribute.g.as_ref().ok_or_else(|| missing(name))).transpose()
+    }
+
     pub(crate) fn required_graph(&self, name: &str) -> Result<&'m GraphProto, Fault> {
-        let attribute = self.get(name, AttributeType::Graph)?.ok_or_else(|| missing(name))?;
-        attribute.g.as_ref().ok_or_else(|| missing(name))
+        self.graph(name)?.ok_or_else(|| missing(name))
     }
 }
 

@@ -86,6 +86,20 @@ fn body<'m>(node: &Node<'_, 'm>, function: FunctionId, names: FxHashMap<&'m str,
     }
 }
 
+/// The results of a graph of one input, inlined over a value.
+pub(crate) fn applied<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto, x: ValueId) -> Outputs {
+    let [input] = &graph.input[..] else {
+        return Err(Fault::bad(format!("a body takes one input, it has {}", graph.input.len())));
+    };
+    let outside = outside(node, &[graph])?;
+    let names = outside.into_iter().map(|(name, value)| (name, Binding::Value(value)));
+    let names = names.chain([(input.name(), Binding::Value(x))]).collect();
+    let mut frame = body(node, node.frame.function, names);
+    node.importer.initializers(&mut frame, graph)?;
+    node.importer.nodes(&mut frame, &graph.node)?;
+    node.importer.outputs(&mut frame, graph)
+}
+
 /// The branch in place of the node.
 fn inline<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto) -> Outputs {
     let outside = outside(node, &[graph])?;

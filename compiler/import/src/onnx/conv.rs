@@ -3,7 +3,9 @@
 use lathe_ir::ValueId;
 use lathe_ops::Op;
 use lathe_ops::conv::{Conv, ConvTranspose, Padding};
-use lathe_ops::elementwise::Activation;
+use lathe_ops::deform_conv::DeformConv;
+use lathe_ops::elementwise::{Activation, Unary};
+use lathe_ops::shape::{Concat, Pad, PadMode, Slice};
 
 use crate::error::{Fault, quote};
 use crate::onnx::node::{Node, Outputs, positive};
@@ -81,7 +83,7 @@ pub(crate) fn padding(node: &Node<'_, '_>, spatial: usize) -> Result<Padding, Fa
 }
 
 /// Checks `kernel_shape` against the weight's spatial axes, where both are known.
-fn check_kernel(node: &Node<'_, '_>, weight: ValueId, spatial: usize) -> Result<(), Fault> {
+pub(crate) fn check_kernel(node: &Node<'_, '_>, weight: ValueId, spatial: usize) -> Result<(), Fault> {
     let Some(kernel) = window(node, "kernel_shape", spatial)? else { return Ok(()) };
     let sizes = node.dims(weight).iter().skip(2).map(|dim| dim.as_constant());
     let fits = sizes.zip(&kernel).all(|(size, &kernel)| size.is_none_or(|size| size == kernel as i64));
@@ -132,4 +134,57 @@ pub(crate) fn conv_transpose(node: &mut Node<'_, '_>) -> Outputs {
         activation: Activation::None,
     };
     node.direct(Op::ConvTranspose(op))
+}
+
+/// DeformConv-19 and 22.
+pub(crate) fn deform_conv(node: &mut Node<'_, '_>) -> Outputs {
+    let spatial = spatial(node, node.input(0)?)?;
+    check_kernel(node, node.input(1)?, spatial)?;
+    let op = DeformConv {
+        strides: window_or_ones(node, "strides", spatial)?,
+        dilations: window_or_ones(node, "dilations", spatial)?,
+        padding: padding(node, spatial)?,
+        groups: positive("group", node.attributes.int_or("group", 1)?)?,
+        offset_groups: positive("offset_group", node.attributes.int_or("offset_group", 1)?)?,
+    };
+    node.direct(Op::DeformConv(op))
+}
+
+/// CausalConvWithState-27: a depthwise convolution over what came before, the state, and the input; the new state is the end
+/// of both.
+pub(crate) fn causal_conv(node: &mut Node<'_, '_>) -> Outputs {
+    let silu = [("none", false), ("silu", true), ("swish", true)];
+    let silu = node.attributes.choice("activation", &silu)?;
+    node.attributes.ignore(&["ndim"]);
+    let (x, weight) = (node.input(0)?, node.input(1)?);
+    if node.rank(x) != 3 || node.rank(weight) != 3 {
+        return Err(Fault::bad("input and weight need three axes"));
+    }
+    let sizes = (node.dims(weight)[0].as_constant(), node.dims(weight)[2].as_constant());
+    let (Some(channels), Some(kernel)) = sizes else {
+        return Err(Fault::unsupported("a weight whose sizes only the run knows"));
+    };
+    let kernel = positive("weight", kernel)? as i64;
+    let whole = match node.optional(3) {
+        Some(past) => node.add(Op::Concat(Concat { axis: 2 }), &[past, x])?,
+        None => {
+            let pads = node.ints(&[0, 0, kernel - 1, 0, 0, 0])?;
+            node.add(Op::Pad(Pad { mode: PadMode::Constant }), &[x, pads])?
+        }
+    };
+    let conv = Conv {
+        strides: vec![1],
+        dilations: vec![1],
+        padding: Padding::Explicit { begins: vec![0], ends: vec![0] },
+        groups: positive("channels", channels)?,
+        activation: Activation::None,
+    };
+    let mut result = node.add_all(Op::Conv(conv), &[Some(whole), Some(weight), node.optional(2)], 1)?[0];
+    if silu {
+        result = node.unary(Unary::Silu, result)?;
+    }
+    let start = if kernel == 1 { i64::MAX } else { 1 - kernel };
+    let (start, end) = (node.ints(&[start])?, node.ints(&[i64::MAX])?);
+    let (axis, step) = (node.ints(&[2])?, node.ints(&[1])?);
+    Ok(vec![result, node.add(Op::Slice(Slice {}), &[whole, start, end, axis, step])?])
 }

@@ -2,7 +2,9 @@
 
 use lathe_ir::ValueId;
 use lathe_ops::Op;
-use lathe_ops::elementwise::{Binary, Cast, Clip, Compare, Gelu, HardSigmoid, LeakyRelu, Unary, Where};
+use lathe_ops::elementwise::{
+    Binary, BitCast, Cast, Clip, Compare, Gelu, HardSigmoid, LeakyRelu, Unary, Where,
+};
 use lathe_ops::shape::Unsqueeze;
 use lathe_tensor::DType;
 
@@ -14,8 +16,16 @@ use crate::onnx::types::dtype;
 pub(crate) fn unary(node: &mut Node<'_, '_>) -> Outputs {
     let kind = match node.operator() {
         "Abs" => Unary::Abs,
+        "Acos" => Unary::Acos,
+        "Acosh" => Unary::Acosh,
+        "Asin" => Unary::Asin,
+        "Asinh" => Unary::Asinh,
+        "Atan" => Unary::Atan,
+        "Atanh" => Unary::Atanh,
+        "BitwiseNot" => Unary::BitNot,
         "Ceil" => Unary::Ceil,
         "Cos" => Unary::Cos,
+        "Cosh" => Unary::Cosh,
         "Erf" => Unary::Erf,
         "Exp" => Unary::Exp,
         "Floor" => Unary::Floor,
@@ -30,8 +40,10 @@ pub(crate) fn unary(node: &mut Node<'_, '_>) -> Outputs {
         "Sigmoid" => Unary::Sigmoid,
         "Sign" => Unary::Sign,
         "Sin" => Unary::Sin,
+        "Sinh" => Unary::Sinh,
         "Softplus" => Unary::Softplus,
         "Sqrt" => Unary::Sqrt,
+        "Tan" => Unary::Tan,
         "Tanh" => Unary::Tanh,
         _ => Unary::Identity,
     };
@@ -52,6 +64,10 @@ pub(crate) fn binary(node: &mut Node<'_, '_>) -> Outputs {
     let op = match node.operator() {
         "Add" => Op::Binary(Binary::Add),
         "And" => Op::Binary(Binary::And),
+        "BitShift" => Op::Binary(shift(node)?),
+        "BitwiseAnd" => Op::Binary(Binary::BitAnd),
+        "BitwiseOr" => Op::Binary(Binary::BitOr),
+        "BitwiseXor" => Op::Binary(Binary::BitXor),
         "Div" => Op::Binary(Binary::Div),
         "Mod" if node.attributes.flag("fmod", false)? => Op::Binary(Binary::FMod),
         "Mod" => Op::Binary(Binary::Mod),
@@ -70,6 +86,13 @@ pub(crate) fn binary(node: &mut Node<'_, '_>) -> Outputs {
     let a = node.input(0)?;
     let b = second_operand(node, a)?;
     Ok(vec![node.add(op, &[a, b])?])
+}
+
+fn shift(node: &Node<'_, '_>) -> Result<Binary, Fault> {
+    if node.attributes.string("direction")?.is_none() {
+        return Err(Fault::bad("attribute `direction` is missing"));
+    }
+    node.attributes.choice("direction", &[("LEFT", Binary::ShiftLeft), ("RIGHT", Binary::ShiftRight)])
 }
 
 /// Below opset 7 the second operand's axes stand at `axis` of the first's: axes of size 1 are added at its end.
@@ -157,6 +180,13 @@ fn convert(node: &mut Node<'_, '_>, to: DType) -> Outputs {
     Ok(vec![node.add(Op::Cast(Cast { to, saturate }), &[x])?])
 }
 
+/// BitCast-26.
+pub(crate) fn bit_cast(node: &mut Node<'_, '_>) -> Outputs {
+    let number = node.attributes.required_int("to")?;
+    let to = dtype(i32::try_from(number).unwrap_or(-1))?;
+    node.direct(Op::BitCast(BitCast { to }))
+}
+
 /// Gelu-20.
 pub(crate) fn gelu(node: &mut Node<'_, '_>) -> Outputs {
     let tanh = node.attributes.choice("approximate", &[("none", false), ("tanh", true)])?;
@@ -234,7 +264,7 @@ pub(crate) fn elu(node: &mut Node<'_, '_>) -> Outputs {
     let default = if selu { 1.673_263_2 } else { 1.0 };
     let alpha = node.attributes.float_or("alpha", default)?;
     let gamma = if selu { node.attributes.float_or("gamma", 1.050_701)? } else { 1.0 };
-    let x = node.input(0)?;
+    let (given, x) = widened(node)?;
     let (zero, one) = (node.number_like(x, 0.0)?, node.number_like(x, 1.0)?);
     let exp = node.unary(Unary::Exp, x)?;
     let shifted = node.binary(Binary::Sub, exp, one)?;
@@ -246,12 +276,79 @@ pub(crate) fn elu(node: &mut Node<'_, '_>) -> Outputs {
         let gamma = node.number_like(x, f64::from(gamma))?;
         result = node.binary(Binary::Mul, result, gamma)?;
     }
-    Ok(vec![result])
+    Ok(vec![node.cast(result, given)?])
 }
 
-/// PRelu-7 to 16: `x < 0 ? slope * x : x`, the slope broadcast to `x`.
+/// Celu-12 and 28: `max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`.
+pub(crate) fn celu(node: &mut Node<'_, '_>) -> Outputs {
+    let alpha = node.attributes.float_or("alpha", 1.0)?;
+    let (given, x) = widened(node)?;
+    let (zero, one) = (node.number_like(x, 0.0)?, node.number_like(x, 1.0)?);
+    let alpha = node.number_like(x, f64::from(alpha))?;
+    let scaled = node.binary(Binary::Div, x, alpha)?;
+    let exp = node.unary(Unary::Exp, scaled)?;
+    let shifted = node.binary(Binary::Sub, exp, one)?;
+    let below = node.binary(Binary::Mul, alpha, shifted)?;
+    let (above, below) = (node.binary(Binary::Max, zero, x)?, node.binary(Binary::Min, zero, below)?);
+    let result = node.binary(Binary::Add, above, below)?;
+    Ok(vec![node.cast(result, given)?])
+}
+
+/// The operand's dtype, and the operand in f32 where it is narrower, so that several steps round once.
+fn widened(node: &mut Node<'_, '_>) -> Result<(DType, ValueId), Fault> {
+    let x = node.input(0)?;
+    let given = node.dtype(x);
+    let wide = if matches!(given, DType::F16 | DType::BF16) { DType::F32 } else { given };
+    Ok((given, node.cast(x, wide)?))
+}
+
+/// ThresholdedRelu-10 and 22: `x > alpha ? x : 0`.
+pub(crate) fn thresholded_relu(node: &mut Node<'_, '_>) -> Outputs {
+    let alpha = node.attributes.float_or("alpha", 1.0)?;
+    let x = node.input(0)?;
+    let (zero, alpha) = (node.number_like(x, 0.0)?, node.number_like(x, f64::from(alpha))?);
+    let above = node.add(Op::Compare(Compare::Greater), &[x, alpha])?;
+    Ok(vec![node.add(Op::Where(Where {}), &[above, x, zero])?])
+}
+
+/// Shrink-9: `x < -lambd ? x + bias : x > lambd ? x - bias : 0`.
+pub(crate) fn shrink(node: &mut Node<'_, '_>) -> Outputs {
+    let (lambda, bias) = (node.attributes.float_or("lambd", 0.5)?, node.attributes.float_or("bias", 0.0)?);
+    let x = node.input(0)?;
+    // In f64: the bounds of an integer need not be integers.
+    let wide = node.cast(x, DType::F64)?;
+    let (high, low) =
+        (node.number(DType::F64, f64::from(lambda))?, node.number(DType::F64, -f64::from(lambda))?);
+    let (zero, bias) = (node.number(DType::F64, 0.0)?, node.number(DType::F64, f64::from(bias))?);
+    let (above, below) = (
+        node.add(Op::Compare(Compare::Greater), &[wide, high])?,
+        node.add(Op::Compare(Compare::Less), &[wide, low])?,
+    );
+    let (less, more) = (node.binary(Binary::Sub, wide, bias)?, node.binary(Binary::Add, wide, bias)?);
+    let result = node.add(Op::Where(Where {}), &[above, less, zero])?;
+    let result = node.add(Op::Where(Where {}), &[below, more, result])?;
+    Ok(vec![node.cast(result, node.dtype(x))?])
+}
+
+/// SwiGLU-28: `a * sigmoid(alpha * a) * b`, both of one shape.
+pub(crate) fn swiglu(node: &mut Node<'_, '_>) -> Outputs {
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    if node.rank(a) != node.rank(b) {
+        return Err(Fault::bad(format!("its inputs have {} and {} axes", node.rank(a), node.rank(b))));
+    }
+    let [gate] = swish(node)?[..] else { return Err(Fault::bad("it has no gate")) };
+    Ok(vec![node.binary(Binary::Mul, gate, b)?])
+}
+
+/// PRelu-1 to 16: `x < 0 ? slope * x : x`, the slope broadcast to `x`; below opset 7 a slope of rank 1 is one a channel.
 pub(crate) fn prelu(node: &mut Node<'_, '_>) -> Outputs {
-    let (x, slope) = (node.input(0)?, node.input(1)?);
+    ignore_consumed(node);
+    let (x, mut slope) = (node.input(0)?, node.input(1)?);
+    let trailing = node.rank(x).saturating_sub(2);
+    if node.opset < 7 && node.rank(slope) == 1 && trailing > 0 {
+        let axes = (1..=trailing as i64).collect();
+        slope = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(axes) }), &[slope])?;
+    }
     let zero = node.number_like(x, 0.0)?;
     let negative = node.add(Op::Compare(Compare::Less), &[x, zero])?;
     let below = node.binary(Binary::Mul, x, slope)?;

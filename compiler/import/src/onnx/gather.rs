@@ -1,11 +1,12 @@
 //! Reading and writing by index.
 
-use lathe_ir::ValueId;
+use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Compare, Unary, Where};
 use lathe_ops::gather::{Gather, GatherElements, GatherNd, NonZero, Reduction, ScatterElements, ScatterNd};
 use lathe_ops::reduce::CumSum;
-use lathe_ops::shape::{ConstantOfShape, Unsqueeze};
+use lathe_ops::shape::{ConstantOfShape, Expand, Range, Squeeze, Unsqueeze};
+use lathe_ops::unique::Unique;
 use lathe_tensor::DType;
 
 use crate::error::Fault;
@@ -102,4 +103,92 @@ fn from_start(
     let negative = node.add(Op::Compare(Compare::Less), &[indices, zero])?;
     let moved = node.binary(Binary::Add, indices, size)?;
     node.add(Op::Where(Where {}), &[negative, moved, indices])
+}
+
+/// Compress-9 to 28: the slices whose condition holds; of the flat input where there is no axis.
+pub(crate) fn compress(node: &mut Node<'_, '_>) -> Outputs {
+    let (mut x, condition) = (node.input(0)?, node.input(1)?);
+    let axis = node.attributes.int("axis")?;
+    if axis.is_none() {
+        let count = Dim::product(node.dims(x));
+        x = node.reshape(x, vec![count])?;
+    }
+    if node.rank(condition) != 1 {
+        return Err(Fault::bad(format!("its condition has {} axes, not 1", node.rank(condition))));
+    }
+    let places = node.add(Op::NonZero(NonZero {}), &[condition])?;
+    let places = node.add(Op::Squeeze(Squeeze { axes: Some(vec![0]) }), &[places])?;
+    Ok(vec![node.add(Op::Gather(Gather { axis: axis.unwrap_or(0) }), &[x, places])?])
+}
+
+/// `0, 1, 2, ...` below a size.
+fn count(node: &mut Node<'_, '_>, size: Dim) -> Result<ValueId, Fault> {
+    let size = node.sizes(vec![size])?;
+    let size = node.reshape(size, vec![])?;
+    let (zero, one) = (node.number(DType::I64, 0.0)?, node.number(DType::I64, 1.0)?);
+    node.add(Op::Range(Range {}), &[zero, size, one])
+}
+
+/// A vector laid along one of `rank` axes.
+fn along(node: &mut Node<'_, '_>, vector: ValueId, place: usize, rank: usize) -> Result<ValueId, Fault> {
+    let axes = (0..rank as i64).filter(|&axis| axis != place as i64).collect();
+    node.add(Op::Unsqueeze(Unsqueeze { axes: Some(axes) }), &[vector])
+}
+
+/// ReverseSequence-10 and 28: step `t` of a row is step `length - 1 - t` where that is one, else `t`.
+pub(crate) fn reverse_sequence(node: &mut Node<'_, '_>) -> Outputs {
+    let (x, lengths) = (node.input(0)?, node.input(1)?);
+    let rank = node.rank(x);
+    let time = axis(node.attributes.int_or("time_axis", 0)?, rank)?;
+    let batch = axis(node.attributes.int_or("batch_axis", 1)?, rank)?;
+    if time == batch || node.rank(lengths) != 1 {
+        return Err(Fault::bad("it needs two axes and one length a row"));
+    }
+    let dims = node.dims(x).to_vec();
+    let steps = count(node, dims[time].clone())?;
+    let steps = along(node, steps, time, rank)?;
+    let lengths = node.as_i64(lengths)?;
+    let lengths = along(node, lengths, batch, rank)?;
+    let one = node.number(DType::I64, 1.0)?;
+    let last = node.binary(Binary::Sub, lengths, one)?;
+    let mirrored = node.binary(Binary::Sub, last, steps)?;
+    let inside = node.add(Op::Compare(Compare::Less), &[steps, lengths])?;
+    let places = node.add(Op::Where(Where {}), &[inside, mirrored, steps])?;
+    let shape = node.sizes(dims)?;
+    let places = node.add(Op::Expand(Expand {}), &[places, shape])?;
+    Ok(vec![node.add(Op::GatherElements(GatherElements { axis: time as i64 }), &[x, places])?])
+}
+
+/// TensorScatter-24: row `b` of the update is written from `write_indices[b]` on along an axis of the cache.
+pub(crate) fn tensor_scatter(node: &mut Node<'_, '_>) -> Outputs {
+    let (cache, update) = (node.input(0)?, node.input(1)?);
+    let rank = node.rank(cache);
+    let place = axis(node.attributes.int_or("axis", -2)?, rank)?;
+    let circular = node.attributes.choice("mode", &[("linear", false), ("circular", true)])?;
+    if place == 0 || node.rank(update) != rank {
+        return Err(Fault::bad("cache and update need one rank, and an axis that is not the batch"));
+    }
+    let dims = node.dims(update).to_vec();
+    let steps = count(node, dims[place].clone())?;
+    let mut places = along(node, steps, place, rank)?;
+    if let Some(starts) = node.optional(2) {
+        let starts = node.as_i64(starts)?;
+        let starts = along(node, starts, 0, rank)?;
+        places = node.binary(Binary::Add, places, starts)?;
+    }
+    if circular {
+        let size = node.sizes(vec![node.dims(cache)[place].clone()])?;
+        let size = node.reshape(size, vec![])?;
+        places = node.binary(Binary::Mod, places, size)?;
+    }
+    let shape = node.sizes(dims)?;
+    let places = node.add(Op::Expand(Expand {}), &[places, shape])?;
+    let op = ScatterElements { axis: place as i64, reduction: Reduction::Replace };
+    Ok(vec![node.add(Op::ScatterElements(op), &[cache, places, update])?])
+}
+
+/// Unique-11 and 28.
+pub(crate) fn unique(node: &mut Node<'_, '_>) -> Outputs {
+    let op = Unique { axis: node.attributes.int("axis")?, sorted: node.attributes.flag("sorted", true)? };
+    node.direct(Op::Unique(op))
 }

@@ -7,6 +7,7 @@
 mod attention;
 mod attributes;
 mod constant;
+mod contrib;
 mod control;
 mod conv;
 mod einsum;
@@ -16,10 +17,15 @@ mod file;
 mod functions;
 mod gather;
 mod graph;
+mod image;
+mod linalg;
+mod loss;
 mod matmul;
+mod ml;
 mod moe;
 mod node;
 mod norm;
+mod optimiser;
 mod order;
 mod pool;
 mod position;
@@ -29,10 +35,12 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod shape;
+mod signal;
 mod table;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod text;
 mod types;
 
 pub(crate) use external::ExternalFiles;

@@ -2,11 +2,15 @@
 
 use lathe_ir::ValueId;
 use lathe_ops::Op;
-use lathe_ops::quant::{DequantizeLinear, DynamicQuantizeLinear, MatMulInteger, QuantizeLinear};
+use lathe_ops::elementwise::Binary;
+use lathe_ops::matmul::MatMul;
+use lathe_ops::quant::{ConvInteger, DequantizeLinear, DynamicQuantizeLinear, MatMulInteger, QuantizeLinear};
+use lathe_ops::shape::Unsqueeze;
 use lathe_tensor::DType;
 
 use crate::error::Fault;
-use crate::onnx::node::{Node, Outputs};
+use crate::onnx::conv::{check_kernel, padding, spatial, window_or_ones};
+use crate::onnx::node::{Node, Outputs, positive};
 use crate::onnx::types::dtype;
 
 /// A dtype attribute where 0 says "not given".
@@ -76,4 +80,115 @@ pub(crate) fn dynamic_quantize(node: &mut Node<'_, '_>) -> Outputs {
 /// MatMulInteger-10.
 pub(crate) fn matmul_integer(node: &mut Node<'_, '_>) -> Outputs {
     node.direct(Op::MatMulInteger(MatMulInteger {}))
+}
+
+fn integer_conv(node: &Node<'_, '_>, x: ValueId, w: ValueId) -> Result<ConvInteger, Fault> {
+    let spatial = spatial(node, x)?;
+    check_kernel(node, w, spatial)?;
+    Ok(ConvInteger {
+        strides: window_or_ones(node, "strides", spatial)?,
+        dilations: window_or_ones(node, "dilations", spatial)?,
+        padding: padding(node, spatial)?,
+        groups: positive("group", node.attributes.int_or("group", 1)?)?,
+    })
+}
+
+/// ConvInteger-10.
+pub(crate) fn conv_integer(node: &mut Node<'_, '_>) -> Outputs {
+    let op = integer_conv(node, node.input(0)?, node.input(1)?)?;
+    node.direct(Op::ConvInteger(op))
+}
+
+impl Node<'_, '_> {
+    /// `x` with `count` axes of size 1 at its end where it has rank 1 and more than one element; the scale of one element as a
+    /// number.
+    pub(crate) fn trailing(&mut self, x: ValueId, count: usize) -> Result<ValueId, Fault> {
+        match &self.dims(x).to_vec()[..] {
+            [one] if one.as_constant() == Some(1) => self.reshape(x, vec![]),
+            [_] if count > 0 => {
+                let axes = (1..=count as i64).collect();
+                self.add(Op::Unsqueeze(Unsqueeze { axes: Some(axes) }), &[x])
+            }
+            _ => Ok(x),
+        }
+    }
+
+    /// Sums of quantised products as quantised values: `saturate(round(sums * factor) + zero_point)`, in f32.
+    pub(crate) fn requantised(
+        &mut self,
+        sums: ValueId,
+        factor: ValueId,
+        zero_point: ValueId,
+    ) -> Result<ValueId, Fault> {
+        let to = self.dtype(zero_point);
+        let sums = self.cast(sums, DType::F32)?;
+        let scaled = self.binary(Binary::Mul, sums, factor)?;
+        let one = self.number(DType::F32, 1.0)?;
+        let zero_point = self.trailing(zero_point, 0)?;
+        let op = QuantizeLinear { axis: 1, block_size: 0, to, saturate: true, precision: None };
+        self.add(Op::QuantizeLinear(op), &[scaled, one, zero_point])
+    }
+}
+
+/// QLinearMatMul-10 and 21: the integer product of operands less their zero points, times `a_scale * b_scale / y_scale`. A scale
+/// of rank 1 is one a row of `a`, one a column of `b`.
+pub(crate) fn q_linear_matmul(node: &mut Node<'_, '_>) -> Outputs {
+    let (a, b, y_zero) = (node.input(0)?, node.input(3)?, node.input(7)?);
+    let (a_zero, b_zero) = (node.input(2)?, node.input(5)?);
+    let mut scales = Vec::with_capacity(3);
+    for (index, trailing) in [(1, 1), (4, 0), (6, 1)] {
+        let scale = node.input(index)?;
+        let scale = node.cast(scale, DType::F32)?;
+        scales.push(node.trailing(scale, trailing)?);
+    }
+    let &[a_scale, b_scale, y_scale] = &scales[..] else { return Err(Fault::bad("its scales are missing")) };
+    if !(node.dtype(a).is_integer() && node.dtype(b).is_integer()) {
+        return float_product(node, [a, a_zero, a_scale], [b, b_zero, b_scale], [y_zero, y_scale]);
+    }
+    if node.rank(y_zero) > 0 && node.dims(y_zero).iter().any(|dim| dim.as_constant() != Some(1)) {
+        return Err(Fault::unsupported("a zero point of the result for each row"));
+    }
+    let sums = node.add(Op::MatMulInteger(MatMulInteger {}), &[a, b, a_zero, b_zero])?;
+    let factor = node.binary(Binary::Mul, a_scale, b_scale)?;
+    let factor = node.binary(Binary::Div, factor, y_scale)?;
+    Ok(vec![node.requantised(sums, factor, y_zero)?])
+}
+
+/// The same for floats of 8 bits, by way of f32.
+fn float_product(
+    node: &mut Node<'_, '_>,
+    a: [ValueId; 3],
+    b: [ValueId; 3],
+    [y_zero, y_scale]: [ValueId; 2],
+) -> Outputs {
+    let wide = |node: &mut Node<'_, '_>, [x, zero, scale]: [ValueId; 3]| -> Result<ValueId, Fault> {
+        let (x, zero) = (node.cast(x, DType::F32)?, node.cast(zero, DType::F32)?);
+        let centered = node.binary(Binary::Sub, x, zero)?;
+        node.binary(Binary::Mul, centered, scale)
+    };
+    let (a, b) = (wide(node, a)?, wide(node, b)?);
+    let product = node.add(Op::MatMul(MatMul {}), &[a, b])?;
+    let one = node.number(DType::F32, 1.0)?;
+    let factor = node.binary(Binary::Div, one, y_scale)?;
+    Ok(vec![node.requantised(product, factor, y_zero)?])
+}
+
+/// QLinearConv-10: the integer convolution plus the bias, times `x_scale * w_scale / y_scale`, the weight's scale one a channel.
+pub(crate) fn q_linear_conv(node: &mut Node<'_, '_>) -> Outputs {
+    let (x, w) = (node.input(0)?, node.input(3)?);
+    let (x_zero, w_zero, y_zero) = (node.input(2)?, node.input(5)?, node.input(7)?);
+    let op = integer_conv(node, x, w)?;
+    let spatial = spatial(node, x)?;
+    let mut sums = node.add(Op::ConvInteger(op), &[x, w, x_zero, w_zero])?;
+    if let Some(bias) = node.optional(8) {
+        let axes = (1..=spatial as i64).collect();
+        let bias = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(axes) }), &[bias])?;
+        sums = node.binary(Binary::Add, sums, bias)?;
+    }
+    let (x_scale, w_scale, y_scale) = (node.input(1)?, node.input(4)?, node.input(6)?);
+    let (x_scale, y_scale) = (node.trailing(x_scale, 0)?, node.trailing(y_scale, 0)?);
+    let w_scale = node.trailing(w_scale, spatial)?;
+    let factor = node.binary(Binary::Mul, x_scale, w_scale)?;
+    let factor = node.binary(Binary::Div, factor, y_scale)?;
+    Ok(vec![node.requantised(sums, factor, y_zero)?])
 }

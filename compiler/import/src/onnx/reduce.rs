@@ -1,7 +1,7 @@
 //! Reductions and scans.
 
 use lathe_ops::Op;
-use lathe_ops::reduce::{ArgReduce, CumSum, Reduce, ReduceKind, TopK};
+use lathe_ops::reduce::{ArgReduce, CumProd, CumSum, Reduce, ReduceKind, TopK};
 use lathe_tensor::Tensor;
 
 use crate::error::Fault;
@@ -74,4 +74,15 @@ pub(crate) fn cum_sum(node: &mut Node<'_, '_>) -> Outputs {
     let (x, axis) = (node.input(0)?, node.input(1)?);
     let axis = node.as_i64(axis)?;
     Ok(vec![node.add(Op::CumSum(op), &[x, axis])?])
+}
+
+/// CumProd-26.
+pub(crate) fn cum_prod(node: &mut Node<'_, '_>) -> Outputs {
+    let op = CumProd {
+        exclusive: node.attributes.flag("exclusive", false)?,
+        reverse: node.attributes.flag("reverse", false)?,
+    };
+    let (x, axis) = (node.input(0)?, node.input(1)?);
+    let axis = node.as_i64(axis)?;
+    Ok(vec![node.add(Op::CumProd(op), &[x, axis])?])
 }

@@ -2,6 +2,8 @@
 
 use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
+use lathe_ops::elementwise::{Binary, Compare};
+use lathe_ops::gather::Gather;
 use lathe_ops::shape::{
     Concat, ConstantOfShape, Expand, Pad, PadMode, Range, Reshape, ShapeOf, Size, Slice, Split, Squeeze,
     Tile, Transpose, Trilu, Unsqueeze,
@@ -10,6 +12,7 @@ use lathe_tensor::DType;
 
 use crate::error::Fault;
 use crate::onnx::node::{List, Node, Outputs, axis, positive};
+use crate::onnx::types::dtype;
 
 /// Shape-1 to 25; `start` and `end` are clamped to the rank.
 pub(crate) fn shape(node: &mut Node<'_, '_>) -> Outputs {
@@ -294,4 +297,60 @@ fn exact(dim: &Dim, divisor: usize) -> Result<Dim, Fault> {
         }
         _ => Ok(dim.floor_div(&divisor)),
     }
+}
+
+/// CenterCropPad-18: each named axis is cut or padded with zeros on both sides to a size; the odd cell goes to the end.
+pub(crate) fn center_crop_pad(node: &mut Node<'_, '_>) -> Outputs {
+    let (x, target) = (node.input(0)?, node.input(1)?);
+    let rank = node.rank(x);
+    let axes = match node.attributes.ints("axes")? {
+        None => (0..rank as i64).collect(),
+        Some(axes) => axes.iter().map(|&at| Ok(axis(at, rank)? as i64)).collect::<Result<Vec<_>, Fault>>()?,
+    };
+    let target = node.as_i64(target)?;
+    let sizes = node.add(Op::Shape(ShapeOf { start: 0, end: None }), &[x])?;
+    let axes = node.ints(&axes)?;
+    let sizes = node.add(Op::Gather(Gather { axis: 0 }), &[sizes, axes])?;
+    let (zero, one, two) = (node.ints(&[0])?, node.ints(&[1])?, node.ints(&[2])?);
+    // What is cut and what is added, in all and before.
+    let excess = |node: &mut Node<'_, '_>, a: ValueId, b: ValueId| -> Result<[ValueId; 2], Fault> {
+        let excess = node.binary(Binary::Sub, a, b)?;
+        let excess = node.binary(Binary::Max, excess, zero)?;
+        Ok([excess, node.binary(Binary::Div, excess, two)?])
+    };
+    let [_, start] = excess(node, sizes, target)?;
+    let kept = node.binary(Binary::Min, sizes, target)?;
+    let end = node.binary(Binary::Add, start, kept)?;
+    let steps = node.binary(Binary::Mul, kept, zero)?;
+    let steps = node.binary(Binary::Add, steps, one)?;
+    let cut = node.add(Op::Slice(Slice {}), &[x, start, end, axes, steps])?;
+    let [added, before] = excess(node, target, sizes)?;
+    let after = node.binary(Binary::Sub, added, before)?;
+    let pads = node.add(Op::Concat(Concat { axis: 0 }), &[before, after])?;
+    let pad = Op::Pad(Pad { mode: PadMode::Constant });
+    node.add_all(pad, &[Some(cut), Some(pads), None, Some(axes)], 1)
+}
+
+/// EyeLike-9 and 22: ones on a diagonal of a matrix as large as the input.
+pub(crate) fn eye_like(node: &mut Node<'_, '_>) -> Outputs {
+    let diagonal = node.attributes.int_or("k", 0)?;
+    let to = node.attributes.int("dtype")?.map(|number| dtype(i32::try_from(number).unwrap_or(-1)));
+    let x = node.input(0)?;
+    let to = to.transpose()?.unwrap_or(node.dtype(x));
+    if node.rank(x) != 2 {
+        return Err(Fault::bad(format!("its input has {} axes, not 2", node.rank(x))));
+    }
+    let dims = node.dims(x).to_vec();
+    let count = |node: &mut Node<'_, '_>, size: Dim| {
+        let size = node.sizes(vec![size])?;
+        let size = node.reshape(size, vec![])?;
+        let (zero, one) = (node.number(DType::I64, 0.0)?, node.number(DType::I64, 1.0)?);
+        node.add(Op::Range(Range {}), &[zero, size, one])
+    };
+    let (rows, columns) = (count(node, dims[0].clone())?, count(node, dims[1].clone())?);
+    let rows = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(vec![1]) }), &[rows])?;
+    let diagonal = node.ints(&[diagonal])?;
+    let rows = node.binary(Binary::Add, rows, diagonal)?;
+    let ones = node.add(Op::Compare(Compare::Equal), &[rows, columns])?;
+    Ok(vec![node.cast(ones, to)?])
 }

@@ -1,6 +1,8 @@
 //! Convolutions.
 
 use lathe_ops::conv::{Conv, ConvTranspose, Padding};
+use lathe_ops::deform_conv::DeformConv;
+use lathe_ops::quant::ConvInteger;
 use lathe_tensor::DType;
 
 use super::context::{Context, Output, Outputs};
@@ -186,4 +188,57 @@ pub(super) fn conv_transpose(cx: &mut Context<'_>, attributes: &ConvTranspose) -
     }
     bias(cx, &channels)?;
     Ok(vec![Output::new(dtype, dims)])
+}
+
+/// A convolution whose cells lie at offsets, and its integer form: their operands and the sizes of the result.
+fn windowed(
+    cx: &mut Context<'_>,
+    [strides, dilations]: [&[usize]; 2],
+    padding: &Padding,
+    groups: usize,
+) -> Result<Vec<Dim>, IrError> {
+    let x = channels_first(cx, 0)?;
+    let w = &cx.ranked(1, x.len())?.dims;
+    let groups = group_count(cx, groups)?;
+    cx.equal(&x[1], &w[1].scale(groups), "input channels")?;
+    whole_groups(cx, &w[0], groups)?;
+    let windows = Windows { kernel: &w[2..], strides, dilations, padding, ceil_mode: false };
+    let mut dims = vec![x[0].clone(), w[0].clone()];
+    dims.extend(windows.outputs(cx, &x[2..])?);
+    Ok(dims)
+}
+
+pub(super) fn deform_conv(cx: &mut Context<'_>, attributes: &DeformConv) -> Outputs {
+    let dtype = check_operands(cx)?;
+    let DeformConv { strides, dilations, padding, groups, offset_groups } = attributes;
+    let dims = windowed(cx, [strides, dilations], padding, *groups)?;
+    let rank = dims.len();
+    let cells = Dim::product(&cx.ty(1)?.dims[2..]).scale(group_count(cx, *offset_groups)?);
+    let mut shaped = |index: usize, channels: Dim, reason: &str| -> Result<(), IrError> {
+        if cx.optional(index).is_none() {
+            return Ok(());
+        }
+        let found = &cx.ranked(index, rank)?.dims;
+        let wanted = [&[dims[0].clone(), channels], &dims[2..]].concat();
+        found.iter().zip(&wanted).try_for_each(|(a, b)| cx.equal(a, b, reason).map(|_| ()))
+    };
+    shaped(2, cells.scale(rank as i64 - 2), "offsets")?;
+    shaped(4, cells, "masks")?;
+    if cx.optional(3).is_some() {
+        let bias = cx.ranked(3, 1)?;
+        cx.equal(&bias.dims[0], &dims[1], "bias")?;
+    }
+    Ok(vec![Output::new(dtype, dims)])
+}
+
+pub(super) fn conv_integer(cx: &mut Context<'_>, attributes: &ConvInteger) -> Outputs {
+    for index in [0, 1] {
+        cx.dtype_of(index, "i8 or u8", |dtype| matches!(dtype, DType::I8 | DType::U8))?;
+        if cx.optional(index + 2).is_some() {
+            cx.same_dtype(index, index + 2)?;
+        }
+    }
+    let ConvInteger { strides, dilations, padding, groups } = attributes;
+    let dims = windowed(cx, [strides, dilations], padding, *groups)?;
+    Ok(vec![Output::new(DType::I32, dims)])
 }

@@ -11,9 +11,12 @@ pub(super) fn unary(cx: &mut Context<'_>, kind: Unary) -> Outputs {
     use Unary::*;
     let x = cx.ty(0)?;
     match kind {
-        Sqrt | Exp | Log | Tanh | Sigmoid | Reciprocal | Floor | Ceil | Round | Sin | Cos | HardSwish
-        | Silu | Softplus | IsNan | IsInf => cx.dtype_of(0, "a float", DType::is_float)?,
+        Sqrt | Exp | Log | Tanh | Sigmoid | Reciprocal | Floor | Ceil | Round | Sin | Cos | Tan | Asin
+        | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | HardSwish | Silu | Softplus | IsNan | IsInf => {
+            cx.dtype_of(0, "a float", DType::is_float)?
+        }
         Not => cx.dtype_of(0, "bool", |dtype| dtype == DType::Bool)?,
+        BitNot => cx.dtype_of(0, "an integer", DType::is_integer)?,
         Neg | Abs | Erf | Relu | Sign => {
             cx.dtype_of(0, "a number", |dtype| !matches!(dtype, DType::Bool | DType::String))?;
         }
@@ -58,6 +61,9 @@ pub(super) fn binary(cx: &mut Context<'_>, kind: Binary) -> Outputs {
     };
     let (what, accept): (_, fn(DType) -> bool) = match kind {
         Binary::And | Binary::Or | Binary::Xor => ("bool", |dtype| dtype == DType::Bool),
+        Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight => {
+            ("an integer", DType::is_integer)
+        }
         _ => ("a number", |dtype| !matches!(dtype, DType::Bool | DType::String)),
     };
     cx.dtype_of(0, what, accept)?;
@@ -92,6 +98,7 @@ fn binary_element(kind: Binary, a: &Dim, b: &Dim) -> Option<Dim> {
         Binary::And => Some(a.mul(b)),
         Binary::Or => Some(a.add(b).sub(&a.mul(b))),
         Binary::Xor => Some(a.add(b).sub(&a.mul(b).scale(2))),
+        Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight => None,
     }
 }
 
@@ -171,6 +178,14 @@ pub(super) fn select(cx: &mut Context<'_>) -> Outputs {
             .collect()
     });
     Ok(vec![Output::new(dtype, dims).with(known)])
+}
+
+pub(super) fn bit_cast(cx: &mut Context<'_>, to: DType) -> Outputs {
+    let x = cx.ty(0)?;
+    if x.dtype == DType::String || x.dtype.bits() != to.bits() {
+        return Err(cx.bad(format!("{} is not as wide as {to}", x.dtype)));
+    }
+    Ok(vec![Output::new(to, x.dims.clone())])
 }
 
 pub(super) fn cast(cx: &mut Context<'_>, attributes: &Cast) -> Outputs {

@@ -6,8 +6,12 @@ mod control;
 mod conv;
 mod elementwise;
 mod gather;
+mod image;
 pub(crate) mod known;
+mod linalg;
+mod linear_attention;
 mod matmul;
+mod ml;
 mod moe;
 mod norm;
 mod pool;
@@ -17,9 +21,12 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod shape;
+mod signal;
 mod slice;
 #[cfg(test)]
 mod tests;
+mod text;
+mod unique;
 
 use lathe_ops::Op;
 use lathe_tensor::Encoding;
@@ -118,12 +125,16 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::Clip(_) => elementwise::clip(cx),
         Op::Where(_) => elementwise::select(cx),
         Op::Cast(attributes) => elementwise::cast(cx, attributes),
+        Op::BitCast(attributes) => elementwise::bit_cast(cx, attributes.to),
         Op::MatMul(_) => matmul::matmul(cx),
         Op::Linear(_) => matmul::linear(cx),
         Op::Conv(attributes) => conv::conv(cx, attributes),
         Op::ConvTranspose(attributes) => conv::conv_transpose(cx, attributes),
         Op::MaxPool(attributes) => pool::max_pool(cx, attributes),
         Op::AveragePool(attributes) => pool::average_pool(cx, attributes),
+        Op::DeformConv(attributes) => conv::deform_conv(cx, attributes),
+        Op::LpPool(attributes) => pool::lp_pool(cx, attributes),
+        Op::MaxUnpool(attributes) => pool::max_unpool(cx, attributes),
         Op::BatchNorm(attributes) => norm::batch_norm(cx, attributes),
         Op::LayerNorm(attributes) => norm::layer_norm(cx, attributes.axis),
         Op::RmsNorm(attributes) => norm::rms_norm(cx, attributes.axis),
@@ -133,7 +144,7 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::Reduce(attributes) => reduce::reduce(cx, attributes),
         Op::ArgReduce(attributes) => reduce::arg_reduce(cx, attributes),
         Op::TopK(attributes) => reduce::top_k(cx, attributes.axis),
-        Op::CumSum(_) => reduce::cum_sum(cx),
+        Op::CumSum(_) | Op::CumProd(_) => reduce::cum_sum(cx),
         Op::Shape(attributes) => shape::shape_of(cx, attributes),
         Op::Size(_) => shape::size(cx),
         Op::Reshape(attributes) => shape::reshape(cx, attributes.allow_zero),
@@ -157,10 +168,30 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         }
         Op::ScatterNd(_) => gather::scatter_nd(cx),
         Op::NonZero(_) => gather::non_zero(cx),
+        Op::Unique(attributes) => unique::unique(cx, attributes),
+        Op::Det(_) => linalg::det(cx),
+        Op::Dft(attributes) => signal::dft(cx, attributes),
+        Op::Stft(attributes) => signal::stft(cx, attributes),
+        Op::MelWeightMatrix(attributes) => signal::mel_weight_matrix(cx, attributes.to),
+        Op::GridSample(_) => image::grid_sample(cx),
+        Op::AffineGrid(_) => image::affine_grid(cx),
+        Op::RoiAlign(attributes) => image::roi_align(cx, attributes.size),
+        Op::MaxRoiPool(attributes) => image::max_roi_pool(cx, attributes.size),
+        Op::NonMaxSuppression(_) => image::non_max_suppression(cx),
+        Op::Col2Im(attributes) => image::col2im(cx, attributes),
+        Op::ImageDecoder(attributes) => image::image_decoder(cx, attributes),
+        Op::StringNormalizer(_) => text::normalizer(cx),
+        Op::StringSplit(_) => text::split(cx),
+        Op::StringConcat(_) => text::concat(cx),
+        Op::RegexFullMatch(_) => text::full_match(cx),
+        Op::TfIdf(attributes) => text::tf_idf(cx, attributes),
+        Op::Lookup(_) => ml::lookup(cx),
         Op::Resize(attributes) => resize::resize(cx, attributes),
         Op::QuantizeLinear(attributes) => quant::quantize(cx, attributes),
         Op::DequantizeLinear(attributes) => quant::dequantize(cx, attributes),
         Op::DynamicQuantizeLinear(_) => quant::dynamic_quantize(cx),
+        Op::ConvInteger(attributes) => conv::conv_integer(cx, attributes),
+        Op::LinearAttention(attributes) => linear_attention::linear_attention(cx, attributes),
         Op::MatMulInteger(_) => quant::matmul_integer(cx),
         Op::Attention(attributes) => attention::attention(cx, attributes),
         Op::KvAppend(_) => attention::kv_append(cx),
@@ -169,5 +200,7 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::Moe(attributes) => moe::moe(cx, attributes),
         Op::Append(_) => control::append(cx),
         Op::Lstm(attributes) => recurrent::lstm(cx, attributes),
+        Op::Rnn(attributes) => recurrent::rnn(cx, attributes),
+        Op::Gru(attributes) => recurrent::gru(cx, attributes),
     }
 }

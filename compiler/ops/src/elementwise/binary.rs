@@ -41,6 +41,13 @@ impl Evaluate for Binary {
             return Ok(vec![mixed_pow(cx, a, b, &shape, walk)?]);
         }
         cx.same_dtype("b", a, b)?;
+        let bitwise = matches!(
+            self,
+            Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight
+        );
+        if bitwise && !a.dtype().is_integer() {
+            return Err(cx.dtype("a", a.dtype(), "an integer"));
+        }
         let result = with_integer!(a.dtype(), T => self.integers::<T>(cx, a, b, &shape, walk)?, _ => {
             with_float!(a.dtype(), T => {
                 let function = self.of_floats();
@@ -66,7 +73,7 @@ impl Binary {
         let mut failure = None;
         let tensor = cx.build(
             shape,
-            walk.map_while(|[i, j]| match self.of_integers(a[i].wide(), b[j].wide()) {
+            walk.map_while(|[i, j]| match self.of_integers(a[i].wide(), b[j].wide(), T::DTYPE.bits()) {
                 Ok(value) => Some(T::wrap(value)),
                 Err(reason) => {
                     failure = Some(reason);
@@ -97,13 +104,20 @@ impl Binary {
                 rest => rest,
             },
             Binary::FMod => |a, b| a % b,
-            // The boolean ones never get here.
-            Binary::And | Binary::Or | Binary::Xor => |_, _| f64::NAN,
+            // The boolean and bitwise ones never get here.
+            Binary::And
+            | Binary::Or
+            | Binary::Xor
+            | Binary::BitAnd
+            | Binary::BitOr
+            | Binary::BitXor
+            | Binary::ShiftLeft
+            | Binary::ShiftRight => |_, _| f64::NAN,
         }
     }
 
-    /// The function over integers, before wrapping.
-    fn of_integers(self, a: i128, b: i128) -> Result<i128, &'static str> {
+    /// The function over integers of `bits` bits, before wrapping.
+    fn of_integers(self, a: i128, b: i128, bits: usize) -> Result<i128, &'static str> {
         match self {
             Binary::Add => Ok(a + b),
             Binary::Sub => Ok(a - b),
@@ -115,6 +129,14 @@ impl Binary {
             Binary::Pow => power(a, b).ok_or("zero is raised to a negative power"),
             Binary::Min => Ok(a.min(b)),
             Binary::Max => Ok(a.max(b)),
+            Binary::BitAnd => Ok(a & b),
+            Binary::BitOr => Ok(a | b),
+            Binary::BitXor => Ok(a ^ b),
+            // Beyond the width all bits are shifted out: what is left is the sign.
+            Binary::ShiftLeft if b < 0 || b >= bits as i128 => Ok(0),
+            Binary::ShiftLeft => Ok(a << b),
+            Binary::ShiftRight if b < 0 || b >= bits as i128 => Ok(if a < 0 { -1 } else { 0 }),
+            Binary::ShiftRight => Ok(a >> b),
             Binary::And | Binary::Or | Binary::Xor => Err("booleans are expected"),
         }
     }

@@ -2,7 +2,7 @@
 
 use lathe_tensor::{DType, Tensor};
 
-use super::Cast;
+use super::{BitCast, Cast};
 use crate::EvalError;
 use crate::cells::{Float, Integer, with_float, with_integer};
 use crate::evaluate::{Arity, Context, Evaluate};
@@ -47,6 +47,28 @@ impl Evaluate for Cast {
                 Tensor::from_strings(texts, x.shape()).map_err(|source| cx.tensor(source))?
             }
             (_, to) => store(cx, to, x.shape(), self.saturate, load(cx, x)?)?,
+        };
+        Ok(vec![result])
+    }
+}
+
+impl Evaluate for BitCast {
+    fn arity(&self) -> Arity {
+        Arity::of(1, 1)
+    }
+
+    /// The same bytes (little-endian) under a dtype of the same width (ONNX BitCast-26).
+    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let x = cx.input(0)?;
+        if x.dtype() == DType::String || x.dtype().bits() != self.to.bits() {
+            return Err(cx.dtype("x", x.dtype(), &format!("a dtype as wide as {}", self.to)));
+        }
+        let result = match self.to {
+            // A bool is 0 or 1, whatever byte it came from.
+            DType::Bool => cx.build_bools(x.shape(), x.bytes().iter().map(|&byte| byte != 0))?,
+            to => {
+                Tensor::new(to, x.shape().to_vec(), x.buffer().clone()).map_err(|source| cx.tensor(source))?
+            }
         };
         Ok(vec![result])
     }

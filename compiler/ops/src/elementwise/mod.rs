@@ -37,7 +37,8 @@ kinds! {
     Unary {
         Neg "neg", Abs "abs", Sqrt "sqrt", Exp "exp", Log "log", Erf "erf", Tanh "tanh", Sigmoid "sigmoid", Relu "relu",
         Reciprocal "reciprocal", Floor "floor", Ceil "ceil", Round "round", Sign "sign", Sin "sin", Cos "cos",
-        Not "not", HardSwish "hard_swish", Silu "silu", Softplus "softplus", IsNan "is_nan", IsInf "is_inf", Identity "identity",
+        Tan "tan", Asin "asin", Acos "acos", Atan "atan", Sinh "sinh", Cosh "cosh", Asinh "asinh", Acosh "acosh",
+        Atanh "atanh", BitNot "bit_not", Not "not", HardSwish "hard_swish", Silu "silu", Softplus "softplus", IsNan "is_nan", IsInf "is_inf", Identity "identity",
     }
 }
 
@@ -46,6 +47,7 @@ kinds! {
     Binary {
         Add "add", Sub "sub", Mul "mul", Div "div", Pow "pow", Min "min", Max "max", Mod "mod", FMod "fmod",
         And "and", Or "or", Xor "xor",
+        BitAnd "bit_and", BitOr "bit_or", BitXor "bit_xor", ShiftLeft "shift_left", ShiftRight "shift_right",
     }
 }
 
@@ -97,6 +99,13 @@ pub struct Cast {
     pub to: DType,
     /// Whether f8 conversions saturate (ONNX Cast-19).
     pub saturate: bool,
+}
+
+/// Attributes of [`crate::Op::BitCast`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BitCast {
+    /// The dtype of the result, as wide as the operand's.
+    pub to: DType,
 }
 
 /// An activation that a matmul or convolution applies to its result.

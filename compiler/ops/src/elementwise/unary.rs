@@ -64,10 +64,19 @@ impl Unary {
             Unary::Sign => |x| if x == 0.0 || x.is_nan() { x } else { x.signum() },
             Unary::Sin => f64::sin,
             Unary::Cos => f64::cos,
+            Unary::Tan => f64::tan,
+            Unary::Asin => f64::asin,
+            Unary::Acos => f64::acos,
+            Unary::Atan => f64::atan,
+            Unary::Sinh => f64::sinh,
+            Unary::Cosh => f64::cosh,
+            Unary::Asinh => f64::asinh,
+            Unary::Acosh => f64::acosh,
+            Unary::Atanh => f64::atanh,
             Unary::HardSwish => hard_swish,
             Unary::Silu => silu,
             Unary::Softplus => softplus,
-            Unary::Not | Unary::IsNan | Unary::IsInf | Unary::Identity => return None,
+            Unary::Not | Unary::BitNot | Unary::IsNan | Unary::IsInf | Unary::Identity => return None,
         })
     }
 
@@ -77,6 +86,7 @@ impl Unary {
             Unary::Neg if dtype.is_signed_integer() => |x| -x,
             Unary::Abs => i128::abs,
             Unary::Sign => i128::signum,
+            Unary::BitNot => |x| !x,
             Unary::Relu if dtype.is_signed_integer() => |x| x.max(0),
             // Truncated: only 0 gives 0, and large integers give 1.
             Unary::Erf => |x| libm::erf(x as f64) as i128,

@@ -1,6 +1,7 @@
 //! Reductions and scans along axes.
 
 mod order;
+mod scan;
 
 use lathe_tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use crate::EvalError;
 use crate::cells::{Integer, NUMBERS, with_integer};
 use crate::elementwise::binary::{maximum, minimum};
 use crate::evaluate::{Arity, Context, Evaluate};
-use crate::walk::{Around, Walk, product, strides};
+use crate::walk::{Walk, product, strides};
 
 /// Attributes of [`crate::Op::Reduce`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +55,15 @@ pub struct CumSum {
     /// Leave the element itself out.
     pub exclusive: bool,
     /// Sum from the end.
+    pub reverse: bool,
+}
+
+/// Attributes of [`crate::Op::CumProd`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CumProd {
+    /// Leave the element itself out.
+    pub exclusive: bool,
+    /// Multiply from the end.
     pub reverse: bool,
 }
 
@@ -229,53 +239,5 @@ impl Reduce {
             out.iter_mut().for_each(|sum| *sum /= size);
         }
         cx.build(shape, out.iter().map(|&value| T::wrap(value)))
-    }
-}
-
-impl Evaluate for CumSum {
-    fn arity(&self) -> Arity {
-        Arity::of(2, 2)
-    }
-
-    /// Floats are summed in f64, integers wrap.
-    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
-        let x = cx.input(0)?;
-        let axis = cx.axis(cx.integer("axis", cx.input(1)?)?, x.rank())?;
-        let around = Around::of(x.shape(), axis);
-        let result = with_integer!(x.dtype(), T => {
-            cx.spend(x.len().saturating_mul(size_of::<i128>()))?;
-            let cells: Vec<i128> = cx.cells::<T>(x)?.iter().map(|&cell| cell.wide()).collect();
-            let sums = self.scan(cx, around, &cells, 0, i128::wrapping_add)?;
-            cx.build(x.shape(), sums.iter().map(|&sum| <T as Integer>::wrap(sum)))?
-        }, _ => {
-            let sums = self.scan(cx, around, &cx.floats("x", x)?, 0.0, |sum, cell| sum + cell)?;
-            cx.rounded(x.dtype(), x.shape(), &sums)?
-        });
-        Ok(vec![result])
-    }
-}
-
-impl CumSum {
-    fn scan<T: Copy>(
-        &self,
-        cx: &Context<'_>,
-        around: Around,
-        cells: &[T],
-        zero: T,
-        add: fn(T, T) -> T,
-    ) -> Result<Vec<T>, EvalError> {
-        let mut out = cx.filled(cells.len(), zero)?;
-        for start in around.lines() {
-            let mut sum = zero;
-            for step in 0..around.size {
-                cx.step()?;
-                let place = if self.reverse { around.size - 1 - step } else { step };
-                let i = start + place * around.inner;
-                let next = add(sum, cells[i]);
-                out[i] = if self.exclusive { sum } else { next };
-                sum = next;
-            }
-        }
-        Ok(out)
     }
 }

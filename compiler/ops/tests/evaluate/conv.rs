@@ -193,3 +193,49 @@ fn resizing_to_sizes_and_regions() {
     assert_same("resize", &results[0], &x);
     refuse("resize", resize("nearest", "asymmetric"), &[&x], "exactly one");
 }
+
+#[test]
+fn moved_cells_of_a_kernel() {
+    let x = count(&[1, 1, 2, 2]);
+    let w = f(&[1, 1, 1, 1], &[2.0]);
+    let attributes = json!({"strides": [1, 1], "dilations": [1, 1], "groups": 1, "offset_groups": 1,
+        "padding": {"explicit": {"begins": [0, 0], "ends": [0, 0]}}});
+    // Half a pixel down for the first cell, far outside for the last.
+    let offset = f(&[1, 2, 2, 2], &[0.5, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0]);
+    let bias = f(&[1], &[1.0]);
+    let y = f(&[1, 1, 2, 2], &[3.0, 3.0, 5.0, 1.0]);
+    check("deform_conv", attributes.clone(), &[&x, &w, &offset, &bias], &[y]);
+    refuse("deform_conv", attributes, &[&x, &w, &f(&[1, 1, 2, 2], &[0.0; 4])], "offset");
+}
+
+#[test]
+fn integer_convolution() {
+    let x = of(&[1, 1, 3], &[1u8, 2, 3]);
+    let w = of(&[2, 1, 2], &[1i8, 1, 2, -1]);
+    let attributes = json!({"strides": [1], "dilations": [1], "groups": 1,
+        "padding": {"explicit": {"begins": [1], "ends": [0]}}});
+    // Padding holds the zero point of x: nothing.
+    let (x_zero, w_zero) = (of(&[], &[1u8]), of(&[2], &[0i8, 1]));
+    let y = of(&[1, 2, 3], &[0, 1, 3, 0, -2, -3]);
+    check("conv_integer", attributes.clone(), &[&x, &w, &x_zero, &w_zero], &[y]);
+    refuse("conv_integer", attributes, &[&x, &f(&[1, 1, 1], &[1.0])], "i8 or u8");
+}
+
+#[test]
+fn norms_of_windows_and_unpooling() {
+    let attributes = |p: f64| {
+        json!({"p": p, "kernel": [2], "strides": [1], "dilations": [1], "ceil_mode": false,
+        "padding": {"explicit": {"begins": [0], "ends": [1]}}})
+    };
+    let x = f(&[1, 1, 3], &[3.0, -4.0, 0.0]);
+    check("lp_pool", attributes(2.0), &[&x], &[f(&[1, 1, 3], &[5.0, 4.0, 0.0])]);
+    check("lp_pool", attributes(1.0), &[&x], &[f(&[1, 1, 3], &[7.0, 4.0, 0.0])]);
+    let unpool =
+        json!({"kernel": [2], "strides": [2], "padding": {"explicit": {"begins": [0], "ends": [0]}}});
+    let (x, indices) = (f(&[1, 1, 2], &[5.0, 6.0]), i(&[1, 1, 2], &[1, 2]));
+    check("max_unpool", unpool.clone(), &[&x, &indices], &[f(&[1, 1, 4], &[0.0, 5.0, 6.0, 0.0])]);
+    let larger = i(&[3], &[1, 1, 5]);
+    let y = f(&[1, 1, 5], &[0.0, 5.0, 6.0, 0.0, 0.0]);
+    check("max_unpool", unpool.clone(), &[&x, &indices, &larger], &[y]);
+    refuse("max_unpool", unpool, &[&x, &i(&[1, 1, 2], &[0, 4])], "index 4");
+}

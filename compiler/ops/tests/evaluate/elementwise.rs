@@ -221,3 +221,37 @@ proptest! {
         prop_assert_eq!(sum.bytes(), again.bytes());
     }
 }
+
+#[test]
+fn bits() {
+    let (x, y) = (of(&[3], &[0b1100i8, -1, 64]), of(&[3], &[0b1010i8, 1, 1]));
+    check("bit_and", Value::Null, &[&x, &y], &[of(&[3], &[0b1000i8, 1, 0])]);
+    check("bit_or", Value::Null, &[&x, &y], &[of(&[3], &[0b1110i8, -1, 65])]);
+    check("bit_xor", Value::Null, &[&x, &y], &[of(&[3], &[0b0110i8, -2, 65])]);
+    check("bit_not", Value::Null, &[&x], &[of(&[3], &[-13i8, 0, -65])]);
+    let by = of(&[3], &[1i8, 8, -1]);
+    check("shift_left", Value::Null, &[&x, &by], &[of(&[3], &[24i8, 0, 0])]);
+    check("shift_right", Value::Null, &[&x, &by], &[of(&[3], &[6i8, -1, 0])]);
+    refuse("shift_left", Value::Null, &[&f(&[1], &[1.0]), &f(&[1], &[1.0])], "an integer");
+    let one = f(&[1], &[1.0]);
+    check("bit_cast", json!({"to": "i32"}), &[&one], &[of(&[1], &[0x3F80_0000i32])]);
+    refuse("bit_cast", json!({"to": "i64"}), &[&one], "as wide as i64");
+}
+
+#[test]
+fn angles() {
+    let half = f(&[1], &[0.5]);
+    for (name, expected) in [
+        ("tan", 0.5463025),
+        ("asin", 0.5235988),
+        ("acos", 1.0471976),
+        ("atan", 0.4636476),
+        ("sinh", 0.5210953),
+        ("cosh", 1.127626),
+        ("asinh", 0.4812118),
+        ("atanh", 0.5493061),
+    ] {
+        check(name, Value::Null, &[&half], &[f(&[1], &[expected])]);
+    }
+    check("acosh", Value::Null, &[&f(&[2], &[2.0, 0.5])], &[f(&[2], &[1.316958, f32::NAN])]);
+}

@@ -65,3 +65,16 @@ fn nonzero_elements() {
     check("non_zero", json!({}), &[&f(&[2, 2], &[0.0, 1.0, f32::NAN, -0.0])], &[i(&[2, 2], &[0, 1, 1, 0])]);
     check("non_zero", json!({}), &[&b(&[], &[true])], &[i(&[0, 1], &[])]);
 }
+
+#[test]
+fn distinct_elements_and_slices() {
+    let x = i(&[5], &[3, 1, 3, 2, 1]);
+    let sorted = [i(&[3], &[1, 2, 3]), i(&[3], &[1, 3, 0]), i(&[5], &[2, 0, 2, 1, 0]), i(&[3], &[2, 1, 2])];
+    check("unique", json!({"axis": null, "sorted": true}), &[&x], &sorted);
+    let found = [i(&[3], &[3, 1, 2]), i(&[3], &[0, 1, 3]), i(&[5], &[0, 1, 0, 2, 1]), i(&[3], &[2, 2, 1])];
+    check("unique", json!({"axis": null, "sorted": false}), &[&x], &found);
+    let rows = f(&[3, 2], &[1.0, f32::NAN, 0.0, 5.0, 1.0, f32::NAN]);
+    let y = f(&[2, 2], &[0.0, 5.0, 1.0, f32::NAN]);
+    check("unique", json!({"axis": 0, "sorted": true}), &[&rows], &[y]);
+    refuse("unique", json!({"axis": 2, "sorted": true}), &[&rows], "axis 2");
+}

@@ -81,7 +81,7 @@ impl Chaos {
             "dilations": self.numbers(rank, Self::size), "padding": self.padding(rank),
             "groups": 1 + self.below(3), "activation": "relu", "output_padding": self.numbers(rank, Self::size),
             "output_shape": null, "ceil_mode": self.flag(), "column_major": self.flag(),
-            "count_include_pad": self.flag(),
+            "count_include_pad": self.flag(), "p": self.float(), "offset_groups": self.below(3),
         })
     }
 
@@ -121,11 +121,35 @@ impl Chaos {
     /// Everything that any other op may ask for; serde takes what it knows.
     fn attributes(&mut self, name: &str) -> Value {
         let mut all = match name {
-            "conv" | "conv_transpose" | "max_pool" | "average_pool" => return self.window(),
+            "conv" | "conv_transpose" | "max_pool" | "average_pool" | "lp_pool" | "max_unpool"
+            | "deform_conv" | "conv_integer" => return self.window(),
             "resize" => return self.resampling(),
             "moe" => return self.experts(),
             "paged_attention" => return self.pages(),
             "reduce" => json!({"kind": self.of(&["sum", "mean", "max", "log_sum_exp", "l2", "prod"])}),
+            "grid_sample" => json!({
+                "interpolation": self.of(&["nearest", "linear", "cubic"]),
+                "border": self.of(&["zeros", "clamp", "reflect"]), "align_corners": self.flag(),
+            }),
+            "linear_attention" => json!({
+                "q_heads": self.below(4), "kv_heads": self.below(3), "scale": self.float(),
+                "rule": self.of(&["linear", "gated", "delta", "gated_delta"]),
+            }),
+            "string_normalizer" | "string_split" | "regex_full_match" | "tf_idf" => {
+                let limit = json!(self.size());
+                return json!({
+                    "case": self.of(&["keep", "lower", "upper"]), "case_sensitive": self.flag(), "stopwords": ["1"],
+                    "delimiter": self.of(&["", "1", "-"]), "limit": self.maybe(limit),
+                    "pattern": self.of(&["[0-9]*", "(", "(-?1|2)+"]), "mode": self.of(&["count", "weight", "product"]),
+                    "min_length": self.size(), "max_length": self.size(), "max_skip": self.size(),
+                    "starts": self.list(|chaos| chaos.below(4)), "columns": self.list(Self::size), "weights": [0.5],
+                    "strings": [], "integers": self.list(Self::integer),
+                });
+            }
+            "col2im" => {
+                let sizes = self.list(Self::size);
+                return json!({"strides": sizes, "dilations": [], "pads": self.list(Self::size)});
+            }
             "pad" => json!({"mode": self.of(&["constant", "edge", "reflect", "wrap"])}),
             _ => json!({}),
         };
@@ -148,9 +172,16 @@ impl Chaos {
             "interleaved": self.flag(), "heads": self.maybe(heads), "rotary_dim": self.maybe(rotary),
             "hidden": self.size(), "direction": self.of(&["forward", "reverse", "bidirectional"]),
             "activations": [], "activation_alpha": [], "activation_beta": [], "clip": null,
-            "input_forget": self.flag(), "batch_first": self.flag(),
+            "input_forget": self.flag(), "batch_first": self.flag(), "linear_before_reset": self.flag(),
+            "align_corners": self.flag(), "size": [self.size(), self.below(4)], "sampling": self.size(),
+            "spatial_scale": self.float(), "max": self.flag(), "half_pixel": self.flag(),
+            "center_point_box": self.flag(), "pixels": self.of(&["rgb", "bgr", "grayscale"]),
+            "inverse": self.flag(), "onesided": self.flag(),
         });
         for (name, value) in common.as_object().into_iter().flatten() {
+            if all.get(name).is_some() {
+                continue;
+            }
             all[name] = value.clone();
         }
         all

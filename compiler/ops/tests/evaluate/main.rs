@@ -8,11 +8,15 @@ mod conv;
 mod elementwise;
 mod gather;
 mod hostile;
+mod image;
 mod moe;
 mod norm;
 mod quant;
+mod recurrent;
 mod reduce;
 mod shape;
+mod signal;
+mod text;
 
 use lathe_ops::{EvalError, Limits, Op};
 use lathe_tensor::{DType, Element, Tensor};
@@ -113,11 +117,15 @@ fn every_op_is_tried_here() {
         include_str!("conv.rs"),
         include_str!("elementwise.rs"),
         include_str!("gather.rs"),
+        include_str!("image.rs"),
         include_str!("moe.rs"),
         include_str!("norm.rs"),
         include_str!("quant.rs"),
+        include_str!("recurrent.rs"),
         include_str!("reduce.rs"),
         include_str!("shape.rs"),
+        include_str!("signal.rs"),
+        include_str!("text.rs"),
     ];
     let missing: Vec<_> = Op::names()
         .filter(|name| !sources.iter().any(|source| source.contains(&format!("\"{name}\""))))

@@ -87,3 +87,20 @@ fn running_sums() {
     );
     assert_same("cum_sum", &columns.expect("a sum")[0], &f(&[2, 2], &[0.0, 1.0, 2.0, 4.0]));
 }
+
+#[test]
+fn running_products() {
+    let (x, axis) = (i(&[3], &[2, 3, 4]), i(&[], &[0]));
+    let product = |exclusive: bool, reverse: bool| json!({"exclusive": exclusive, "reverse": reverse});
+    check("cum_prod", product(false, false), &[&x, &axis], &[i(&[3], &[2, 6, 24])]);
+    check("cum_prod", product(true, true), &[&x, &axis], &[i(&[3], &[12, 4, 1])]);
+    refuse("cum_prod", product(false, false), &[&x, &i(&[], &[1])], "axis 1");
+}
+
+#[test]
+fn determinants() {
+    let x = f(&[2, 2, 2], &[0.0, 2.0, 3.0, 4.0, 1.0, 2.0, 2.0, 4.0]);
+    check("det", json!({}), &[&x], &[f(&[2], &[-6.0, 0.0])]);
+    check("det", json!({}), &[&f(&[0, 0], &[])], &[f(&[], &[1.0])]);
+    refuse("det", json!({}), &[&f(&[1, 2], &[0.0; 2])], "not square");
+}

@@ -359,6 +359,9 @@ pub(super) fn binary(
         Binary::Xor => BinaryOp::Xor,
         Binary::Pow => return power(draft, a, b),
         Binary::Mod | Binary::FMod => return remainder(draft, kind, a, b),
+        Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight => {
+            return Err(format!("loops have no {}", kind.name()));
+        }
     };
     Ok(draft.binary(op, a, b))
 }

@@ -39,6 +39,10 @@ pub(crate) fn node(context: &mut Context<'_, '_>, id: NodeId, node: &Node) -> Re
 }
 
 fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Result<(), Refusal> {
+    // Strings lie beside the memory of the run, where only evaluator steps reach them.
+    if node.inputs.iter().flatten().chain(&node.outputs).any(|value| context.dtype(*value) == DType::String) {
+        return refuse("strings have no address");
+    }
     match op {
         Op::Unary(lathe_ops::elementwise::Unary::Identity) => shape::same(context, node),
         Op::Unary(_)

@@ -1,5 +1,7 @@
 //! Whether a plan is well formed: for plans that come from a file, and for the code generator. Nothing here trusts an index.
 
+use lathe_tensor::DType;
+
 use super::{
     Arg, Call, Condition, DimExpr, DimId, Evaluate, Plan, Port, Sizes, SlotId, SlotKind, State, Step,
     StepKind, SymbolSource, TensorRef, View,
@@ -151,7 +153,7 @@ impl Plan {
                 StepKind::Evaluate(evaluate) => self.evaluate(evaluate).map_err(fail)?,
                 StepKind::Sizes(sizes) => self.sizes(sizes).map_err(fail)?,
                 StepKind::If { condition, then_steps, else_steps } => {
-                    self.view(condition).map_err(fail)?;
+                    self.memory(condition).map_err(fail)?;
                     if depth >= MAX_DEPTH {
                         return Err(fail(format!("blocks are nested deeper than {MAX_DEPTH}")));
                     }
@@ -163,7 +165,7 @@ impl Plan {
                     views
                         .into_iter()
                         .chain(&repeat.trips)
-                        .try_for_each(|view| self.view(view))
+                        .try_for_each(|view| self.memory(view))
                         .map_err(fail)?;
                     if depth >= MAX_DEPTH {
                         return Err(fail(format!("blocks are nested deeper than {MAX_DEPTH}")));
@@ -190,7 +192,7 @@ impl Plan {
             }
             match (kind, arg) {
                 (FieldKind::Input | FieldKind::Output | FieldKind::Inout, Arg::View(view)) => {
-                    self.view(view)?
+                    self.memory(view)?
                 }
                 (FieldKind::Input | FieldKind::Output | FieldKind::Inout, Arg::Null) => {}
                 (FieldKind::Dims, Arg::Dims(first)) => {
@@ -214,7 +216,7 @@ impl Plan {
                 return Err("one stride a loop axis".to_string());
             }
             operand.strides.iter().try_for_each(|stride| self.dim(*stride))?;
-            self.view(&operand.view)
+            self.memory(&operand.view)
         };
         region.inputs.iter().try_for_each(operand)?;
         for (index, op) in region.body.iter().enumerate() {
@@ -265,6 +267,17 @@ impl Plan {
         tensor.dims.iter().try_for_each(|dim| self.dim(*dim))
     }
 
+    /// A view that native code reads or writes: strings have no memory.
+    fn memory(&self, view: &View) -> Checked {
+        self.view(view)?;
+        match self.slots.get(view.slot.0 as usize) {
+            Some(slot) if slot.dtype == DType::String => {
+                Err(format!("slot {} holds strings, which have no address", view.slot.0))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn view(&self, view: &View) -> Checked {
         let SlotId(slot) = view.slot;
         if slot as usize >= self.slots.len() {
@@ -292,8 +305,6 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use lathe_tensor::DType;
-
     use super::*;
     use crate::builtin::Builtin;
     use crate::plan::{Slot, StepId};

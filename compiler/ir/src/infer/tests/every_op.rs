@@ -117,6 +117,74 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("x: f32[n, a, 3], y: f32[a, 3]", "%0 = append x, y"),
     (
+        "x: f32[s, b, 5], w: f32[2, 3, 5], r: f32[2, 3, 3]",
+        "%0, %1 = rnn x, w, r {hidden=3, direction=\"bidirectional\", activations=[], activation_alpha=[], \
+         activation_beta=[], clip=null, batch_first=false}",
+    ),
+    (
+        "x: f32[b, s, 5], w: f32[1, 9, 5], r: f32[1, 9, 3]",
+        "%0, %1 = gru x, w, r {hidden=3, direction=\"reverse\", activations=[], activation_alpha=[], \
+         activation_beta=[], clip=null, linear_before_reset=true, batch_first=true}",
+    ),
+    ("x: f32[a, b]", "%0 = bit_cast x {to=\"i32\"}"),
+    (
+        "x: f32[b, 4, h, w], y: f32[6, 2, 3, 3], o: f32[b, 18, h, w]",
+        "%0 = deform_conv x, y, o {strides=[1, 1], dilations=[1, 1], padding={\"explicit\":{\"begins\":[1, 1],\
+         \"ends\":[1, 1]}}, groups=2, offset_groups=1}",
+    ),
+    (
+        "x: f32[b, c, l]",
+        "%0 = lp_pool x {p=2.0, kernel=[2], strides=[2], dilations=[1], \
+         padding={\"explicit\":{\"begins\":[0],\"ends\":[0]}}, ceil_mode=false}",
+    ),
+    (
+        "x: f32[b, c, l], i: i64[b, c, l]",
+        "%0 = max_unpool x, i {kernel=[2], strides=[2], padding={\"explicit\":{\"begins\":[0],\"ends\":[0]}}}",
+    ),
+    ("x: i32[a, b]", "c0 = const i64[] 1\n%0 = cum_prod x, c0 {exclusive=false, reverse=true}"),
+    ("x: f32[a, b]", "%0, %1, %2, %3 = unique x {axis=1, sorted=true}"),
+    ("x: f32[b, 3, 3]", "%0 = det x"),
+    ("x: f32[b, n, 1]", "%0 = dft x {axis=1, inverse=false, onesided=true}"),
+    ("x: f32[b, 64, 1], s: i64[], w: f32[16]", "c0 = const i64[] 8\n%0 = stft x, c0, w {onesided=true}"),
+    (
+        "r: i64[], l: f64[], h: f64[]",
+        "c0 = const i64[] 4\nc1 = const i64[] 16\n%0 = mel_weight_matrix c0, c1, r, l, h {to=\"f32\"}",
+    ),
+    (
+        "x: f32[b, c, h, w], y: f32[b, p, q, 2]",
+        "%0 = grid_sample x, y {interpolation=\"linear\", border=\"zeros\", align_corners=true}",
+    ),
+    ("x: f32[b, 2, 3]", "c0 = const i64[4] [1, 3, 5, 6]\n%0 = affine_grid x, c0 {align_corners=false}"),
+    (
+        "x: f32[b, c, h, w], y: f32[r, 4], i: i64[r]",
+        "%0 = roi_align x, y, i {size=[2, 3], sampling=0, spatial_scale=0.5, max=false, half_pixel=true}",
+    ),
+    ("x: f32[b, c, h, w], y: f32[r, 5]", "%0 = max_roi_pool x, y {size=[2, 3], spatial_scale=0.5}"),
+    ("x: f32[b, n, 4], y: f32[b, c, n]", "%0 = non_max_suppression x, y {center_point_box=false}"),
+    (
+        "x: f32[b, 12, 6]",
+        "c0 = const i64[2] [3, 4]\nc1 = const i64[2] [2, 2]\n%0 = col2im x, c0, c1 {strides=[], dilations=[], pads=[]}",
+    ),
+    ("x: string[n]", "%0 = string_normalizer x {case=\"lower\", case_sensitive=false, stopwords=[]}"),
+    ("x: string[n]", "%0, %1 = string_split x {delimiter=\",\", limit=null}"),
+    ("x: string[n, 1], y: string[m]", "%0 = string_concat x, y"),
+    ("x: string[n]", "%0 = regex_full_match x {pattern=\"a*\"}"),
+    (
+        "x: i64[b, n]",
+        "%0 = tf_idf x {mode=\"count\", min_length=1, max_length=1, max_skip=0, starts=[0], columns=[0, 1], \
+         weights=[], strings=[], integers=[3, 4]}",
+    ),
+    ("x: string[n], k: string[m], v: i64[m], d: i64[1]", "%0 = lookup x, k, v, d"),
+    ("x: u8[n]", "%0 = image_decoder x {pixels=\"rgb\"}"),
+    (
+        "x: u8[b, 4, n], y: i8[6, 2, 3]",
+        "%0 = conv_integer x, y {strides=[1], dilations=[1], padding=\"same_upper\", groups=2}",
+    ),
+    (
+        "q: f32[b, s, 32], k: f32[b, s, 16], v: f32[b, s, 8]",
+        "%0, %1 = linear_attention q, k, v {q_heads=4, kv_heads=2, rule=\"linear\", scale=null}",
+    ),
+    (
         "x: f32[s, b, 5], w: f32[2, 12, 5], r: f32[2, 12, 3]",
         "%0, %1, %2 = lstm x, w, r {hidden=3, direction=\"bidirectional\", activations=[], activation_alpha=[], \
          activation_beta=[], clip=null, input_forget=false, batch_first=false}",

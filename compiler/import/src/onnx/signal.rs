@@ -1,0 +1,113 @@
+//! Signals: windows, Fourier transforms, mel filters.
+
+use lathe_ir::ValueId;
+use lathe_ops::Op;
+use lathe_ops::elementwise::{Binary, Unary};
+use lathe_ops::shape::Range;
+use lathe_ops::signal::{Dft, MelWeightMatrix, Stft};
+use lathe_tensor::DType;
+
+use crate::onnx::node::{Node, Outputs};
+use crate::onnx::types::dtype;
+
+fn output_dtype(node: &Node<'_, '_>) -> Result<DType, crate::error::Fault> {
+    let number = node.attributes.int_or("output_datatype", 1)?;
+    dtype(i32::try_from(number).unwrap_or(-1))
+}
+
+/// HannWindow, HammingWindow and BlackmanWindow-17: `a - b cos(2 pi n / N) + c cos(4 pi n / N)`, where `N` is the size, less one
+/// unless periodic. In f64.
+pub(crate) fn window(node: &mut Node<'_, '_>) -> Outputs {
+    let [a, b, c] = match node.operator() {
+        "HannWindow" => [0.5, 0.5, 0.0],
+        "HammingWindow" => [25.0 / 46.0, 21.0 / 46.0, 0.0],
+        _ => [0.42, 0.5, 0.08],
+    };
+    let periodic = node.attributes.flag("periodic", true)?;
+    let to = output_dtype(node)?;
+    let size = node.input(0)?;
+    let size = node.as_i64(size)?;
+    let (zero, one) = (node.number(DType::I64, 0.0)?, node.number(DType::I64, 1.0)?);
+    let size = node.reshape(size, vec![])?;
+    let places = node.add(Op::Range(Range {}), &[zero, size, one])?;
+    let places = node.cast(places, DType::F64)?;
+    let mut period = size;
+    if !periodic {
+        let less = node.binary(Binary::Sub, size, one)?;
+        // A window of one cell has no period.
+        period = node.binary(Binary::Max, less, one)?;
+    }
+    let period = node.cast(period, DType::F64)?;
+    let turn = node.number(DType::F64, std::f64::consts::TAU)?;
+    let angle = node.binary(Binary::Mul, places, turn)?;
+    let angle = node.binary(Binary::Div, angle, period)?;
+    let wave = |node: &mut Node<'_, '_>, times: f64, height: f64| -> Result<ValueId, crate::error::Fault> {
+        let (times, height) = (node.number(DType::F64, times)?, node.number(DType::F64, height)?);
+        let angle = node.binary(Binary::Mul, angle, times)?;
+        let cosine = node.unary(Unary::Cos, angle)?;
+        node.binary(Binary::Mul, cosine, height)
+    };
+    let (first, offset) = (wave(node, 1.0, b)?, node.number(DType::F64, a)?);
+    let mut result = node.binary(Binary::Sub, offset, first)?;
+    if c != 0.0 {
+        let second = wave(node, 2.0, c)?;
+        result = node.binary(Binary::Add, result, second)?;
+    }
+    Ok(vec![node.cast(result, to)?])
+}
+
+/// DFT-17 has the axis as an attribute, DFT-20 as an operand.
+pub(crate) fn dft(node: &mut Node<'_, '_>) -> Outputs {
+    let x = node.input(0)?;
+    let axis = match (node.opset < 20, node.optional(2)) {
+        (true, _) => {
+            node.at_most(2)?;
+            Ok(node.attributes.int_or("axis", 1)?)
+        }
+        (false, None) => Ok(-2),
+        (false, Some(axis)) => match node.known_ints(axis).as_deref() {
+            Some([axis]) => Ok(*axis),
+            _ => Err(node.as_i64(axis)?),
+        },
+    };
+    let op = Dft {
+        axis: axis.ok(),
+        inverse: node.attributes.flag("inverse", false)?,
+        onesided: node.attributes.flag("onesided", false)?,
+    };
+    let mut inputs = vec![Some(x)];
+    if let Some(length) = node.optional(1) {
+        inputs.push(Some(node.as_i64(length)?));
+    }
+    if let Err(axis) = axis {
+        inputs.resize(2, None);
+        inputs.push(Some(axis));
+    }
+    node.add_all(Op::Dft(op), &inputs, 1)
+}
+
+/// STFT-17.
+pub(crate) fn stft(node: &mut Node<'_, '_>) -> Outputs {
+    let onesided = node.attributes.flag("onesided", true)?;
+    let (x, step) = (node.input(0)?, node.input(1)?);
+    let mut inputs = vec![Some(x), Some(node.as_i64(step)?)];
+    if let Some(window) = node.optional(2) {
+        inputs.push(Some(window));
+    }
+    if let Some(length) = node.optional(3) {
+        inputs.resize(3, None);
+        inputs.push(Some(node.as_i64(length)?));
+    }
+    node.add_all(Op::Stft(Stft { onesided }), &inputs, 1)
+}
+
+/// MelWeightMatrix-17.
+pub(crate) fn mel_weight_matrix(node: &mut Node<'_, '_>) -> Outputs {
+    let to = output_dtype(node)?;
+    let mut inputs = Vec::with_capacity(5);
+    for index in 0..5 {
+        let input = node.input(index)?;
+        inputs.push(if index < 3 { node.as_i64(input)? } else { node.cast(input, DType::F64)? });
+    }
+    Ok(vec![node.add(Op::MelWeightMatrix(MelWeightMatrix { to }), &inputs)?])
+}
