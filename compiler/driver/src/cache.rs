@@ -170,9 +170,12 @@ fn hash_model(hasher: &mut blake3::Hasher, path: &Path) -> std::io::Result<()> {
 
 /// External files and weight files of a model with what tells whether they changed.
 fn sources(path: &Path) -> Value {
-    let files = match path.is_dir() {
-        true => lathe_import::weight_files(path),
-        false => lathe_import::external_files(path, u64::MAX),
+    let files = match path.extension() {
+        _ if path.is_dir() => lathe_import::weight_files(path),
+        Some(extension) if extension == "json" => {
+            lathe_import::weight_files(path.parent().unwrap_or(Path::new(".")))
+        }
+        _ => lathe_import::external_files(path, u64::MAX),
     };
     let files = files.unwrap_or_default();
     files.iter().map(|file| json!({"path": file.to_string_lossy(), "stamp": stamp(file)})).collect()

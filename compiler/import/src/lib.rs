@@ -38,7 +38,7 @@ impl Default for ImportOptions {
     }
 }
 
-/// Imports a model: a folder with `config.json` and its weights, or a file by its extension.
+/// Imports a model: a folder with `config.json` and its weights, a configuration beside weights, or a file by its extension.
 ///
 /// # Errors
 /// As [`import_onnx`]; [`ImportError::Unsupported`] for formats that this version does not read.
@@ -46,6 +46,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Module, ImportErro
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let kind = match extension.to_ascii_lowercase().as_str() {
         _ if path.is_dir() => return safetensors::import(path, options),
+        "json" => return safetensors::import_config(path, options),
         "safetensors" => "a safetensors file",
         "gguf" => "a GGUF file",
         _ => return import_onnx(path, options),

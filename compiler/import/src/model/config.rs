@@ -102,6 +102,11 @@ impl Config {
         self.find(&[name]).is_some()
     }
 
+    /// Number of fields.
+    pub(crate) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
     /// A positive size; `None` where no such field is there.
     pub(crate) fn optional_size(&self, names: &[&str]) -> Result<Option<usize>, Fault> {
         let Some((name, value)) = self.find(names) else { return Ok(None) };
@@ -253,24 +258,24 @@ impl Config {
 
     /// The same for a stack with this many tokens; 0 for one of pictures.
     pub(crate) fn sizes_with(&self, vocab: usize) -> Result<Sizes, Fault> {
-        let hidden = self.size(&["hidden_size", "n_embd", "d_model"])?;
+        let hidden = self.size(&["hidden_size", "n_embd", "d_model", "dim"])?;
         let layers = self.layers(&["num_hidden_layers", "n_layer", "n_layers", "num_layers"])?;
         let heads = self.size(&["num_attention_heads", "n_head", "n_heads", "num_heads"])?;
         let kv_heads = self.size_or(&["num_key_value_heads", "n_kv_heads", "num_kv_heads"], heads)?;
         let head_dim = match self.optional_size(&["head_dim"])? {
             Some(head_dim) => head_dim,
-            None if hidden % heads == 0 => hidden / heads,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
             None => {
                 let reason = format!("{heads} attention heads do not divide the hidden size {hidden}");
                 return Err(Fault::bad(reason));
             }
         };
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             let reason = format!("{kv_heads} key and value heads do not divide {heads} attention heads");
             return Err(Fault::bad(reason));
         }
         let inner = self.size_or(
-            &["intermediate_size", "ffn_dim", "n_inner", "mlp_hidden_size"],
+            &["intermediate_size", "ffn_dim", "n_inner", "mlp_hidden_size", "hidden_dim"],
             hidden.saturating_mul(4),
         )?;
         let names = [

@@ -9,6 +9,8 @@ mod decoder;
 mod families;
 mod json;
 mod net;
+mod projections;
+mod seq2seq;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,8 @@ pub(crate) fn build(config: &Config, weights: &dyn Weights) -> Result<Module, Fa
     let family = families::find(config)?;
     refuse_quantised(config)?;
     let mut module = Module::new();
-    let mut net = net::Net::new(&mut module, weights, family.base);
+    let weights = projections::SplitProjections(weights);
+    let mut net = net::Net::new(&mut module, &weights, family.base);
     (family.build)(&mut net, config)?;
     net.finish()?;
     Ok(module)

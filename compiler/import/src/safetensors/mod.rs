@@ -20,9 +20,15 @@ pub(crate) fn import(folder: &Path, options: &ImportOptions) -> Result<Module, I
     if !path.is_file() {
         return Err(Fault::unsupported("a folder without `config.json`").in_file(folder));
     }
-    let config = Config::read(&path)?;
+    import_config(&path, options)
+}
+
+/// Imports the model whose configuration this is: its weights lie beside it.
+pub(crate) fn import_config(path: &Path, options: &ImportOptions) -> Result<Module, ImportError> {
+    let config = Config::read(path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shards = Shards::open(folder, options.max_memory)?;
-    model::build(&config, &shards).map_err(|fault| fault.in_file(&path))
+    model::build(&config, &shards).map_err(|fault| fault.in_file(path))
 }
 
 pub use shards::weight_files;

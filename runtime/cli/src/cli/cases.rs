@@ -1,5 +1,6 @@
 //! Test cases in the layout of the ONNX backend tests: `model.onnx`, `test_data_set_K/input_I.pb`, `output_I.pb`, and optionally
-//! `data.json {"rtol", "atol"}` and `output_I.mask.pb` (bool: which leading positions of the output count).
+//! `data.json {"rtol", "atol"}` and `output_I.mask.pb` (bool: which leading positions of the output count); and checkpoints
+//! ([`checkpoint`]).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,14 +8,15 @@ use std::path::{Path, PathBuf};
 use lathe_tensor::Tensor;
 use serde::Deserialize;
 
+use super::checkpoint;
 use super::error::CliError;
 
-/// One case: a folder with a model.
+/// One case: a folder with a model, or the configuration of a checkpoint with cases beside its folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Case {
     /// Path below the folder that was given, with `/`: `node/test_abs`.
     pub name: String,
-    /// The folder.
+    /// The folder, or the configuration.
     pub folder: PathBuf,
 }
 
@@ -64,10 +66,10 @@ fn walk(root: &Path, folder: &Path, depth: usize, cases: &mut Vec<Case>) -> Resu
         }
     }
     if is_case {
-        let relative = folder.strip_prefix(root).unwrap_or(folder);
-        let name = relative.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/");
-        let name = if name.is_empty() { folder.to_string_lossy().into_owned() } else { name };
-        cases.push(Case { name, folder: folder.to_path_buf() });
+        cases.push(Case::at(root, folder));
+    }
+    if folder.join(checkpoint::CASES).is_file() {
+        cases.extend(checkpoint::configurations(folder).iter().map(|config| Case::at(root, config)));
     }
     below.sort();
     below.iter().try_for_each(|path| walk(root, path, depth + 1, cases))
@@ -83,6 +85,13 @@ pub fn read_list(path: &Path) -> Result<BTreeSet<String>, CliError> {
 }
 
 impl Case {
+    fn at(root: &Path, path: &Path) -> Self {
+        let relative = path.strip_prefix(root).unwrap_or(path);
+        let name = relative.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/");
+        let name = if name.is_empty() { path.to_string_lossy().into_owned() } else { name };
+        Self { name, folder: path.to_path_buf() }
+    }
+
     /// The model file.
     pub fn model(&self) -> PathBuf {
         self.folder.join("model.onnx")

@@ -2,6 +2,7 @@
 
 mod args;
 mod cases;
+mod checkpoint;
 mod commands;
 mod compare;
 mod error;

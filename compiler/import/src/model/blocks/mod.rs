@@ -2,6 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod buckets;
 pub(crate) mod mlp;
 pub(crate) mod moe;
 pub(crate) mod rope;

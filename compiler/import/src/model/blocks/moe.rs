@@ -39,9 +39,9 @@ pub(crate) struct Shared {
 /// How a checkpoint stores the experts' matrices.
 #[derive(Clone, Debug)]
 pub(crate) enum Matrices {
-    /// One matrix `[out, in]` an expert: `PREFIX.N.GATE.weight`; without gate where there is no such name.
+    /// One matrix `[out, in]` an expert: `PREFIXN.GATE.weight`; without gate where there is no such name.
     Each {
-        /// Prefix before the expert's number.
+        /// All before the expert's number, with its dot.
         prefix: String,
         /// What is activated.
         gate: Option<&'static str>,
@@ -126,7 +126,7 @@ impl Experts {
         let shape = [self.op.experts, parts.len() * rows, columns];
         for expert in 0..self.op.experts {
             for part in parts {
-                let name = format!("{prefix}.{expert}.{part}.weight");
+                let name = format!("{prefix}{expert}.{part}.weight");
                 let Some(stored) = net.stored(&name)? else { continue };
                 let fault = |reason: String| Fault::bad(reason).at(|| format!("tensor {}", quote(&name)));
                 let tensor = &stored.tensor;
@@ -147,10 +147,10 @@ impl Experts {
             // Some are missing and noted: the import fails, and lists them.
             let dims =
                 shape.iter().map(|&size| crate::model::net::dim(size)).collect::<Result<Vec<_>, _>>()?;
-            return Ok(net.floats(&format!("{WEIGHT}{prefix}.{}", parts[0]), &dims));
+            return Ok(net.floats(&format!("{WEIGHT}{prefix}{}", parts[0]), &dims));
         }
         let tensor = Tensor::new(dtype, shape.to_vec(), Buffer::copy_of(&bytes))?;
-        net.constant(&format!("{prefix}.{}", parts[0]), tensor, Encoding::Dense)
+        net.constant(&format!("{prefix}{}", parts[0]), tensor, Encoding::Dense)
     }
 }
 

@@ -116,7 +116,7 @@ impl RopeConfig {
     /// Where the scaling is not known, or a field that it needs is missing or wrong.
     pub(crate) fn rope(&self, head_dim: usize) -> Result<Rope, Fault> {
         let dims = (head_dim as f64 * self.partial) as usize;
-        if dims < 2 || dims % 2 != 0 {
+        if dims < 2 || !dims.is_multiple_of(2) {
             return Err(Fault::bad(format!(
                 "{dims} of a head's {head_dim} elements cannot be rotated in pairs"
             )));

@@ -58,7 +58,7 @@ fn experts(config: &Config, prefix: &str, inner: usize, renormalise: bool) -> Re
         router: Linear::plain(format!("{prefix}.mlp.gate")),
         selection_bias: None,
         matrices: Matrices::Each {
-            prefix: format!("{prefix}.mlp.experts"),
+            prefix: format!("{prefix}.mlp.experts."),
             gate: Some("gate_proj"),
             up: "up_proj",
             down: "down_proj",
@@ -81,7 +81,7 @@ fn mixtral(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
     let change = &mut |layer: &mut Layer, _, prefix: &str| {
         let mut experts = experts(config, prefix, inner, true)?;
         experts.router = Linear::plain(format!("{prefix}.block_sparse_moe.gate"));
-        let prefix = format!("{prefix}.block_sparse_moe.experts");
+        let prefix = format!("{prefix}.block_sparse_moe.experts.");
         experts.matrices = Matrices::Each { prefix, gate: Some("w1"), up: "w3", down: "w2" };
         layer.feed = Feed::Experts(Box::new(experts));
         Ok(())

@@ -3,6 +3,8 @@
 mod alibi;
 mod clip;
 mod convnext;
+mod bart;
+mod bert;
 mod experts;
 mod gpt;
 mod llada;
@@ -15,6 +17,8 @@ mod timm;
 mod videomae;
 mod vit;
 mod vit_mae;
+mod t5;
+mod vanilla;
 
 use super::Config;
 use super::net::Net;
@@ -49,6 +53,10 @@ const FAMILIES: &[&[Family]] = &[
     convnext::FAMILIES,
     resnet::FAMILIES,
     mobilenet::FAMILIES,
+    bert::FAMILIES,
+    bart::FAMILIES,
+    t5::FAMILIES,
+    vanilla::FAMILIES,
 ];
 
 /// The family of a configuration.

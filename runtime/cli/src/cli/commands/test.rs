@@ -16,7 +16,7 @@ use crate::cli::args::{Common, TestArgs};
 use crate::cli::cases::{self, Case};
 use crate::cli::compare::{Distance, compare};
 use crate::cli::error::CliError;
-use crate::cli::{load, report};
+use crate::cli::{checkpoint, load, report};
 
 /// How a case ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -232,6 +232,9 @@ fn work(common: &Common) -> Result<(), CliError> {
 }
 
 fn run_case(common: &Common, case: &Case) -> Result<Distance, CliError> {
+    if case.folder.is_file() {
+        return checkpoint::run(common, &case.folder);
+    }
     let tolerance = case.tolerance()?;
     let options = crate::LoadOptions { cache: None, ..load::load_options(common, None)? };
     let model = crate::load(case.model(), &options)?;
