@@ -10,7 +10,7 @@ use lathe_import::{ImportError, ImportOptions, import_onnx};
 use lathe_ir::{EvaluateOptions, Module, evaluate};
 use lathe_tensor::Tensor;
 use serde_json::Value;
-use support::{feed, rows};
+use support::{feed, rows_of};
 
 mod support;
 
@@ -67,7 +67,7 @@ fn judge_run(expected: &str, module: &Module, feeds: &Value) -> Option<String> {
 
 #[test]
 fn hostile_models_are_refused_and_controls_are_not() {
-    let rows = rows();
+    let rows = rows_of(&["onnx"]);
     let judged = rows.iter().map(|(path, row)| (row, judge(row, path)));
     let failures: Vec<String> = judged
         .filter_map(|(row, problem)| Some(format!("{} ({}): {}", row["id"], row["what"], problem?)))

@@ -22,6 +22,18 @@ pub enum Error {
     /// Generation failed.
     #[error(transparent)]
     Generation(#[from] lathe_generate::GraphError),
+    /// Text could not become tokens, or tokens text.
+    #[error(transparent)]
+    Tokenizer(#[from] lathe_generate::text::TokenizerError),
+    /// A conversation could not become a prompt.
+    #[error(transparent)]
+    Template(#[from] lathe_generate::text::TemplateError),
+    /// Sound could not be read or prepared.
+    #[error(transparent)]
+    Sound(#[from] lathe_generate::audio::SoundError),
+    /// A picture could not be read or prepared.
+    #[error(transparent)]
+    Picture(#[from] lathe_generate::vision::PictureError),
     /// Generation could not go on.
     #[error("{0}")]
     Generate(String),

@@ -78,6 +78,10 @@ pub struct GenerationConfig {
     pub eos: Vec<u32>,
     /// The first token of a decoder that follows an encoder.
     pub decoder_start: Option<u32>,
+    /// Tokens that are never chosen.
+    pub suppress: Vec<u32>,
+    /// Whether text is written in any order by masked diffusion, as LLaDA does.
+    pub diffuses: bool,
 }
 
 impl GenerationConfig {
@@ -88,10 +92,14 @@ impl GenerationConfig {
         let mut config = Self::default();
         let Some(folder) = folder else { return config };
         for name in ["generation_config.json", "config.json"] {
-            let Some(value) = read(&folder.join(name)) else { continue };
+            let Some(value) = read_config(&folder.join(name)) else { continue };
             if config.eos.is_empty() {
                 config.eos = tokens(&value["eos_token_id"]);
             }
+            if config.suppress.is_empty() {
+                config.suppress = tokens(&value["suppress_tokens"]);
+            }
+            config.diffuses |= value["model_type"] == "llada";
             config.decoder_start =
                 config.decoder_start.or_else(|| tokens(&value["decoder_start_token_id"]).first().copied());
         }
@@ -99,7 +107,8 @@ impl GenerationConfig {
     }
 }
 
-fn read(path: &Path) -> Option<Value> {
+/// Reads a configuration file of a model; `None`, with a warning where it is broken, for one that cannot be used.
+pub fn read_config(path: &Path) -> Option<Value> {
     if std::fs::metadata(path).ok()?.len() > MAX_CONFIG_BYTES {
         return None;
     }
@@ -132,7 +141,8 @@ mod tests {
         assert_eq!(GenerationConfig::beside(folder.path()), GenerationConfig::default());
         write("config.json", r#"{"eos_token_id": 7, "decoder_start_token_id": 3}"#);
         write("generation_config.json", r#"{"eos_token_id": [1, 2, -1, "x"]}"#);
-        let expected = GenerationConfig { eos: vec![1, 2], decoder_start: Some(3) };
+        let expected =
+            GenerationConfig { eos: vec![1, 2], decoder_start: Some(3), ..GenerationConfig::default() };
         assert_eq!(GenerationConfig::beside(&folder.path().join("model.onnx")), expected);
         write("generation_config.json", "not JSON");
         assert_eq!(GenerationConfig::beside(folder.path()).eos, [7]);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{feed, rows};
+use support::{feed, rows_of};
 
 #[path = "../../../compiler/import/tests/support/mod.rs"]
 mod support;
@@ -37,15 +37,18 @@ struct Ended {
     message: String,
 }
 
-/// Runs `lathe run` on a row of the manifest.
+/// Kinds of files, each tried by the command that a user would take.
+const KINDS: &[&str] = &["onnx", "tokenizer.json", "tokenizer_config.json"];
+
+/// Runs the command for a row of the manifest.
 fn run(model: &Path, row: &Value, folder: &Path) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
-    command
-        .arg("run")
-        .arg(model)
-        .arg("--no-cache")
-        .current_dir(folder)
-        .env("LATHE_KEY_FILE", folder.join("key"));
+    match row["kind"].as_str() {
+        Some("tokenizer.json") => command.arg("tokenize").arg(model).args(row["encode_text"].as_str()),
+        Some("tokenizer_config.json") => command.arg("template").arg(model),
+        _ => command.arg("run").arg(model).arg("--no-cache"),
+    };
+    command.current_dir(folder).env("LATHE_KEY_FILE", folder.join("key"));
     for (index, (name, value)) in row["feeds"].as_object().into_iter().flatten().enumerate() {
         let tensor = feed(value).expect("the manifest describes a tensor");
         let file = folder.join(format!("{index}.pb"));
@@ -100,7 +103,7 @@ fn judge(model: &Path, row: &Value, ended: &Ended) -> Option<String> {
 
 #[test]
 fn hostile_models_end_in_one_clear_error() {
-    let rows = rows();
+    let rows = rows_of(KINDS);
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let worker = || {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -18,8 +18,16 @@ impl LanguageModel for Decoder {
         Ok(Logits::new(logits.values, logits.vocabulary))
     }
 
+    fn together(&self, sequence: SequenceId, count: usize) -> usize {
+        Decoder::together(self, sequence, count)
+    }
+
     fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId, RuntimeError> {
         Decoder::fork(self, sequence)
+    }
+
+    fn rewind(&mut self, sequence: SequenceId, count: usize) -> Result<(), RuntimeError> {
+        Decoder::rewind(self, sequence, count)
     }
 
     fn end(&mut self, sequence: SequenceId) {

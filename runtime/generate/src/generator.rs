@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::stream::Stream;
-use crate::{LanguageModel, Sampling};
+use crate::{LanguageModel, Logprobs, Sampling};
 
 /// Tokens of prompts that are taken in with one call: enough for matrix products at full speed, few enough to stay in the
 /// cache.
@@ -14,6 +14,8 @@ pub const PREFILL_ROWS: usize = 512;
 pub enum Finish {
     /// A stop token was chosen; it is the last of the result, as `generate` of transformers gives it.
     Stop,
+    /// A stop string came.
+    StopString,
     /// The asked number of tokens is there.
     Length,
     /// The caller wanted no more.
@@ -21,10 +23,11 @@ pub enum Finish {
 }
 
 impl Finish {
-    /// The name in reports: `eos`, `length`, `cancelled`.
+    /// The name in reports: `eos`, `stop`, `length`, `cancelled`.
     pub const fn name(self) -> &'static str {
         match self {
             Finish::Stop => "eos",
+            Finish::StopString => "stop",
             Finish::Length => "length",
             Finish::Cancelled => "cancelled",
         }
@@ -49,6 +52,12 @@ pub enum GenerateError<E: std::error::Error + 'static> {
         /// Position of the token.
         position: usize,
     },
+    /// Guesses failed.
+    #[error("{reason}")]
+    Draft {
+        /// Why.
+        reason: String,
+    },
     /// The model failed.
     #[error(transparent)]
     Model(#[from] E),
@@ -64,7 +73,7 @@ pub struct Prompt<'a, S> {
 }
 
 /// A new token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     /// Index of the prompt that it continues.
     pub prompt: usize,
@@ -72,6 +81,8 @@ pub struct Token {
     pub id: u32,
     /// Whether its sequence ends here.
     pub finish: Option<Finish>,
+    /// What the model thought of it and of others, where that was asked for.
+    pub logprobs: Option<Logprobs>,
 }
 
 /// What a prompt became.
@@ -115,7 +126,7 @@ fn rate(tokens: usize, time: Duration) -> f64 {
 }
 
 /// Generates tokens from a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Generator {
     /// How tokens are chosen. Each prompt has a random sequence of its own.
     pub sampling: Sampling,
@@ -123,6 +134,8 @@ pub struct Generator {
     pub stop: Vec<u32>,
     /// New tokens of each sequence at most.
     pub max_tokens: usize,
+    /// Asks for the log-probabilities of each token and of this many of the most likely ones.
+    pub logprobs: Option<usize>,
 }
 
 impl Generator {

@@ -53,8 +53,15 @@ pub trait LanguageModel {
     /// sequence may stand in `steps` once. After an error no sequence has grown.
     fn extend(&mut self, steps: &[Extend<'_, Self::Sequence>]) -> Result<Logits<'_>, Self::Error>;
 
+    /// How many of the next `count` tokens a sequence may take in with one call so that every row of logits is what it is when
+    /// they come one by one; at least 1. Fewer than `count` where what earlier tokens mean depends on how many there are.
+    fn together(&self, sequence: Self::Sequence, count: usize) -> usize;
+
     /// A second sequence that has seen the same tokens.
     fn fork(&mut self, sequence: Self::Sequence) -> Result<Self::Sequence, Self::Error>;
+
+    /// Lets a sequence forget the last `count` tokens that it has taken in.
+    fn rewind(&mut self, sequence: Self::Sequence, count: usize) -> Result<(), Self::Error>;
 
     /// Gives up what a sequence holds. Its name may be given to another one.
     fn end(&mut self, sequence: Self::Sequence);

@@ -21,7 +21,7 @@ fn run<M: LanguageModel>(
     expected: &Expected,
 ) -> Result<(), String> {
     let stop = expected.stop.into_iter().collect();
-    let generator = Generator { sampling: Sampling::default(), stop, max_tokens: 24 };
+    let generator = Generator { sampling: Sampling::default(), stop, max_tokens: 24, logprobs: None };
     let (results, _) = generator
         .generate(model, prompts, &mut |_| true)
         .map_err(|error| format!("{}: {error}", expected.what))?;

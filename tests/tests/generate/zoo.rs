@@ -44,11 +44,11 @@ impl Cases {
         SafeTensors::deserialize(&self.bytes).expect("a safetensors file")
     }
 
-    /// The rows of a matrix of integers.
+    /// The rows of a tensor of integers: along its last axis.
     pub fn rows(&self, name: &str) -> Option<Vec<Vec<u32>>> {
         let tensors = self.tensors();
         let tensor = tensors.tensor(name).ok()?;
-        let width = tensor.shape()[1];
+        let width = *tensor.shape().last()?;
         let values = tensor
             .data()
             .chunks_exact(8)

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use lathe_tensor::{Buffer, DType, Tensor};
 use serde_json::Value;
 
-/// Model and row of each ONNX model; none, and a word about it, without the data (`LATHE_SHARED`, or `../shared` beside the
-/// workspace).
-pub fn rows() -> Vec<(PathBuf, Value)> {
+/// Model and row of each model of some kinds; none, and a word about it, without the data (`LATHE_SHARED`, or `../shared` beside
+/// the workspace).
+pub fn rows_of(kinds: &[&str]) -> Vec<(PathBuf, Value)> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     let root = std::env::var_os("LATHE_SHARED").map_or(beside, PathBuf::from);
     let folder = root.join("data/hostile");
@@ -16,8 +16,9 @@ pub fn rows() -> Vec<(PathBuf, Value)> {
         return Vec::new();
     };
     let rows: Vec<Value> = serde_json::from_slice(&manifest).expect("a list of rows");
-    let onnx = rows.into_iter().filter(|row| row["kind"] == "onnx");
-    onnx.map(|row| (folder.join(row["file"].as_str().expect("a file")), row)).collect()
+    let chosen =
+        rows.into_iter().filter(|row| row["kind"].as_str().is_some_and(|kind| kinds.contains(&kind)));
+    chosen.map(|row| (folder.join(row["file"].as_str().expect("a file")), row)).collect()
 }
 
 /// A tensor of the manifest: `b64`, or `fill`, or `strings_hex`.

@@ -8,6 +8,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::size::ByteSize;
 use super::sizing::{CompareArgs, PlanArgs};
 
+mod chat;
+mod generate;
+mod pipeline;
+mod text;
+
+pub use chat::ChatArgs;
+pub use generate::{GenerateArgs, PromptArgs, SamplingArgs};
+pub use pipeline::{ClassifyArgs, EmbedArgs, FillMaskArgs, Pooling, TranscribeArgs};
+pub use text::{TemplateArgs, TokenizeArgs};
+
 /// Compile transformer models into native CPU programs and run them.
 #[derive(Parser, Debug)]
 #[command(
@@ -87,6 +97,20 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Continue prompts
     Generate(GenerateArgs),
+    /// Talk with a model
+    Chat(ChatArgs),
+    /// Give each text a vector
+    Embed(EmbedArgs),
+    /// Say how likely a text is of each class
+    Classify(ClassifyArgs),
+    /// Fill the gaps of a text
+    FillMask(FillMaskArgs),
+    /// Write down what is said
+    Transcribe(TranscribeArgs),
+    /// Turn text into tokens, or tokens into text
+    Tokenize(TokenizeArgs),
+    /// Show the prompt that a chat template makes of a conversation
+    Template(TemplateArgs),
     /// Compare the compiled program with the evaluator and with tract
     Verify(VerifyArgs),
     /// Say what a model needs, from its configuration alone
@@ -270,38 +294,6 @@ pub struct VerifyArgs {
     /// Seed of the inputs
     #[arg(long, env = "LATHE_SEED", value_name = "N", default_value_t = 0)]
     pub seed: u64,
-}
-
-/// `lathe generate`.
-#[derive(Args, Debug)]
-pub struct GenerateArgs {
-    /// `--json`.
-    #[command(flatten)]
-    pub json: JsonFlag,
-    /// An .onnx file, a folder with config.json and *.safetensors, one of encoder_model.onnx, decoder_model.onnx and
-    /// decoder_with_past_model.onnx, or a .lathe artifact
-    pub model: PathBuf,
-    /// Tokens of a prompt, such as 1,2,3 (repeat it for a batch)
-    #[arg(long, env = "LATHE_TOKENS", value_name = "IDS", required = true)]
-    pub tokens: Vec<TokenList>,
-    /// New tokens of each sequence at most
-    #[arg(short = 'n', long = "count", env = "LATHE_COUNT", value_name = "N", default_value_t = 128)]
-    pub count: u32,
-    /// Take the most likely token at each step, which is what this version does
-    #[arg(long, env = "LATHE_GREEDY", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
-    pub greedy: bool,
-    /// Tokens that end a sequence; default: those of generation_config.json or config.json beside the model
-    #[arg(long, env = "LATHE_EOS", value_name = "IDS")]
-    pub eos: Option<TokenList>,
-    /// Let no token end a sequence
-    #[arg(long, env = "LATHE_IGNORE_EOS", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
-    pub ignore_eos: bool,
-    /// Keep keys and values of earlier tokens, or run the whole prefix again for each token
-    #[arg(long, env = "LATHE_CACHE", value_enum, default_value = "auto")]
-    pub cache: CacheChoice,
-    /// First token of a decoder that follows an encoder; default: that of generation_config.json or config.json
-    #[arg(long, env = "LATHE_DECODER_START", value_name = "ID")]
-    pub decoder_start: Option<u32>,
 }
 
 /// Token ids, separated by commas.

@@ -62,4 +62,7 @@ macro_rules! lathe_errors {
     )* };
 }
 
-lathe_errors! { lathe_compiler::CompileError, lathe_runtime::RuntimeError, lathe_artifact::ArtifactError, lathe_generate::GraphError, }
+lathe_errors! {
+    lathe_compiler::CompileError, lathe_runtime::RuntimeError, lathe_artifact::ArtifactError, lathe_generate::GraphError,
+    lathe_generate::text::TokenizerError, lathe_generate::text::TemplateError, lathe_generate::vision::PictureError, lathe_generate::audio::SoundError,
+}

@@ -5,16 +5,20 @@ mod cases;
 mod checkpoint;
 mod commands;
 mod compare;
+mod encoder;
 mod error;
 mod fill;
+mod generation;
 mod inputs;
 mod interrupt;
 mod load;
 mod profile;
 mod report;
+mod sandbox;
 mod size;
 mod sizing;
 mod tensors;
+mod text;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -27,14 +31,7 @@ use error::CliError;
 
 /// Commands and flags that are described but come in a later version.
 const LATER: &[&str] = &[
-    "chat",
-    "embed",
-    "classify",
-    "fill-mask",
     "caption",
-    "transcribe",
-    "tokenize",
-    "template",
     "quantize",
     "convert",
     "serve",
@@ -44,27 +41,9 @@ const LATER: &[&str] = &[
     "--trace",
     "--prompt-tokens",
     "--gen-tokens",
-    "--prompt",
-    "-p",
-    "--chat",
     "--image",
     "--video",
     "--frames",
-    "--temperature",
-    "--top-k",
-    "--top-p",
-    "--min-p",
-    "--repetition-penalty",
-    "--stop",
-    "--beams",
-    "--length-penalty",
-    "--early-stopping",
-    "--draft",
-    "--lookup",
-    "--steps",
-    "--block-length",
-    "--remasking",
-    "--show-steps",
     "--kv",
     "--context",
     "--rope-scaling",
@@ -103,6 +82,13 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Inspect(args) => commands::inspect::run(common, args),
         Command::Explain(args) => commands::explain::run(common, args),
         Command::Generate(args) => commands::generate::run(common, args),
+        Command::Chat(args) => commands::chat::run(common, args),
+        Command::Embed(args) => commands::embed::run(common, args),
+        Command::Classify(args) => commands::classify::run(common, args),
+        Command::FillMask(args) => commands::fill_mask::run(common, args),
+        Command::Transcribe(args) => commands::transcribe::run(common, args),
+        Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Template(args) => commands::template::run(args),
         Command::Verify(args) => commands::verify::run(common, args),
         Command::Plan(args) => commands::plan::plan(common, args),
         Command::Compare(args) => commands::plan::compare(common, args),
@@ -134,4 +120,11 @@ fn set_up(cli: &Cli) {
         .with_target(false)
         .init();
     lathe_runtime::install_sigbus_handler();
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // What becomes an error is told as one.
+        if !lathe_generate::text::panics_are_caught() {
+            print(panic);
+        }
+    }));
 }

@@ -63,7 +63,7 @@ pub(super) fn roles(plan: &Plan, groups: &[Group]) -> Result<Vec<Input>, Runtime
 }
 
 /// The length that an input asks about: `longer.32` is whether the sequences of the call have more than 32 tokens.
-fn boundary(port: &Port) -> Option<usize> {
+pub(super) fn boundary(port: &Port) -> Option<usize> {
     let scalar = port.tensor.dtype == DType::Bool && port.tensor.dims.is_empty();
     port.name.strip_prefix("longer.").filter(|_| scalar)?.parse().ok()
 }

@@ -96,6 +96,12 @@ impl Model {
     pub fn can_decode(&self) -> bool {
         self.function(FUNCTION).is_some()
     }
+
+    /// Whether it has a function `decode` in which the meaning of earlier tokens does not depend on how many there are.
+    pub fn is_steady(&self) -> bool {
+        let plan = self.function(FUNCTION).and_then(|function| self.program(function).ok());
+        plan.is_some_and(|program| !program.plan.inputs.iter().any(|port| inputs::boundary(port).is_some()))
+    }
 }
 
 /// The function that a decoder runs.
@@ -214,6 +220,14 @@ impl Decoder {
         self.sequence(id).map(|sequence| &sequence.tokens[..])
     }
 
+    /// How many of the next `count` tokens a sequence may take in with one call so that every row of logits is what it is when they
+    /// come one by one: up to the length at which its cached keys lose their meaning.
+    pub fn together(&self, id: SequenceId, count: usize) -> usize {
+        let length = self.sequence(id).map_or(0, |sequence| sequence.tokens.len());
+        let ahead = self.boundaries.iter().filter(|&&boundary| boundary > length);
+        ahead.map(|boundary| boundary - length).fold(count, usize::min)
+    }
+
     /// A second sequence that has seen the same tokens. Nothing is copied before one of the two grows.
     ///
     /// # Errors
@@ -226,6 +240,31 @@ impl Decoder {
         let pages = of.zip(&mut self.groups).map(|(pages, group)| pages.fork(&mut group.pool));
         let pages = pages.collect();
         Ok(self.add(Sequence { tokens, cached, source, pages }))
+    }
+
+    /// Lets a sequence forget the last `count` tokens that it has seen.
+    ///
+    /// Where a window has left pages behind that the tokens before need, or cached keys lose their meaning at a length in between,
+    /// the next call computes the sequence again from its first token.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn rewind(&mut self, id: SequenceId, count: usize) -> Result<(), RuntimeError> {
+        let old = self.sequence(id)?.tokens.len();
+        let length = old.saturating_sub(count);
+        let crosses = self.boundaries.iter().any(|&boundary| length <= boundary && boundary < old);
+        let Some(Some(sequence)) = self.sequences.get_mut(id.0) else { return Ok(()) };
+        let own = sequence.pages.iter().zip(&self.groups);
+        let mut windows = own.filter_map(|(pages, group)| Some((pages, group.window?)));
+        let holds = windows.all(|(pages, window)| pages.holds(length, window));
+        sequence.tokens.truncate(length);
+        sequence.cached = if crosses || !holds { 0 } else { sequence.cached.min(length) };
+        let cached = sequence.cached;
+        let own = sequence.pages.iter_mut().zip(&mut self.groups);
+        for (pages, group) in own.filter(|(_, group)| group.kind == StateKind::Kv) {
+            pages.truncate(&mut group.pool, cached);
+        }
+        Ok(())
     }
 
     /// Gives up the pages of a sequence. Its name may be given to another one.

@@ -109,6 +109,12 @@ impl Pages {
         }
     }
 
+    /// Whether the pages are there that a token at position `length` sees through a window of `window` tokens, itself included.
+    pub(crate) fn holds(&self, length: usize, window: usize) -> bool {
+        let seen = (length + 1).saturating_sub(window) / PAGE_TOKENS;
+        self.pages.iter().take(length.div_ceil(PAGE_TOKENS)).skip(seen).all(Option::is_some)
+    }
+
     /// The same pages, held once more.
     pub(crate) fn fork(&self, pool: &mut Pool) -> Self {
         self.pages.iter().flatten().for_each(|&page| pool.share(page));

@@ -235,6 +235,8 @@ enum Action {
     /// Sequences with the tokens that each takes in, and for how many logits are wanted.
     Extend(Vec<(usize, Vec<u32>, usize)>),
     Fork(usize),
+    /// A sequence and how many tokens it forgets.
+    Rewind(usize, usize),
     End(usize),
 }
 
@@ -243,6 +245,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         5 => prop::collection::vec(step, 1..4).prop_map(Action::Extend),
         2 => (0usize..6).prop_map(Action::Fork),
+        2 => (0usize..6, 0usize..150).prop_map(|(index, count)| Action::Rewind(index, count)),
         1 => (0usize..6).prop_map(Action::End),
     ]
 }
@@ -287,6 +290,12 @@ proptest! {
                     live.push((decoder.fork(sequence).unwrap(), tokens));
                 }
                 Action::Fork(_) => {}
+                Action::Rewind(index, forget) => {
+                    let (sequence, tokens) = &mut live[index % count];
+                    decoder.rewind(*sequence, forget).unwrap();
+                    tokens.truncate(tokens.len().saturating_sub(forget));
+                    prop_assert_eq!(decoder.tokens(*sequence).unwrap(), &tokens[..]);
+                }
                 Action::End(index) => {
                     let (sequence, _) = live.swap_remove(index % count);
                     decoder.end(sequence);

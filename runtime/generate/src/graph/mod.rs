@@ -122,6 +122,8 @@ pub struct GraphModel {
     past: Past,
     sequences: Sequences,
     logits: Vec<f32>,
+    /// Whether what a token gives does not depend on how many follow in the same run.
+    steady: bool,
     /// Stops runs, sets their deadline.
     pub options: RunOptions,
 }
@@ -142,7 +144,8 @@ impl GraphModel {
         };
         let past = if threads { past } else { Past::Recompute };
         let (sequences, logits, options) = (Sequences::default(), Vec::new(), RunOptions::default());
-        Ok(Self { encoder, first, next, past, sequences, logits, options })
+        let steady = graphs.decoder.is_steady();
+        Ok(Self { encoder, first, next, past, sequences, logits, steady, options })
     }
 
     /// How the past of a sequence reaches the next run.
@@ -177,7 +180,9 @@ impl GraphModel {
 
     /// Runs the graph over `tokens` after what `state` has seen; the last `wanted` rows of logits are added to `self.logits`.
     fn run(&mut self, state: &mut State, tokens: &[u32], wanted: usize) -> Result<usize, GraphError> {
-        let past = if self.past == Past::Thread { state.tokens.len() } else { 0 };
+        // After a rewind there is no past: the first graph computes it again.
+        let threaded = self.past == Past::Thread && !state.past.is_empty();
+        let past = if threaded { state.tokens.len() } else { 0 };
         state.tokens.extend(tokens);
         let stage = match &mut self.next {
             Some(next) if past > 0 => next,
@@ -244,9 +249,22 @@ impl LanguageModel for GraphModel {
         Ok(Logits::new(&self.logits, vocabulary))
     }
 
+    fn together(&self, _: GraphSequence, count: usize) -> usize {
+        // A graph that was not split into steps may treat earlier tokens by the length of the whole.
+        if self.steady { count } else { 1 }
+    }
+
     fn fork(&mut self, sequence: GraphSequence) -> Result<GraphSequence, GraphError> {
         let state = self.sequences.get(sequence)?.clone();
         Ok(self.sequences.add(state))
+    }
+
+    fn rewind(&mut self, sequence: GraphSequence, count: usize) -> Result<(), GraphError> {
+        let mut state = self.sequences.get(sequence)?.clone();
+        state.tokens.truncate(state.tokens.len().saturating_sub(count));
+        state.past.clear();
+        self.sequences.set(sequence, state);
+        Ok(())
     }
 
     fn end(&mut self, sequence: GraphSequence) {

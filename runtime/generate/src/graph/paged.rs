@@ -125,6 +125,14 @@ impl LanguageModel for PagedModel {
         LanguageModel::extend(&mut self.decoder, steps)
     }
 
+    fn together(&self, sequence: SequenceId, count: usize) -> usize {
+        self.decoder.together(sequence, count)
+    }
+
+    fn rewind(&mut self, sequence: SequenceId, count: usize) -> Result<(), RuntimeError> {
+        self.decoder.rewind(sequence, count)
+    }
+
     fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId, RuntimeError> {
         self.decoder.fork(sequence)
     }

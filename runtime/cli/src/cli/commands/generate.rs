@@ -1,221 +1,179 @@
-//! `lathe generate MODEL`: tokens after a prompt.
+//! `lathe generate MODEL`: what follows a prompt.
 
-use std::io::Write;
+mod diffuse;
 
-use lathe_generate::{
-    Continuation, Finish, Generator, GraphModel, GraphSequence, Graphs, LanguageModel, PREFILL_ROWS,
-    PagedModel, Past, Prompt, Sampling, Source, Timing, Token,
-};
-use lathe_runtime::DecoderOptions;
-use lathe_tensor::Tensor;
-use serde_json::json;
+use lathe_generate::{BeamSearch, Finish, Generator};
+use serde_json::{Value, json};
 
-use crate::cli::args::{CacheChoice, Common, GenerateArgs, TokenList};
+use crate::cli::args::{Common, GenerateArgs};
 use crate::cli::error::CliError;
+use crate::cli::generation::{
+    self, Answer, Beams, CacheReport, Generated, Guesses, Open, Prompts, Writer, with_model,
+};
 use crate::cli::{interrupt, load, report};
-use crate::generative::{GenerationConfig, GraphFiles};
-use crate::{CancelToken, RunOptions, Team};
-
-/// How generation keeps the past, as the report says it.
-struct CacheReport {
-    kind: &'static str,
-    bytes_planned: u64,
-    bytes_used: u64,
-}
-
-/// What was generated, and how.
-struct Report {
-    results: Vec<Continuation>,
-    timing: Timing,
-    cache: CacheReport,
-}
+use crate::generative::GenerationConfig;
+use crate::{CancelToken, RunOptions};
 
 /// Runs the command.
 pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
-    if args.tokens.iter().any(|prompt| prompt.0.is_empty()) {
-        return Err(CliError::Usage("--tokens: a prompt has at least one token".into()));
-    }
-    let config = GenerationConfig::beside(&args.model);
-    let options = load::load_options(common, None)?;
-    let graphs = GraphFiles::find(&args.model)?.load(&options)?;
-    let team = load::team(common)?;
+    let prompts = generation::prompts(&args.model, &args.prompt)?;
+    let (options, team) = (load::load_options(common, None)?, load::team(common)?);
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
-    let run = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
-    let report = match args.cache {
-        CacheChoice::Auto if graphs.can_page() => with_pages(&graphs, &team, run, args, &config)?,
-        choice => with_graphs(&graphs, choice, &team, run, args, &config)?,
+    let open = Open {
+        model: &args.model,
+        options: &options,
+        team: &team,
+        run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
+        cache: args.cache,
+        decoder_start: args.decoder_start,
+        decoder_prompt: Vec::new(),
+        count: args.count as usize,
+        beams: args.beams.map_or(1, usize::from),
     };
-    print(args, &report)
-}
-
-/// Generates with the function `decode`: keys and values stay in pages.
-fn with_pages(
-    graphs: &Graphs,
-    team: &Team,
-    run: RunOptions,
-    args: &GenerateArgs,
-    config: &GenerationConfig,
-) -> Result<Report, CliError> {
-    let longest = args.tokens.iter().map(|prompt| prompt.0.len()).max().unwrap_or(0);
-    let has_encoder = graphs.has_encoder();
-    let options = DecoderOptions {
-        tokens: if has_encoder { 1 } else { longest }.saturating_add(args.count as usize),
-        source: if has_encoder { longest } else { 0 },
-        sequences: args.tokens.len(),
-        chunk: PREFILL_ROWS,
-    };
-    let mut model = PagedModel::new(graphs, team, &options)?;
-    model.set_options(run);
-    let begin = |prompt: &TokenList| -> Result<_, CliError> {
-        if !has_encoder {
-            return Ok((model.begin(Vec::new())?, prompt.0.clone()));
-        }
-        let start = vec![start_token(args, config)?];
-        Ok((model.begin(encoder_inputs(prompt)?)?, start))
-    };
-    let begun = args.tokens.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
-    let (results, timing) = generate(&mut model, &prompts(&begun), args, config)?;
-    let cache = CacheReport {
-        kind: if graphs.has_past() { "adopted" } else { "synthesised" },
-        bytes_planned: model.decoder().kv_bytes_planned(),
-        bytes_used: model.decoder().kv_bytes_used(),
-    };
-    Ok(Report { results, timing, cache })
-}
-
-/// Generates with the graphs as they are.
-fn with_graphs(
-    graphs: &Graphs,
-    choice: CacheChoice,
-    team: &Team,
-    run: RunOptions,
-    args: &GenerateArgs,
-    config: &GenerationConfig,
-) -> Result<Report, CliError> {
-    let past = if choice == CacheChoice::Auto { Past::Thread } else { Past::Recompute };
-    let mut model = GraphModel::new(graphs, past, team)?;
-    model.options = run;
-    if choice == CacheChoice::Auto && model.past() == Past::Recompute {
-        let reason = graphs.decoder.undecodable().unwrap_or("it has none");
-        tracing::warn!("no cache of keys and values, each token runs the whole prefix again: {reason}");
+    let config = GenerationConfig::beside(&args.model);
+    if args.diffusion.steps.is_some() || config.diffuses {
+        return diffuse::run(&open, args, &prompts);
     }
-    let kind = if model.past() == Past::Thread { "native" } else { "none" };
-    let begun = begin(&mut model, args, config)?;
-    let (results, timing) = generate(&mut model, &prompts(&begun), args, config)?;
-    Ok(Report { results, timing, cache: CacheReport { kind, bytes_planned: 0, bytes_used: 0 } })
-}
-
-fn prompts<S: Copy>(begun: &[(S, Vec<u32>)]) -> Vec<Prompt<'_, S>> {
-    begun.iter().map(|(sequence, tokens)| Prompt { sequence: *sequence, tokens }).collect()
-}
-
-/// Begins a sequence a prompt, with the tokens that it takes in first: the prompt, or the start token after an encoder.
-fn begin<'a>(
-    model: &mut GraphModel,
-    args: &'a GenerateArgs,
-    config: &GenerationConfig,
-) -> Result<Vec<(GraphSequence, Vec<u32>)>, CliError> {
-    let begin = |prompt: &'a TokenList| {
-        if !model.is_encoder_decoder() {
-            return Ok((model.begin(Vec::new())?, prompt.0.clone()));
+    if !args.stop.is_empty() && (prompts.tokenizer.is_none() || args.beams.is_some()) {
+        return Err(CliError::Usage(
+            "--stop needs a tokenizer beside the model, and goes without --beams".into(),
+        ));
+    }
+    let (generated, cache) = match args.beams {
+        Some(_) => {
+            let task = Beams { search: search(args), tokenizer: prompts.tokenizer.as_ref() };
+            with_model(&open, &prompts.prompts, task)?
         }
-        if !model.has_encoder_tokens() {
-            return Err(CliError::Input(
-                "the encoder takes no tokens: --tokens does not fit this model".into(),
-            ));
-        }
-        let start = start_token(args, config)?;
-        Ok((model.begin(encoder_inputs(prompt)?)?, vec![start]))
+        None => answer(&open, args, &prompts)?,
     };
-    args.tokens.iter().map(begin).collect()
+    print(args, &prompts, &generated, cache)
 }
 
-/// The first token of a decoder that follows an encoder.
-fn start_token(args: &GenerateArgs, config: &GenerationConfig) -> Result<u32, CliError> {
-    args.decoder_start.or(config.decoder_start).ok_or_else(|| {
-        CliError::Input(
-            "the decoder needs a start token: give --decoder-start ID, or put the model's generation_config.json \
-             beside it"
-                .into(),
-        )
-    })
-}
-
-/// What an encoder of tokens takes: a prompt without padding.
-fn encoder_inputs(prompt: &TokenList) -> Result<Source, CliError> {
-    let tokens: Vec<i64> = prompt.0.iter().map(|&token| i64::from(token)).collect();
-    let shape = [1, tokens.len()];
-    let tensor = |values: &[i64]| Tensor::from_slice(values, &shape).map_err(crate::Error::from);
-    let mask = vec![1; tokens.len()];
-    Ok(vec![("input_ids".to_string(), tensor(&tokens)?), ("attention_mask".to_string(), tensor(&mask)?)])
-}
-
-/// Generates; without `--json` each token is printed as it comes.
-fn generate<M: LanguageModel>(
-    model: &mut M,
-    prompts: &[Prompt<'_, M::Sequence>],
-    args: &GenerateArgs,
-    config: &GenerationConfig,
-) -> Result<(Vec<Continuation>, Timing), CliError>
-where
-    CliError: From<lathe_generate::GenerateError<M::Error>>,
-{
-    let stop = match (args.ignore_eos, &args.eos) {
+/// Tokens that end a sequence.
+fn stop(args: &GenerateArgs) -> Vec<u32> {
+    match (args.ignore_eos, &args.eos) {
         (true, _) => Vec::new(),
         (false, Some(eos)) => eos.0.clone(),
-        (false, None) => config.eos.clone(),
+        (false, None) => GenerationConfig::beside(&args.model).eos,
+    }
+}
+
+fn search(args: &GenerateArgs) -> BeamSearch {
+    BeamSearch {
+        beams: args.beams.map_or(1, usize::from),
+        length_penalty: args.length_penalty,
+        early_stopping: args.early_stopping.into(),
+        stop: stop(args),
+        max_tokens: args.count as usize,
+        sampling: args.sampling.sampling(),
+    }
+}
+
+/// Token by token; one answer is written as it comes.
+fn answer(
+    open: &Open<'_>,
+    args: &GenerateArgs,
+    prompts: &Prompts,
+) -> Result<(Generated, CacheReport), CliError> {
+    let mut out = generation::write;
+    let streams = !args.json.json && prompts.prompts.len() == 1;
+    let guesses = match (&args.draft, args.lookup) {
+        (Some(draft), _) => Guesses::Model {
+            draft,
+            count: args.draft_tokens,
+            open,
+            longest: prompts.longest(),
+            prompts: prompts.prompts.len(),
+        },
+        (None, Some(count)) => Guesses::Lookup(count),
+        (None, None) => Guesses::None,
     };
-    let generator = Generator { sampling: Sampling::default(), stop, max_tokens: args.count as usize };
-    let stream = !args.json.json && prompts.len() == 1;
-    let mut failure = None;
-    let result = generator.generate(model, prompts, &mut |token| {
-        if !stream {
-            return true;
-        }
-        match print_token(token) {
-            Ok(()) => true,
-            Err(error) => {
-                failure = Some(error);
-                false
-            }
-        }
-    });
-    match failure {
-        Some(error) => Err(error.into()),
-        None => Ok(result?),
-    }
+    let task = Answer {
+        generator: Generator {
+            sampling: args.sampling.sampling(),
+            stop: stop(args),
+            max_tokens: open.count,
+            logprobs: args.logprobs,
+        },
+        stop: &args.stop,
+        tokenizer: prompts.tokenizer.as_ref(),
+        ids: args.prompt.prompt.is_empty(),
+        writer: if streams { Some(&mut out as Writer<'_>) } else { None },
+        guesses,
+    };
+    with_model(open, &prompts.prompts, task)
 }
 
-fn print_token(token: Token) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    let end = if token.finish.is_some() { "\n" } else { " " };
-    write!(out, "{}{end}", token.id)?;
-    out.flush()
-}
-
-fn print(args: &GenerateArgs, report: &Report) -> Result<(), CliError> {
-    let Report { results, timing, cache } = report;
+fn print(
+    args: &GenerateArgs,
+    prompts: &Prompts,
+    generated: &Generated,
+    cache: CacheReport,
+) -> Result<(), CliError> {
     if !args.json.json {
-        let lines = results.iter().map(|result| format!("{}\n", ids(&result.tokens)));
-        return if results.len() == 1 { Ok(()) } else { report::print(&lines.collect::<String>()) };
+        return print_plain(args, generated);
     }
+    let Generated { results, texts, scores, logprobs, timing, speculated } = generated;
     let first = results.first();
-    let finishes: Vec<&str> = results.iter().map(|result| result.finish.name()).collect();
-    let sequences: Vec<&[u32]> = results.iter().map(|result| &result.tokens[..]).collect();
-    report::print_json(&json!({
+    let mut document = json!({
         "tokens": first.map(|result| &result.tokens),
-        "sequences": sequences,
+        "sequences": results.iter().map(|result| &result.tokens[..]).collect::<Vec<_>>(),
         "finish": first.map_or(Finish::Length.name(), |result| result.finish.name()),
-        "finishes": finishes,
-        "prompt_tokens": args.tokens.iter().map(|prompt| prompt.0.len()).sum::<usize>(),
+        "finishes": results.iter().map(|result| result.finish.name()).collect::<Vec<_>>(),
+        "prompt_tokens": prompts.prompts.iter().map(|prompt| prompt.tokens.len()).sum::<usize>(),
         "prefill_tps": timing.prefill_rate(),
         "decode_tps": timing.step_rate(),
         "ttft_ms": timing.first.as_secs_f64() * 1e3,
         "cache": cache.kind,
         "kv_bytes_planned": cache.bytes_planned,
         "kv_bytes_used": cache.bytes_used,
-    }))
+    });
+    if let Some(text) = texts.first() {
+        document["text"] = json!(text);
+        document["texts"] = json!(texts);
+    }
+    if !scores.is_empty() {
+        document["scores"] = json!(scores);
+    }
+    if !logprobs.is_empty() {
+        document["logprobs"] =
+            logprobs.iter().map(|tokens| tokens.iter().map(describe).collect::<Value>()).collect();
+    }
+    if let Some(speculated) = speculated {
+        document["acceptance"] = json!(speculated.acceptance());
+        document["speculation"] = json!({
+            "calls": speculated.calls, "proposed": speculated.proposed, "accepted": speculated.accepted,
+            "speedup": speculated.speedup, "paused": speculated.paused,
+        });
+    }
+    report::print_json(&document)
+}
+
+fn describe(logprobs: &lathe_generate::Logprobs) -> Value {
+    let top: Vec<Value> =
+        logprobs.top.iter().map(|(id, logprob)| json!({"id": id, "logprob": logprob})).collect();
+    json!({"logprob": logprobs.token, "top": top})
+}
+
+fn print_plain(args: &GenerateArgs, generated: &Generated) -> Result<(), CliError> {
+    if let Some(speculated) = &generated.speculated {
+        tracing::info!(
+            "guesses: {} of {} taken, {:.2} times as fast",
+            speculated.accepted,
+            speculated.proposed,
+            speculated.speedup
+        );
+    }
+    if generated.results.len() == 1 && args.beams.is_none() {
+        return report::print("\n");
+    }
+    let as_text = !args.prompt.prompt.is_empty();
+    let lines = generated.results.iter().enumerate().map(|(index, result)| {
+        let text = generated.texts.get(index).filter(|_| as_text);
+        text.map_or_else(|| format!("{}\n", ids(&result.tokens)), |text| format!("{text}\n"))
+    });
+    report::print(&lines.collect::<String>())
 }
 
 fn ids(tokens: &[u32]) -> String {

@@ -1,12 +1,19 @@
 //! The commands, one a file.
 
 pub mod bench;
+pub mod chat;
+pub mod classify;
 pub mod compile;
 pub mod doctor;
+pub mod embed;
 pub mod explain;
+pub mod fill_mask;
 pub mod generate;
 pub mod inspect;
 pub mod plan;
 pub mod run;
+pub mod template;
 pub mod test;
+pub mod tokenize;
+pub mod transcribe;
 pub mod verify;

@@ -1,0 +1,69 @@
+//! `lathe transcribe MODEL FILE.wav`: what is said, by Whisper.
+
+use lathe_generate::audio::{MelSpectrogram, read_wav};
+use lathe_generate::{Generator, Sampling};
+use serde_json::json;
+
+use crate::cli::args::{CacheChoice, Common, TranscribeArgs};
+use crate::cli::error::CliError;
+use crate::cli::generation::{Answer, Guesses, Open, PromptInputs, with_model};
+use crate::cli::{interrupt, load, report, text};
+use crate::generative::{GenerationConfig, read_config};
+use crate::{CancelToken, RunOptions};
+
+/// Runs the command. Long sound is cut into pieces of the length that the model takes, each transcribed alone.
+pub fn run(common: &Common, args: &TranscribeArgs) -> Result<(), CliError> {
+    let tokenizer = text::tokenizer(&args.model)?;
+    let file = text::folder(&args.model).join("preprocessor_config.json");
+    let config = read_config(&file)
+        .ok_or_else(|| CliError::file(&file, "cannot be read: it says how the model takes sound"))?;
+    let maker = MelSpectrogram::from_config(&config)?;
+    let sound = read_wav(&args.sound, maker.rate())?;
+    let piece = |samples: &[f32]| -> Result<PromptInputs, CliError> {
+        let features = maker.features(samples)?;
+        Ok(PromptInputs { tokens: Vec::new(), extras: vec![("input_features".to_string(), features)] })
+    };
+    let pieces = sound.chunks(maker.samples()).map(piece).collect::<Result<Vec<_>, _>>()?;
+    if pieces.is_empty() {
+        return Err(CliError::file(&args.sound, "holds no sound"));
+    }
+    // Models of one language know no names of languages.
+    let names = [format!("<|{}|>", args.language), "<|transcribe|>".into(), "<|notimestamps|>".into()];
+    let decoder_prompt = names.iter().filter_map(|name| tokenizer.token(name)).collect();
+    let generation = GenerationConfig::beside(&args.model);
+    let (options, team) = (load::load_options(common, None)?, load::team(common)?);
+    let cancel = CancelToken::new();
+    interrupt::watch(cancel.clone());
+    let open = Open {
+        model: &args.model,
+        options: &options,
+        team: &team,
+        run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
+        cache: CacheChoice::Auto,
+        decoder_start: None,
+        decoder_prompt,
+        count: args.count as usize,
+        beams: 1,
+    };
+    let logit_bias = generation.suppress.iter().map(|token| (*token, f32::NEG_INFINITY)).collect();
+    let task = Answer {
+        generator: Generator {
+            sampling: Sampling { logit_bias, ..Sampling::default() },
+            stop: generation.eos,
+            max_tokens: open.count,
+            logprobs: None,
+        },
+        stop: &[],
+        tokenizer: Some(&tokenizer),
+        ids: false,
+        writer: None,
+        guesses: Guesses::None,
+    };
+    let (generated, _) = with_model(&open, &pieces, task)?;
+    let texts: Vec<&str> = generated.texts.iter().map(|text| text.trim()).collect();
+    let seconds = sound.len() as f64 / f64::from(maker.rate());
+    match args.json.json {
+        true => report::print_json(&json!({"text": texts.join(" "), "pieces": texts, "seconds": seconds})),
+        false => report::print(&format!("{}\n", texts.join(" "))),
+    }
+}

@@ -1,0 +1,181 @@
+//! The model behind a command: whichever way its files keep the past.
+
+use std::path::Path;
+
+use lathe_generate::{GraphModel, Graphs, LanguageModel, PREFILL_ROWS, PagedModel, Past, Source};
+use lathe_runtime::DecoderOptions;
+use lathe_tensor::Tensor;
+
+use super::prompt::PromptInputs;
+use crate::cli::args::CacheChoice;
+use crate::cli::error::CliError;
+use crate::generative::{GenerationConfig, GraphFiles};
+use crate::{LoadOptions, RunOptions, Team};
+
+/// How a model is opened.
+pub struct Open<'a> {
+    /// Its path.
+    pub model: &'a Path,
+    /// How to load it.
+    pub options: &'a LoadOptions,
+    /// What runs it.
+    pub team: &'a Team,
+    /// Stops runs.
+    pub run: RunOptions,
+    /// How the past is kept.
+    pub cache: CacheChoice,
+    /// The first token after an encoder, where a flag gives it.
+    pub decoder_start: Option<u32>,
+    /// Tokens that a decoder takes in after its first one.
+    pub decoder_prompt: Vec<u32>,
+    /// New tokens of each sequence at most.
+    pub count: usize,
+    /// Sequences that a prompt may become.
+    pub beams: usize,
+}
+
+/// How generation keeps the past, as the report says it.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheReport {
+    /// `adopted`, `synthesised`, `native` or `none`.
+    pub kind: &'static str,
+    /// Bytes reserved for keys and values.
+    pub bytes_planned: u64,
+    /// Bytes of the most pages that were held at once.
+    pub bytes_used: u64,
+}
+
+/// What is done with a model: it is written once for all kinds.
+pub trait Task {
+    /// What comes of it.
+    type Output;
+
+    /// Does it, with a sequence and the tokens that it takes in first, a prompt.
+    fn run<M: LanguageModel>(
+        self,
+        model: &mut M,
+        begun: &[(M::Sequence, Vec<u32>)],
+    ) -> Result<Self::Output, CliError>
+    where
+        CliError: From<lathe_generate::GenerateError<M::Error>>;
+}
+
+/// Opens a model, begins a sequence a prompt and runs a task.
+pub fn with_model<T: Task>(
+    open: &Open<'_>,
+    prompts: &[PromptInputs],
+    task: T,
+) -> Result<(T::Output, CacheReport), CliError> {
+    let config = GenerationConfig::beside(open.model);
+    let graphs = GraphFiles::find(open.model)?.load(open.options)?;
+    match open.cache {
+        CacheChoice::Auto if graphs.can_page() => with_pages(open, &graphs, &config, prompts, task),
+        _ => with_graphs(open, &graphs, &config, prompts, task),
+    }
+}
+
+/// Runs with the function `decode`: keys and values stay in pages.
+fn with_pages<T: Task>(
+    open: &Open<'_>,
+    graphs: &Graphs,
+    config: &GenerationConfig,
+    prompts: &[PromptInputs],
+    task: T,
+) -> Result<(T::Output, CacheReport), CliError> {
+    let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+    let has_encoder = graphs.has_encoder();
+    let first = if has_encoder { 1 + open.decoder_prompt.len() } else { longest };
+    let options = DecoderOptions {
+        tokens: first.saturating_add(open.count),
+        source: if has_encoder { prompts.iter().map(places).max().unwrap_or(0) } else { 0 },
+        sequences: prompts.len().saturating_mul(open.beams),
+        chunk: PREFILL_ROWS,
+    };
+    let mut model = PagedModel::new(graphs, open.team, &options)?;
+    model.set_options(open.run.clone());
+    let mut begin = |prompt: &PromptInputs| -> Result<_, CliError> {
+        if !has_encoder {
+            return Ok((model.begin(Vec::new())?, prompt.tokens.clone()));
+        }
+        let mut source = prompt.extras.clone();
+        if !prompt.tokens.is_empty() {
+            source.extend(encoder_inputs(&prompt.tokens)?);
+        }
+        Ok((model.begin(source)?, decoder_prompt(open, config)?))
+    };
+    let begun = prompts.iter().map(&mut begin).collect::<Result<Vec<_>, _>>()?;
+    let output = task.run(&mut model, &begun)?;
+    let cache = CacheReport {
+        kind: if graphs.has_past() { "adopted" } else { "synthesised" },
+        bytes_planned: model.decoder().kv_bytes_planned(),
+        bytes_used: model.decoder().kv_bytes_used(),
+    };
+    Ok((output, cache))
+}
+
+/// Places of an encoder's output at most: one a token or a frame of sound, or one for each 4 x 4 pixels of a picture.
+fn places(prompt: &PromptInputs) -> usize {
+    let of = |tensor: &Tensor| match *tensor.shape() {
+        [_, _, height, width] => (height * width).div_ceil(16) + 1,
+        [_, rows, columns] => rows.max(columns),
+        _ => 0,
+    };
+    let extras = prompt.extras.iter().map(|(_, tensor)| of(tensor));
+    extras.max().unwrap_or(0).max(prompt.tokens.len())
+}
+
+/// Runs with the graphs as they are.
+fn with_graphs<T: Task>(
+    open: &Open<'_>,
+    graphs: &Graphs,
+    config: &GenerationConfig,
+    prompts: &[PromptInputs],
+    task: T,
+) -> Result<(T::Output, CacheReport), CliError> {
+    let past = if open.cache == CacheChoice::Auto { Past::Thread } else { Past::Recompute };
+    let mut model = GraphModel::new(graphs, past, open.team)?;
+    model.options = open.run.clone();
+    if open.cache == CacheChoice::Auto && model.past() == Past::Recompute {
+        let reason = graphs.decoder.undecodable().unwrap_or("it has none");
+        tracing::warn!("no cache of keys and values, each token runs the whole prefix again: {reason}");
+    }
+    let kind = if model.past() == Past::Thread { "native" } else { "none" };
+    let mut begin = |prompt: &PromptInputs| -> Result<_, CliError> {
+        if !model.is_encoder_decoder() {
+            return Ok((model.begin(prompt.extras.clone())?, prompt.tokens.clone()));
+        }
+        let mut source = prompt.extras.clone();
+        if model.has_encoder_tokens() {
+            source.extend(encoder_inputs(&prompt.tokens)?);
+        } else if source.is_empty() {
+            return Err(CliError::Input(
+                "the encoder takes no tokens: give what it takes with --inputs FILE".into(),
+            ));
+        }
+        Ok((model.begin(source)?, decoder_prompt(open, config)?))
+    };
+    let begun = prompts.iter().map(&mut begin).collect::<Result<Vec<_>, _>>()?;
+    let output = task.run(&mut model, &begun)?;
+    Ok((output, CacheReport { kind, bytes_planned: 0, bytes_used: 0 }))
+}
+
+/// The tokens that a decoder which follows an encoder takes in before the first new one.
+fn decoder_prompt(open: &Open<'_>, config: &GenerationConfig) -> Result<Vec<u32>, CliError> {
+    let start = open.decoder_start.or(config.decoder_start).ok_or_else(|| {
+        CliError::Input(
+            "the decoder needs a start token: give --decoder-start ID, or put the model's generation_config.json \
+             beside it"
+                .into(),
+        )
+    })?;
+    Ok([start].into_iter().chain(open.decoder_prompt.iter().copied()).collect())
+}
+
+/// What an encoder of tokens takes: a prompt without padding.
+fn encoder_inputs(prompt: &[u32]) -> Result<Source, CliError> {
+    let tokens: Vec<i64> = prompt.iter().map(|&token| i64::from(token)).collect();
+    let shape = [1, tokens.len()];
+    let tensor = |values: &[i64]| Tensor::from_slice(values, &shape).map_err(crate::Error::from);
+    let mask = vec![1; tokens.len()];
+    Ok(vec![("input_ids".to_string(), tensor(&tokens)?), ("attention_mask".to_string(), tensor(&mask)?)])
+}
