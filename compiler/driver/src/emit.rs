@@ -60,7 +60,7 @@ pub fn emit(path: &Path, options: &CompileOptions, stage: &Stage) -> Result<Stri
         reason: "the module has no functions".to_string(),
     })?;
     let entries = entries(&module, main);
-    let planned = lathe_plan::plan_all(&module, &entries, &lathe_plan::PlanOptions::default())
+    let planned = lathe_plan::plan_all(&module, &entries, &options.plan())
         .map_err(|source| plan_error(path, source))?;
     let target = match options.targets.first() {
         Some(target) => target.clone(),

@@ -1,6 +1,7 @@
 //! How to compile.
 
 use lathe_codegen::Target;
+use lathe_plan::{Activations, PlanOptions};
 
 /// How to compile a model. The default compiles for this machine with every pass.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct CompileOptions {
     pub max_memory: u64,
     /// What to generate code for; this machine where empty.
     pub targets: Vec<Target>,
+    /// How products with quantised weights compute.
+    pub activations: Activations,
     /// Verify the module after each pass.
     pub check_passes: bool,
 }
@@ -30,6 +33,7 @@ impl Default for CompileOptions {
             stop_after: None,
             max_memory: 6 << 30,
             targets: Vec::new(),
+            activations: Activations::default(),
             check_passes: cfg!(debug_assertions),
         }
     }
@@ -38,7 +42,21 @@ impl Default for CompileOptions {
 impl CompileOptions {
     /// What of the options changes the artifact, as text for the cache's key.
     pub(crate) fn fingerprint(&self) -> String {
-        let Self { dims, disable, kv_heads, stop_after, max_memory: _, targets, check_passes: _ } = self;
-        format!("{dims:?} {disable:?} {kv_heads:?} {stop_after:?} {targets:?}")
+        let Self {
+            dims,
+            disable,
+            kv_heads,
+            stop_after,
+            max_memory: _,
+            targets,
+            activations,
+            check_passes: _,
+        } = self;
+        format!("{dims:?} {disable:?} {kv_heads:?} {stop_after:?} {targets:?} {activations:?}")
+    }
+
+    /// What of the options the planner takes.
+    pub(crate) fn plan(&self) -> PlanOptions {
+        PlanOptions { activations: self.activations, ..PlanOptions::default() }
     }
 }

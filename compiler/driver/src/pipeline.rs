@@ -152,8 +152,8 @@ fn plan_and_generate(
         reason: "the module has no functions".to_string(),
     })?;
     let entries = entries(module, main);
-    let planned = lathe_plan::plan_all(module, &entries, &lathe_plan::PlanOptions::default())
-        .map_err(|source| plan_error(path, source))?;
+    let planned =
+        lathe_plan::plan_all(module, &entries, &options.plan()).map_err(|source| plan_error(path, source))?;
     let native;
     let targets = match &options.targets[..] {
         [] => {

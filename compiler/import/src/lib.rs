@@ -1,11 +1,12 @@
 //! Importers: a model file becomes a [`lathe_ir::Module`].
 //!
-//! [`import`] chooses by the file; [`import_onnx`] reads ONNX (opsets 1 to 28 of `ai.onnx`); a folder with `config.json` and safetensors is
-//! built by its family. Whatever wrote the model, the result has one meaning: opset differences are gone, constants share the mapped
+//! [`import`] chooses by the file; [`import_onnx`] reads ONNX (opsets 1 to 28 of `ai.onnx`); a folder with `config.json` and safetensors, and
+//! a GGUF file, are built by their family. Whatever wrote the model, the result has one meaning: opset differences are gone, constants share the mapped
 //! file, sizes are symbolic.
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod gguf;
 mod model;
 mod onnx;
 mod outline;
@@ -47,12 +48,12 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Module, ImportErro
     let kind = match extension.to_ascii_lowercase().as_str() {
         _ if path.is_dir() => return safetensors::import(path, options),
         "json" => return safetensors::import_config(path, options),
+        "gguf" => return gguf::import(path),
         "safetensors" => "a safetensors file",
-        "gguf" => "a GGUF file",
         _ => return import_onnx(path, options),
     };
     let reason = format!(
-        "{kind} is not read in this version; give an `.onnx` file, or a folder with `config.json` and `*.safetensors`"
+        "{kind} is not read in this version; give an `.onnx` or `.gguf` file, or a folder with `config.json` and `*.safetensors`"
     );
     Err(Fault::unsupported(reason).in_file(path))
 }

@@ -1,6 +1,6 @@
 //! Adding nodes with inferred types.
 
-use lathe_tensor::Tensor;
+use lathe_tensor::{DType, Tensor};
 
 use crate::infer::{self, known};
 use crate::{Dim, FunctionId, IrError, Module, Operation, ValueId, ValueType};
@@ -54,6 +54,28 @@ impl Module {
         self.constant_value(function, constant, name)
     }
 
+    /// A value of `function` for quantised blocks in row-major order, which stand for an f32 tensor of `shape`.
+    ///
+    /// # Errors
+    /// Where `bytes` are not the blocks of the shape.
+    pub fn blocked_value(
+        &mut self,
+        function: FunctionId,
+        format: lathe_tensor::BlockFormat,
+        bytes: lathe_tensor::Buffer,
+        shape: &[usize],
+        name: Option<String>,
+    ) -> Result<ValueId, lathe_tensor::TensorError> {
+        if format.storage_bytes(shape) != Some(bytes.len()) {
+            let (format, shape, actual) = (format.name(), shape.to_vec(), bytes.len());
+            return Err(lathe_tensor::TensorError::BlockSize { format, shape, actual });
+        }
+        let tensor = lathe_tensor::Tensor::new(DType::U8, vec![bytes.len()], bytes)?;
+        let encoding = lathe_tensor::Encoding::Blocked(format);
+        let constant = self.add_encoded_constant(tensor, encoding, shape.to_vec(), name.clone());
+        Ok(self.constant_value(function, constant, name))
+    }
+
     /// A value of `function` for a constant of this module. The elements of small integer tensors are known.
     pub fn constant_value(
         &mut self,
@@ -61,15 +83,13 @@ impl Module {
         constant: crate::ConstantId,
         name: Option<String>,
     ) -> ValueId {
-        let tensor = &self.constant(constant).tensor;
-        let dense = self.constant(constant).encoding == lathe_tensor::Encoding::Dense;
-        let dims: Vec<_> = tensor
-            .shape()
-            .iter()
-            .map(|&size| Dim::constant(i64::try_from(size).unwrap_or(i64::MAX)))
-            .collect();
+        let stored = self.constant(constant);
+        let tensor = &stored.tensor;
+        let dense = stored.encoding == lathe_tensor::Encoding::Dense;
+        let dims: Vec<_> =
+            stored.shape.iter().map(|&size| Dim::constant(i64::try_from(size).unwrap_or(i64::MAX))).collect();
         let elements = if dense { known::of_tensor(tensor, known::MAX_KNOWN) } else { None };
-        let ty = ValueType::new(tensor.dtype(), dims);
+        let ty = ValueType::new(stored.dtype(), dims);
         let target = self.function_mut(function);
         let value = target.add_constant(constant, ty, name);
         target.value_mut(value).known = elements.map(Into::into);

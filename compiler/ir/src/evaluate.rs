@@ -257,7 +257,7 @@ impl<'a> Walker<'a> {
         match frame.function.value(id).source {
             Source::Constant(constant) => {
                 let constant = self.module.get_constant(constant)?;
-                (constant.encoding == lathe_tensor::Encoding::Dense).then(|| constant.tensor.clone())
+                constant.dense().ok()
             }
             _ => frame.values.get(id.index())?.clone(),
         }

@@ -1,6 +1,6 @@
 //! Modules: functions over shared constants.
 
-use lathe_tensor::{Encoding, Tensor};
+use lathe_tensor::{DType, Encoding, Shape, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::{ConstantId, Function, FunctionId};
@@ -12,8 +12,31 @@ pub struct Constant {
     pub tensor: Tensor,
     /// How the elements are stored.
     pub encoding: Encoding,
+    /// The sizes of what it stands for: those of the tensor where it is dense.
+    pub shape: Shape,
     /// The name in the model file, where it had one.
     pub name: Option<String>,
+}
+
+impl Constant {
+    /// The dtype of what it stands for.
+    pub fn dtype(&self) -> DType {
+        match self.encoding {
+            Encoding::Dense => self.tensor.dtype(),
+            Encoding::Blocked(_) => DType::F32,
+        }
+    }
+
+    /// The elements as a dense tensor; quantised blocks are decoded, which takes memory for all of them.
+    ///
+    /// # Errors
+    /// Where the stored bytes are not blocks of the shape.
+    pub fn dense(&self) -> Result<Tensor, lathe_tensor::TensorError> {
+        match self.encoding {
+            Encoding::Dense => Ok(self.tensor.clone()),
+            Encoding::Blocked(format) => Tensor::from_blocks(format, self.tensor.bytes(), &self.shape),
+        }
+    }
 }
 
 /// Functions over shared constants. The first function is `main`.
@@ -85,18 +108,20 @@ impl Module {
 
     /// Adds a dense constant.
     pub fn add_constant(&mut self, tensor: Tensor, name: Option<String>) -> ConstantId {
-        self.constants.push(Constant { tensor, encoding: Encoding::Dense, name });
+        let shape = tensor.shape().to_vec();
+        self.constants.push(Constant { tensor, encoding: Encoding::Dense, shape, name });
         ConstantId(self.constants.len() as u32 - 1)
     }
 
-    /// Adds a constant of any encoding.
+    /// Adds a constant of any encoding that stands for a tensor of `shape`; quantised blocks are a `u8` tensor of rank 1.
     pub fn add_encoded_constant(
         &mut self,
         tensor: Tensor,
         encoding: Encoding,
+        shape: Shape,
         name: Option<String>,
     ) -> ConstantId {
-        self.constants.push(Constant { tensor, encoding, name });
+        self.constants.push(Constant { tensor, encoding, shape, name });
         ConstantId(self.constants.len() as u32 - 1)
     }
 

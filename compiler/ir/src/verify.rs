@@ -7,7 +7,8 @@
 //! 4. Each node has as many operands and results as its operation takes.
 //! 5. Types agree with inference: the same dtype and rank, no size that is provably different, no negative size. Better known
 //!    sizes than inferred ones are valid.
-//! 6. A value of a dense constant has the constant's dtype and shape; a blocked constant is stored as `u8` bytes.
+//! 6. A value of a dense constant has the constant's dtype and shape; one of quantised blocks is f32 and
+//!    stored as the `u8` bytes of its blocks.
 //! 7. Names of functions, and of the inputs of one function, are unique; so are the names of its outputs.
 //! 8. Functions do not call themselves, directly or through others, and calls nest at most 64 deep.
 //! 9. Both branches of an `if` take the operands given and return equally many values of equal dtypes and ranks.
@@ -126,16 +127,19 @@ impl Check<'_> {
         constant: &crate::Constant,
     ) -> Result<(), VerifyError> {
         let tensor = &constant.tensor;
-        let fits = match constant.encoding {
-            Encoding::Dense => {
-                let same =
-                    |(dim, &size): (&crate::Dim, &usize)| dim.as_constant() == i64::try_from(size).ok();
-                ty.dtype == tensor.dtype()
-                    && ty.rank() == tensor.rank()
-                    && ty.dims.iter().zip(tensor.shape()).all(same)
+        let same = |(dim, &size): (&crate::Dim, &usize)| dim.as_constant() == i64::try_from(size).ok();
+        let stored = match constant.encoding {
+            Encoding::Dense => constant.shape == tensor.shape(),
+            Encoding::Blocked(format) => {
+                tensor.dtype() == DType::U8
+                    && tensor.rank() == 1
+                    && format.storage_bytes(&constant.shape) == Some(tensor.len())
             }
-            Encoding::Blocked(_) => tensor.dtype() == DType::U8,
         };
+        let fits = stored
+            && ty.dtype == constant.dtype()
+            && ty.rank() == constant.shape.len()
+            && ty.dims.iter().zip(&constant.shape).all(same);
         if fits {
             return Ok(());
         }

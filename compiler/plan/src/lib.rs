@@ -36,11 +36,23 @@ pub struct PlanOptions {
     pub native: bool,
     /// Let elementwise loops write over operands that die.
     pub in_place: bool,
+    /// How products with quantised weights compute.
+    pub activations: Activations,
+}
+
+/// What the left operands of products with quantised weights become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activations {
+    /// They stay f32, and the weights are decoded: the reference's numbers.
+    F32,
+    /// 8-bit integers, each 32 with a scale of their own: the fast way.
+    #[default]
+    Int8,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { native: true, in_place: true }
+        Self { native: true, in_place: true, activations: Activations::default() }
     }
 }
 

@@ -128,17 +128,16 @@ impl Context<'_, '_> {
         self.store_sizes(value, &known)
     }
 
-    /// Where a constant lies as it is.
+    /// Where a constant lies in row-major order; quantised blocks are decoded for it.
     pub fn constant_location(&mut self, id: ConstantId) -> Result<Location, Refusal> {
         let constant = self.planner.module.constant(id);
-        if constant.encoding != Encoding::Dense {
-            return Err(self.planner.unsupported("an encoded constant cannot be read as it is").into());
-        }
-        let dtype = constant.tensor.dtype();
-        let bytes = constant.tensor.bytes().len() as i64;
-        let dims: Vec<_> =
-            constant.tensor.shape().iter().map(|&size| self.planner.sizes.constant(size as i64)).collect();
-        let buffer = self.planner.constant_buffer(id, Packing::Dense, dtype, bytes);
+        let (dtype, shape) = (constant.dtype(), &constant.shape);
+        let bytes = match constant.encoding {
+            Encoding::Dense => constant.tensor.bytes().len(),
+            Encoding::Blocked(_) => shape.iter().product::<usize>().saturating_mul(4),
+        };
+        let dims: Vec<_> = shape.iter().map(|&size| self.planner.sizes.constant(size as i64)).collect();
+        let buffer = self.planner.constant_buffer(id, Packing::Dense, dtype, bytes as i64);
         Ok(Location::dense(&mut self.planner.sizes, buffer, dtype, &dims))
     }
 

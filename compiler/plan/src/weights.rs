@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use lathe_artifact::layout::{LayoutError, PackedConv, PackedMatrix, TransposedSteps};
+use lathe_artifact::layout::{
+    BlockKind, LayoutError, PackedBlocks, PackedConv, PackedMatrix, TransposedSteps,
+};
 use lathe_ir::{ConstantId, Module};
-use lathe_tensor::{Buffer, DType, Tensor};
+use lathe_tensor::{BlockFormat, Buffer, DType, Encoding, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::PlanError;
@@ -36,6 +38,15 @@ pub enum Packing {
         /// Stored as `[n, k]`.
         transposed: bool,
     },
+    /// Panels of quantised blocks of a matrix stored as `[n, k]` that fills the constant.
+    Blocks {
+        /// Rows.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Their format.
+        format: BlockFormat,
+    },
     /// Weights of a 2-d convolution.
     Conv {
         /// Output channels.
@@ -62,6 +73,7 @@ impl Packing {
             Packing::Matrix { offset, .. } => format!("#panels.{offset}"),
             Packing::Matrices { transposed: false, .. } => "#experts".into(),
             Packing::Matrices { transposed: true, .. } => "#experts.transposed".into(),
+            Packing::Blocks { .. } => "#blocks".into(),
             Packing::Conv { transposed: None, .. } => "#conv".into(),
             Packing::Conv { transposed: Some(_), .. } => "#conv_transpose".into(),
         }
@@ -86,10 +98,13 @@ impl Packing {
         }
     }
 
-    /// Elements of the packed form; `None` for [`Packing::Dense`], which keeps the constant's.
+    /// Elements of the packed form, bytes where it has blocks; `None` for [`Packing::Dense`], which keeps the constant's.
     pub fn packed_len(self) -> Option<Result<usize, LayoutError>> {
         match self {
             Packing::Dense => None,
+            Packing::Blocks { k, n, format } => {
+                Some(PackedBlocks { k, n, kind: BlockKind::of(format) }.packed_bytes())
+            }
             Packing::Matrix { k, n, .. } => Some(PackedMatrix { k, n }.packed_len()),
             Packing::Matrices { count, k, n, .. } => {
                 let too_large = LayoutError::TooLarge {
@@ -146,13 +161,26 @@ impl Weights {
     }
 }
 
-/// The bytes of a planned weight: the constant itself, or an f32 tensor of rank 1 in its packed layout.
+/// The bytes of a planned weight: the constant itself, or a tensor of rank 1 in its packed layout: f32, or `u8` where it has blocks.
 ///
 /// # Errors
-/// [`PlanError::BadConstant`] where the constant is not f32 or too short for the packing.
+/// [`PlanError::BadConstant`] where the constant is of another type or too short for the packing.
 pub fn pack(module: &Module, weight: &PlannedWeight) -> Result<Tensor, PlanError> {
-    let tensor = &module.constant(weight.constant).tensor;
+    let constant = module.constant(weight.constant);
     let bad = |reason: String| PlanError::BadConstant { name: weight.name.clone(), reason };
+    let tensor = match (constant.encoding, weight.packing) {
+        (Encoding::Blocked(_), Packing::Blocks { k, n, format }) => {
+            let layout = PackedBlocks { k, n, kind: BlockKind::of(format) };
+            let mut packed = Buffer::zeroed(layout.packed_bytes().map_err(|error| bad(error.to_string()))?);
+            layout
+                .pack(format, constant.tensor.bytes(), packed.make_mut())
+                .map_err(|error| bad(error.to_string()))?;
+            return Tensor::new(DType::U8, vec![packed.len()], packed)
+                .map_err(|error| bad(error.to_string()));
+        }
+        (Encoding::Blocked(_), _) => &constant.dense().map_err(|error| bad(error.to_string()))?,
+        (Encoding::Dense, _) => &constant.tensor,
+    };
     if weight.packing == Packing::Dense {
         return Ok(tensor.clone());
     }

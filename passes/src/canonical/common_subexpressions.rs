@@ -75,7 +75,8 @@ fn merge_constants(module: &mut Module, function: FunctionId) {
         if constant.tensor.bytes().len() > COMPARED_CONSTANT || constant.tensor.strings().is_ok() {
             continue;
         }
-        let ty = format!("{} {:?} {:?}", constant.tensor.dtype(), constant.tensor.shape(), constant.encoding);
+        // The value's type too: equal blocks may stand for tensors of different shapes.
+        let ty = format!("{} {} {:?}", body.ty(id), constant.tensor.dtype(), constant.encoding);
         match seen.entry((ty, constant.tensor.bytes().to_vec())) {
             std::collections::hash_map::Entry::Vacant(entry) => drop(entry.insert(id)),
             std::collections::hash_map::Entry::Occupied(entry) => replacements.push((id, *entry.get())),

@@ -113,6 +113,13 @@ builtins! {
         m: int, n: int, k: int, a_stride: int, residual_stride: int, c_stride: int,
         activation: int, alpha: float, beta: float,
     }
+    /// The same with `b` in [`crate::layout::PackedBlocks`] of the [`crate::layout::BlockKind`] with code `kind`. With `int8` 0 the blocks are decoded
+    /// and the product is the f32 one; otherwise each 32 elements of a row of `a` become 8-bit integers with a scale of their own.
+    MatMulBlocks "matmul_blocks" {
+        a: input, b: input, bias: input, residual: input, c: output,
+        m: int, n: int, k: int, a_stride: int, residual_stride: int, c_stride: int,
+        activation: int, alpha: float, beta: float, kind: int, int8: int,
+    }
     /// Batched `c = scale * (a x b)`: `batch_rank` outer dims at `batch` with strides `a_batch`, `b_batch`, `c_batch`; `a` is
     /// `[m, k]` with strides `a_row`, `a_col`, `b` `[k, n]` with `b_row`, `b_col`, `c` has `c_row` and contiguous columns.
     MatMulStrided "matmul_strided" {
@@ -199,6 +206,11 @@ builtins! {
     /// count from the end; others outside give `IndexOutOfRange`.
     Gather "gather" {
         x: input, indices: input, y: output, outer: int, axis: int, inner_bytes: int, count: int, index_bytes: int,
+    }
+    /// `y[j] = x[index[j]]` for `count` rows of `k` elements of a matrix `[rows, k]` whose transpose is in [`crate::layout::PackedBlocks`] of the
+    /// [`crate::layout::BlockKind`] with code `kind`; indices as in `gather`.
+    GatherBlocks "gather_blocks" {
+        x: input, indices: input, y: output, rows: int, k: int, count: int, index_bytes: int, kind: int,
     }
     /// Slices of `inner_bytes` by tuples: `y[t] = x[t / per_batch, indices[t, 0], ..., indices[t, depth - 1]]` for `count` tuples of i64 in axes of
     /// `sizes`; negative indices count from the end; others outside give `IndexOutOfRange`.

@@ -3,11 +3,13 @@
 //! Weights are packed once, at compile time. A layout is versioned and the same for every instruction set, so that an
 //! artifact packed here runs under each kernel set, portable included. Packing checks every size and never panics.
 
+mod blocks;
 mod conv;
 mod kv;
 mod matrix;
 pub mod resize;
 
+pub use blocks::{BlockKind, PackedBlocks};
 pub use conv::{ConvClass, PackedConv, TransposedSteps};
 pub use kv::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len};
 pub use matrix::PackedMatrix;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use lathe_compiler::gguf::{GgufFile, GgufTokenizer};
 use lathe_generate::Graphs;
 use serde_json::Value;
 
@@ -88,6 +89,9 @@ impl GenerationConfig {
     /// Reads `generation_config.json`, then `config.json`, beside the model or in its folder. Files that are not there, or that
     /// do not say, leave the default.
     pub fn beside(model: &Path) -> Self {
+        if model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            return Self::inside(model);
+        }
         let folder = if model.is_dir() { Some(model) } else { model.parent() };
         let mut config = Self::default();
         let Some(folder) = folder else { return config };
@@ -104,6 +108,23 @@ impl GenerationConfig {
                 config.decoder_start.or_else(|| tokens(&value["decoder_start_token_id"]).first().copied());
         }
         config
+    }
+}
+
+impl GenerationConfig {
+    /// What the metadata of a GGUF file say.
+    fn inside(model: &Path) -> Self {
+        let tokenizer = GgufFile::open(model).and_then(|file| GgufTokenizer::read(&file));
+        match tokenizer {
+            Ok(Some(tokenizer)) => {
+                Self { eos: tokenizer.eos.into_iter().chain(tokenizer.eot).collect(), decoder_start: None }
+            }
+            Ok(None) => Self::default(),
+            Err(error) => {
+                tracing::warn!("{error}");
+                Self::default()
+            }
+        }
     }
 }
 

@@ -133,8 +133,8 @@ macro_rules! rows {
 }
 
 rows! {
-    MatMulPacked MatMulStrided Conv ConvVolume ConvTranspose Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
-    Pad Gather GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize RotaryEmbedding Lstm MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
+    MatMulPacked MatMulBlocks MatMulStrided Conv ConvVolume ConvTranspose Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
+    Pad Gather GatherBlocks GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize RotaryEmbedding Lstm MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
 }
 
 /// Where an instruction set's functions are.

@@ -26,6 +26,16 @@ pub enum TensorError {
         /// Bytes given.
         actual: usize,
     },
+    /// Bytes that do not hold the quantised blocks of a shape.
+    #[error("{actual} bytes do not hold a {format} tensor of shape {shape:?}")]
+    BlockSize {
+        /// Name of the format.
+        format: &'static str,
+        /// Shape asked for.
+        shape: Vec<usize>,
+        /// Bytes given.
+        actual: usize,
+    },
     /// Typed access with another dtype than the tensor's.
     #[error("expected a {expected} tensor, found {actual}")]
     DTypeMismatch {

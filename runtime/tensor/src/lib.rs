@@ -3,6 +3,7 @@
 //! A [`Tensor`] is a dtype, a shape and shared bytes in row-major order. The bytes are owned (aligned to
 //! [`ALIGN`]) or a range of a mapped file, which may start at any address: typed access copies only then.
 
+mod block;
 mod buffer;
 mod dtype;
 mod encoding;
@@ -11,9 +12,10 @@ mod random;
 mod shape;
 mod tensor;
 
+pub use block::{BlockFormat, BlockParts};
 pub use buffer::{ALIGN, Buffer, MappedFile};
 pub use dtype::{DType, Element};
-pub use encoding::{Blocked, Encoding};
+pub use encoding::Encoding;
 pub use error::TensorError;
 pub use random::SplitMix64;
 pub use shape::{Shape, broadcast_shapes, element_count, row_major_strides};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::shape::element_count;
-use crate::{Buffer, DType, Element, Shape, TensorError};
+use crate::{BlockFormat, Buffer, DType, Element, Shape, TensorError};
 
 /// A dense row-major tensor that shares its bytes.
 ///
@@ -81,6 +81,19 @@ impl Tensor {
     pub fn scalar<T: Element>(value: T) -> Self {
         let data = Buffer::copy_of(bytemuck::bytes_of(&value));
         Self { dtype: T::DTYPE, shape: Vec::new(), data, strings: None }
+    }
+
+    /// The f32 tensor that quantised blocks in row-major order stand for.
+    ///
+    /// # Errors
+    /// [`TensorError::BlockSize`] where `bytes` are not the blocks of the shape.
+    pub fn from_blocks(format: BlockFormat, bytes: &[u8], shape: &[usize]) -> Result<Self, TensorError> {
+        if format.storage_bytes(shape) != Some(bytes.len()) {
+            return Err(format.size_error(shape, bytes.len()));
+        }
+        let mut tensor = Self::zeros(DType::F32, shape)?;
+        format.decode(bytes, tensor.as_mut_slice()?)?;
+        Ok(tensor)
     }
 
     /// The dtype of the elements.

@@ -8,7 +8,7 @@ use lathe_ops::elementwise::{Clip, Gelu, Unary};
 use lathe_ops::gather::Gather;
 use lathe_ops::norm::{LayerNorm, RmsNorm};
 use lathe_ops::{Op, shape};
-use lathe_tensor::{DType, Encoding, Tensor};
+use lathe_tensor::{DType, Encoding};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::weights::Weights;
@@ -214,8 +214,8 @@ impl<'a> Net<'a> {
         }
         let value = match self.stored(name)? {
             Some(weight) => {
-                check_sizes(name, weight.tensor.shape(), sizes)?;
-                self.constant(name, weight.tensor, weight.encoding)?
+                check_sizes(name, &weight.shape, sizes)?;
+                self.constant(name, weight)?
             }
             None => self.placeholder(name, sizes)?,
         };
@@ -242,16 +242,14 @@ impl<'a> Net<'a> {
         Ok(self.floats(&format!("{WEIGHT}{name}"), &dims))
     }
 
-    /// A stored tensor as an f32 value.
-    pub(crate) fn constant(
-        &mut self,
-        name: &str,
-        tensor: Tensor,
-        encoding: Encoding,
-    ) -> Result<ValueId, Fault> {
+    /// A stored tensor as an f32 value. Quantised blocks stay as they are.
+    pub(crate) fn constant(&mut self, name: &str, weight: super::Weight) -> Result<ValueId, Fault> {
+        let super::Weight { tensor, encoding, shape } = weight;
         let dtype = tensor.dtype();
-        if encoding != Encoding::Dense {
-            return Err(Fault::unsupported("weights in blocks").at(|| format!("tensor {}", quote(name))));
+        if let Encoding::Blocked(format) = encoding {
+            let (function, blocks) = (self.function(), tensor.buffer().clone());
+            let named = Some(name.to_string());
+            return Ok(self.b.module().blocked_value(function, format, blocks, &shape, named)?);
         }
         let function = self.function();
         let value = self.b.module().add_constant_value(function, tensor, Some(name.to_string()));

@@ -11,6 +11,8 @@ pub(crate) struct Weight {
     pub tensor: Tensor,
     /// How the elements are stored.
     pub encoding: Encoding,
+    /// The sizes of what is stored, outermost axis first.
+    pub shape: Vec<usize>,
 }
 
 /// The weights of a model file under the names that model hubs give them: `model.layers.0.self_attn.q_proj.weight`.

@@ -145,7 +145,8 @@ impl Weights for Shards {
         let dtype = dtype(place.dtype).ok_or_else(|| fault(format!("the dtype {:?}", place.dtype)))?;
         let tensor = Tensor::new(dtype, place.shape.clone(), place.bytes.clone());
         let tensor = tensor.map_err(|error| Fault::from(error).at(|| format!("tensor {}", quote(name))))?;
-        Ok(Some(Weight { tensor, encoding: Encoding::Dense }))
+        let shape = tensor.shape().to_vec();
+        Ok(Some(Weight { tensor, encoding: Encoding::Dense, shape }))
     }
 
     fn names(&self) -> Vec<String> {

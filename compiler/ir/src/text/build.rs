@@ -1,7 +1,7 @@
 //! From statements to a module.
 
 use lathe_ops::Op;
-use lathe_tensor::Encoding;
+use lathe_tensor::{DType, Encoding};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
@@ -183,14 +183,23 @@ impl<'a> Builder<'a> {
                 if let Some(id) = self.shared.get(&key) {
                     return Ok(self.add_constant(function, *id, constant));
                 }
-                let tensor = (self.lookup)(*hash, dtype, &shape)
+                let (dtype, stored) = match encoding {
+                    Encoding::Dense => (dtype, shape.clone()),
+                    Encoding::Blocked(format) => {
+                        let bytes = format.storage_bytes(&shape).filter(|_| dtype == DType::F32);
+                        let reason =
+                            || error(format!("a {dtype}{shape:?} is not made of {} blocks", format.name()));
+                        (DType::U8, vec![bytes.ok_or_else(reason)?])
+                    }
+                };
+                let tensor = (self.lookup)(*hash, dtype, &stored)
                     .ok_or_else(|| error(format!("no tensor with hash {hash:016x} is given")))?;
-                if encoding == Encoding::Dense && (tensor.dtype() != dtype || tensor.shape() != shape) {
+                if tensor.dtype() != dtype || tensor.shape() != stored {
                     let (dtype, shape) = (tensor.dtype(), tensor.shape());
                     return Err(error(format!("the tensor given for the hash is {dtype}{shape:?}")));
                 }
                 let name = constant.name.clone();
-                let id = self.module.add_encoded_constant(tensor, encoding, name);
+                let id = self.module.add_encoded_constant(tensor, encoding, shape, name);
                 self.shared.insert(key, id);
                 return Ok(self.add_constant(function, id, constant));
             }
@@ -213,13 +222,7 @@ impl<'a> Builder<'a> {
     }
 
     fn add_constant(&mut self, function: FunctionId, id: ConstantId, constant: &Constant) -> ValueId {
-        match self.module.constant(id).encoding {
-            Encoding::Dense => self.module.constant_value(function, id, constant.name.clone()),
-            Encoding::Blocked(_) => {
-                let target = self.module.function_mut(function);
-                target.add_constant(id, constant.ty.clone(), constant.name.clone())
-            }
-        }
+        self.module.constant_value(function, id, constant.name.clone())
     }
 
     fn node(&mut self, function: FunctionId, node: &Node, scope: &mut Scope<'_>, depth: usize) -> Parsed<()> {

@@ -1,17 +1,20 @@
 //! Slices by index along an axis.
 
 use lathe_artifact::builtin::{Builtin, Scatter};
+use lathe_artifact::layout::BlockKind;
 use lathe_artifact::plan::{Condition, Guard};
-use lathe_ir::{Node, ValueId};
+use lathe_ir::{Node, Source, ValueId};
 use lathe_ops::gather::{Gather, GatherElements, GatherNd, Reduction, ScatterElements, ScatterNd};
-use lathe_tensor::DType;
+use lathe_tensor::{DType, Encoding};
 
 use super::axis_of;
+use super::matmul::packed_location;
 use crate::error::{Refusal, refuse};
 use crate::location::Location;
 use crate::planner::Operand;
 use crate::scope::{Context, Fits};
 use crate::size::Size;
+use crate::weights::Packing;
 
 pub(super) fn gather(context: &mut Context<'_, '_>, node: &Node, gather: &Gather) -> Result<(), Refusal> {
     let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
@@ -25,6 +28,9 @@ pub(super) fn gather(context: &mut Context<'_, '_>, node: &Node, gather: &Gather
         return Ok(());
     }
     let index_bytes = index_bytes(context, indices)?;
+    if blocked_rows(context, node, axis, index_bytes)? {
+        return Ok(());
+    }
     let (outer, size, inner) = context.around(&dims, axis);
     let inner_bytes = context.planner.sizes.mul_constant(inner, bytes as i64);
     let count = context.dims(indices)?;
@@ -54,6 +60,46 @@ fn index_bytes(context: &Context<'_, '_>, indices: ValueId) -> Result<i64, Refus
         DType::I64 => Ok(8),
         other => refuse(format!("no builtin for {other} indices")),
     }
+}
+
+/// Rows of a quantised matrix, which the builtin decodes as it copies them.
+fn blocked_rows(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    axis: usize,
+    index_bytes: i64,
+) -> Result<bool, Refusal> {
+    let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
+    let Source::Constant(constant) = context.scope.function.value(x).source else { return Ok(false) };
+    let Encoding::Blocked(format) = context.planner.module.constant(constant).encoding else {
+        return Ok(false);
+    };
+    let dims = context.dims(x)?;
+    let numbers: Option<Vec<usize>> = dims
+        .iter()
+        .map(|&size| context.planner.sizes.as_constant(size).and_then(|size| usize::try_from(size).ok()))
+        .collect();
+    let (Some(&[n, k]), 0) = (numbers.as_deref(), axis) else { return Ok(false) };
+    let source = packed_location(context, constant, Packing::Blocks { k, n, format })?;
+    let index = context.dense(indices)?;
+    let count = context.planner.sizes.product(&index.dims);
+    let output = context.output(node, 0)?;
+    let result = context.dims(output)?;
+    let target = context.destination(output, &result, Fits::Dense)?;
+    let operands = [
+        Operand::Read(&source),
+        Operand::Read(&index),
+        Operand::Write(&target),
+        Operand::Size(dims[0]),
+        Operand::Size(dims[1]),
+        Operand::Size(count),
+        Operand::Int(index_bytes),
+        Operand::Int(BlockKind::of(format).code()),
+    ];
+    let reason = format!("rows of {} blocks decoded by index", format.name());
+    context.planner.call(Builtin::GatherBlocks, &operands, reason);
+    context.place(output, target);
+    Ok(true)
 }
 
 /// A scalar index that is a constant is a view; whether it lies within the axis is checked once a shape.

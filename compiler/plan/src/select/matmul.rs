@@ -1,12 +1,14 @@
 //! Matrix products: packed panels for constant right operands, strides for the others.
 
 use lathe_artifact::builtin::{Activation as Code, Builtin};
+use lathe_artifact::layout::BlockKind;
 use lathe_ir::{ConstantId, Node, ValueId};
 use lathe_ops::elementwise::Activation;
 use lathe_ops::matmul::Linear;
-use lathe_tensor::DType;
+use lathe_tensor::{BlockFormat, DType, Encoding};
 
 use super::elementwise;
+use crate::Activations;
 use crate::error::{Refusal, refuse};
 use crate::location::{Location, merge_axes};
 use crate::planner::{BufferKind, Operand};
@@ -163,8 +165,7 @@ fn packed(
     if !context.fits(&left, Fits::Rows) {
         left = context.dense(a)?;
     }
-    let packing =
-        Packing::Matrix { k: matrix.k, n: matrix.n, transposed: matrix.transposed, offset: matrix.offset };
+    let packing = packing_of(context, matrix);
     let (k, n) = (context.size_of(matrix.k as i64), context.size_of(matrix.n as i64));
     let right = packed_location(context, matrix.constant, packing)?;
     let dims = context.dims(output)?;
@@ -184,7 +185,7 @@ fn packed(
         None => Size::ZERO,
     };
     let (code, alpha, beta) = activation_code(&epilogue.activation);
-    let operands = [
+    let mut operands = vec![
         Operand::Read(&left),
         Operand::Read(&right),
         epilogue.bias.as_ref().map_or(Operand::Null, Operand::Read),
@@ -200,10 +201,40 @@ fn packed(
         Operand::Float(alpha),
         Operand::Float(beta),
     ];
-    let reason = format!("rhs constant [{}, {}]: packed panels", matrix.k, matrix.n);
-    context.planner.call(Builtin::MatMulPacked, &operands, reason);
+    let (builtin, reason) = match packing {
+        Packing::Blocks { format, .. } => blocked(context, format, &mut operands),
+        _ => (Builtin::MatMulPacked, "packed panels".to_string()),
+    };
+    let reason = format!("rhs constant [{}, {}]: {reason}", matrix.k, matrix.n);
+    context.planner.call(builtin, &operands, reason);
     context.place(output, target);
     Ok(())
+}
+
+/// The builtin for quantised weights, its further operands, and why it computes as it does.
+fn blocked(
+    context: &Context<'_, '_>,
+    format: BlockFormat,
+    operands: &mut Vec<Operand<'_>>,
+) -> (Builtin, String) {
+    let int8 = context.planner.options.activations == Activations::Int8;
+    operands.extend([Operand::Int(BlockKind::of(format).code()), Operand::Int(int8.into())]);
+    let how = if int8 { "8-bit activations" } else { "decoded, f32 activations" };
+    (Builtin::MatMulBlocks, format!("{} blocks, {how}", format.name()))
+}
+
+/// How the matrix is stored: as blocks where it is quantised and stored as `[n, k]`.
+fn packing_of(context: &Context<'_, '_>, matrix: &ConstantMatrix) -> Packing {
+    let &ConstantMatrix { constant, k, n, transposed, offset } = matrix;
+    let stored = context.planner.module.constant(constant);
+    if let Encoding::Blocked(format) = stored.encoding
+        && transposed
+        && offset == 0
+        && format.storage_bytes(&[n, k]) == Some(stored.tensor.len())
+    {
+        return Packing::Blocks { k, n, format };
+    }
+    Packing::Matrix { k, n, transposed, offset }
 }
 
 /// A constant in a packed layout.
@@ -217,10 +248,13 @@ pub(super) fn packed_location(
         Some(Err(error)) => return refuse(error.to_string()),
         None => return Err(context.planner.bug("the constant is not packed").into()),
     };
-    let bytes = length.saturating_mul(4);
-    let buffer = context.planner.constant_buffer(constant, packing, DType::F32, bytes);
+    let (dtype, element) = match packing {
+        Packing::Blocks { .. } => (DType::U8, 1),
+        _ => (DType::F32, 4),
+    };
+    let buffer = context.planner.constant_buffer(constant, packing, dtype, length.saturating_mul(element));
     let dims = [context.size_of(length)];
-    Ok(Location::dense(&mut context.planner.sizes, buffer, DType::F32, &dims))
+    Ok(Location::dense(&mut context.planner.sizes, buffer, dtype, &dims))
 }
 
 /// A batched product by strides into the place where the output is asked for.

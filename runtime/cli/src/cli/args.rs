@@ -57,6 +57,9 @@ pub struct Common {
         long_help = "Memory that a compile or run may take; default: 6GiB"
     )]
     pub max_memory: Option<ByteSize>,
+    /// What products with quantised weights compute in: f32 follows the reference, int8 is fast
+    #[arg(long, global = true, env = "LATHE_ACTIVATIONS", value_enum, default_value = "int8")]
+    pub activations: ActivationsChoice,
     /// Neither read nor write the compile cache
     #[arg(long, global = true, env = "LATHE_NO_CACHE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub no_cache: bool,
@@ -70,6 +73,15 @@ impl Common {
     pub fn max_memory(&self) -> u64 {
         self.max_memory.map_or(6 << 30, |size| size.0)
     }
+}
+
+/// `--activations`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationsChoice {
+    /// Weights are decoded, activations stay as they are.
+    F32,
+    /// Activations become 8-bit integers.
+    Int8,
 }
 
 /// `--json`, of every command but `test`, where it names a file.

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use lathe_artifact::Trust;
-use lathe_compiler::{Level, Target};
+use lathe_compiler::{Activations, Level, Target};
 
-use super::args::{Common, IsaChoice, TargetChoice};
+use super::args::{ActivationsChoice, Common, IsaChoice, TargetChoice};
 use super::error::CliError;
 use crate::{Cache, CompileOptions, Isa, LoadOptions, Team};
 
@@ -20,6 +20,10 @@ pub fn compile_options(common: &Common, targets: &[TargetChoice]) -> Result<Comp
     Ok(CompileOptions {
         max_memory: common.max_memory(),
         targets: targets.collect::<Result<_, _>>()?,
+        activations: match common.activations {
+            ActivationsChoice::F32 => Activations::F32,
+            ActivationsChoice::Int8 => Activations::Int8,
+        },
         ..CompileOptions::default()
     })
 }

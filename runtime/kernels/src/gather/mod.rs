@@ -18,7 +18,7 @@ const GRAIN: usize = 4096;
 /// # Safety
 /// `indices` holds more than `j` integers of 4 (`wide`: 8) bytes.
 #[inline(always)]
-unsafe fn position(indices: *const u8, wide: bool, j: usize, axis: usize) -> Option<usize> {
+pub(crate) unsafe fn position(indices: *const u8, wide: bool, j: usize, axis: usize) -> Option<usize> {
     // SAFETY: the caller's promise.
     let index = unsafe {
         if wide {

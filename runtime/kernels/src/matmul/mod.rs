@@ -3,6 +3,7 @@
 //! Every element of a product is one chain of multiply-adds over `k` in ascending order from 0, then scale, bias, residual
 //! and activation: its bits depend neither on the number of rows, nor on tiles, nor on workers.
 
+pub(crate) mod blocks;
 pub(crate) mod copy;
 pub(crate) mod epilogue;
 pub(crate) mod product;

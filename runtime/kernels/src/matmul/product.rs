@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
 
+use super::blocks::{Blocks, GROUP};
 use super::copy;
 use super::epilogue::{Epilogue, Rectangle};
 use super::tile::{DEPTH, LEFT_STRIDE, Left, PANEL, PANELS, ROWS, Tile, panels_for};
@@ -35,6 +36,8 @@ pub(crate) enum Right {
     Packed(*const f32),
     /// Its first element and the elements from row to row and from column to column.
     Strided(*const f32, isize, isize),
+    /// [`lathe_artifact::layout::PackedBlocks`].
+    Blocks(Blocks),
 }
 
 /// Where tiles go.
@@ -155,11 +158,20 @@ impl Product {
             let first = rows.start + rows.len() * chunk / chunks;
             let end = rows.start + rows.len() * (chunk + 1) / chunks;
             for part in 0..depths {
-                let depth = self.k * part / depths..self.k * (part + 1) / depths;
+                let depth = self.cut(part, depths)..self.cut(part + 1, depths);
                 let stage = Stage { first: part == 0, last: part + 1 == depths };
                 // SAFETY: parts of the caller's ranges.
                 unsafe { self.block(simd, first..end, panels.clone(), depth, stage, scratch) };
             }
+        }
+    }
+
+    /// Where part `part` of `parts` of `k` begins: blocks are not cut.
+    #[inline(always)]
+    fn cut(&self, part: usize, parts: usize) -> usize {
+        match self.b {
+            Right::Blocks(_) => self.k / GROUP * part / parts * GROUP,
+            _ => self.k * part / parts,
         }
     }
 
@@ -243,6 +255,13 @@ impl Product {
         unsafe {
             match self.b {
                 Right::Packed(b) => (b.add((panel * self.k + depth.start) * PANEL), PANEL, self.k * PANEL),
+                Right::Blocks(blocks) => {
+                    for index in 0..count {
+                        let to = buffer.add(index * DEPTH * PANEL);
+                        blocks.decode(simd, self.k, panel + index, depth, to);
+                    }
+                    (buffer, PANEL, DEPTH * PANEL)
+                }
                 Right::Strided(b, row, column) => {
                     let whole = (panel + count) * PANEL <= self.n;
                     let at = depth.start as isize * row + (panel * PANEL) as isize * column;

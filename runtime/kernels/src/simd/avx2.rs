@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, WithSimd};
+use super::{Simd, WithDots, WithSimd, dots};
 
 /// Token: the CPU has AVX2, BMI 1 and 2, F16C, FMA, LZCNT, MOVBE and POPCNT (x86-64-v3).
 #[derive(Clone, Copy)]
@@ -96,6 +96,11 @@ unsafe impl Simd for Avx2 {
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output {
         // SAFETY: the token proves that the CPU has the features.
         unsafe { enter(self, work) }
+    }
+
+    #[inline(always)]
+    fn with_dots<W: WithDots>(self, work: W) {
+        dots::avx2(self, work);
     }
 
     #[inline(always)]

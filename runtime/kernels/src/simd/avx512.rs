@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Simd, WithSimd};
+use super::{Avx2, Simd, WithDots, WithSimd, dots};
 
 /// Token: the CPU has AVX-512 F, BW, CD, DQ, VL and what [`Avx2`] asks for.
 #[derive(Clone, Copy)]
@@ -60,6 +60,11 @@ unsafe impl Simd for Avx512 {
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output {
         // SAFETY: the token proves that the CPU has the features.
         unsafe { enter(self, work) }
+    }
+
+    #[inline(always)]
+    fn with_dots<W: WithDots>(self, work: W) {
+        dots::avx512(self, work);
     }
 
     #[inline(always)]

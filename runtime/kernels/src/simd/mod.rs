@@ -5,6 +5,7 @@
 //! What is called between `vectorize` and the vector operations must be `#[inline(always)]`, closures included, or
 //! the operations become calls.
 
+mod dots;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
@@ -16,6 +17,7 @@ mod avx512;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
+pub(crate) use dots::{Dots, WithDots};
 pub(crate) use portable::Portable;
 
 /// Lanes of a vector.
@@ -53,6 +55,9 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
 
     /// Runs `work` compiled with the target features.
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output;
+
+    /// Runs `work` with the CPU's fastest products of bytes.
+    fn with_dots<W: WithDots>(self, work: W);
 
     /// The same number in every lane.
     fn splat(self, x: f32) -> Self::F;

@@ -1,6 +1,6 @@
 //! The portable form: arrays that the compiler vectorises with the target's baseline (SSE2, NEON).
 
-use super::{LANES, Simd, WithSimd};
+use super::{LANES, Simd, WithDots, WithSimd, dots};
 
 /// Token of the portable form; every CPU has it.
 #[derive(Clone, Copy)]
@@ -86,6 +86,11 @@ unsafe impl Simd for Portable {
     #[inline(always)]
     fn vectorize<W: WithSimd>(self, work: W) -> W::Output {
         enter(self, work)
+    }
+
+    #[inline(always)]
+    fn with_dots<W: WithDots>(self, work: W) {
+        dots::portable(self, work);
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use lathe_tensor::{Buffer, DType, Encoding, Tensor};
 
 use super::mlp::Gated;
 use crate::error::{Fault, quote};
+use crate::model::Weight;
 use crate::model::net::{Linear, Net, WEIGHT};
 
 /// A mixture of experts.
@@ -150,7 +151,8 @@ impl Experts {
             return Ok(net.floats(&format!("{WEIGHT}{prefix}{}", parts[0]), &dims));
         }
         let tensor = Tensor::new(dtype, shape.to_vec(), Buffer::copy_of(&bytes))?;
-        net.constant(&format!("{prefix}{}", parts[0]), tensor, Encoding::Dense)
+        let shape = tensor.shape().to_vec();
+        net.constant(&format!("{prefix}{}", parts[0]), Weight { tensor, encoding: Encoding::Dense, shape })
     }
 }
 

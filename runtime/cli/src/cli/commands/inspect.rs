@@ -22,6 +22,7 @@ pub fn run(common: &Common, args: &InspectArgs) -> Result<(), CliError> {
     let extension = args.model.extension().and_then(|extension| extension.to_str());
     let description = match extension {
         Some("safetensors") => tensors(&args.model)?,
+        Some("gguf") => gguf(&args.model)?,
         Some("lathe") => {
             let opened = lathe_artifact::open(&args.model, &Trust::UserKey, LoadMode::Map)?;
             if args.check {
@@ -56,6 +57,23 @@ fn tensors(path: &Path) -> Result<Value, CliError> {
         })
         .collect();
     Ok(json!({"tensors": tensors, "bytes": file.len()}))
+}
+
+/// Metadata and tensors of a GGUF file. Arrays are cut: those of tokenizers have hundreds of thousands of elements.
+fn gguf(path: &Path) -> Result<Value, CliError> {
+    const MOST_ELEMENTS: usize = 8;
+    let file = lathe_compiler::gguf::GgufFile::open(path).map_err(crate::Error::from)?;
+    lathe_compiler::gguf::check_facts(&file).map_err(crate::Error::from)?;
+    let metadata: serde_json::Map<String, Value> =
+        file.metadata().map(|(key, value)| (key.to_string(), value.to_json(MOST_ELEMENTS))).collect();
+    let tensors: Vec<Value> = file
+        .tensors()
+        .iter()
+        .map(|tensor| {
+            json!({"name": tensor.name, "dtype": tensor.type_name(), "shape": tensor.shape, "bytes": tensor.bytes})
+        })
+        .collect();
+    Ok(json!({"version": file.version(), "metadata": metadata, "tensors": tensors, "bytes": file.bytes()}))
 }
 
 /// Inputs, outputs and functions with their steps.
@@ -145,6 +163,9 @@ fn text(description: &Value) -> String {
     let list =
         |value: &Value| value.as_array().into_iter().flatten().map(&string).collect::<Vec<_>>().join(", ");
     // Writing into a String cannot fail.
+    for (key, value) in description["metadata"].as_object().into_iter().flatten() {
+        let _ = writeln!(out, "{key} = {value}");
+    }
     for tensor in description["tensors"].as_array().into_iter().flatten() {
         let _ =
             writeln!(out, "{:<60} {} {}", string(&tensor["name"]), string(&tensor["dtype"]), tensor["shape"]);

@@ -1,0 +1,76 @@
+//! Quantised constants: which steps read them as blocks, and what the others read.
+
+use lathe_ir::parse_with;
+use lathe_plan::{Activations, Packing, PlanOptions, PlanText, pack, plan};
+use lathe_tensor::{BlockFormat, Buffer, DType, Tensor};
+
+/// Blocks whose bytes count up.
+fn bytes(_: u64, dtype: DType, shape: &[usize]) -> Option<Tensor> {
+    let bytes: Vec<u8> = (0..shape[0]).map(|i| (i % 61) as u8).collect();
+    Tensor::new(dtype, shape.to_vec(), Buffer::copy_of(&bytes)).ok()
+}
+
+const TEXT: &str = r#"
+graph "main" (ids: i64[s]) {
+  c0 = const f32[40, 64] #0000000000000001 {"blocked":"q8_0"}
+  c1 = const f32[96, 64] #0000000000000002 {"blocked":"q4_1"}
+  c2 = const f32[1, 64] #0000000000000003 {"blocked":"q5_0"}
+  c3 = const f32[64, 32] #0000000000000004 {"blocked":"q4_0"}
+  %0 = gather c0, ids {axis=0}
+  %1 = mul %0, c2
+  %2 = transpose c1 {perm=[1,0]}
+  %3 = matmul %1, %2
+  %4 = transpose c0 {perm=[1,0]}
+  %5 = matmul %1, %4
+  %6 = matmul %1, c3
+  return %3 as a, %5 as b, %6 as c
+}
+"#;
+
+#[test]
+fn products_and_rows_read_blocks_and_other_steps_decoded_elements() {
+    let module = parse_with(TEXT, &bytes).unwrap();
+    let main = module.main().unwrap();
+    for (activations, int8) in [(Activations::Int8, true), (Activations::F32, false)] {
+        let options = PlanOptions { activations, ..PlanOptions::default() };
+        let planned = plan(&module, main, &options).unwrap();
+        planned.plan.check().unwrap();
+        let text = PlanText(&planned.plan).to_string();
+        let count = |builtin: &str| text.matches(builtin).count();
+        assert_eq!((count(": gather_blocks"), count(": matmul_blocks")), (1, 2), "{text}");
+        assert_eq!(count(": matmul_packed"), 1, "a matrix stored as [k, n] has no blocks along k\n{text}");
+        assert_eq!(count("8-bit activations"), if int8 { 2 } else { 0 }, "{text}");
+        let mut packings: Vec<_> = planned.weights.iter().map(|weight| weight.packing).collect();
+        packings.sort_by_key(|packing| format!("{packing:?}"));
+        let blocks = |n, format| Packing::Blocks { k: 64, n, format };
+        // The table is stored once for its rows and for the product.
+        assert_eq!(
+            packings,
+            [
+                blocks(40, BlockFormat::Q8_0),
+                blocks(96, BlockFormat::Q4_1),
+                Packing::Dense,
+                Packing::Matrix { k: 64, n: 32, transposed: false, offset: 0 },
+            ]
+        );
+        for weight in &planned.weights {
+            let packed = pack(&module, weight).unwrap();
+            let dtype = if matches!(weight.packing, Packing::Blocks { .. }) { DType::U8 } else { DType::F32 };
+            assert_eq!(packed.dtype(), dtype, "{}", weight.name);
+            let constant = module.constant(weight.constant);
+            if weight.packing == Packing::Dense {
+                assert_eq!(packed.bytes(), constant.dense().unwrap().bytes());
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_that_do_not_make_the_shape_are_refused() {
+    for wrong in ["f32[40, 60]", "f32[40]", "i32[40, 64]"] {
+        let text = TEXT.replace("f32[40, 64]", wrong);
+        assert!(parse_with(&text, &bytes).is_err(), "{wrong}");
+    }
+    let short = |hash: u64, dtype: DType, shape: &[usize]| bytes(hash, dtype, &[shape[0] - 1]);
+    assert!(parse_with(TEXT, &short).is_err());
+}
