@@ -117,7 +117,8 @@ impl GenerationConfig {
         let tokenizer = GgufFile::open(model).and_then(|file| GgufTokenizer::read(&file));
         match tokenizer {
             Ok(Some(tokenizer)) => {
-                Self { eos: tokenizer.eos.into_iter().chain(tokenizer.eot).collect(), decoder_start: None }
+                let eos = tokenizer.eos.into_iter().chain(tokenizer.eot).collect();
+                Self { eos, ..Self::default() }
             }
             Ok(None) => Self::default(),
             Err(error) => {

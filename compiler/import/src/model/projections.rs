@@ -1,6 +1,6 @@
 //! Merged projections as PyTorch's `nn.MultiheadAttention` stores them.
 
-use lathe_tensor::Tensor;
+use lathe_tensor::{Encoding, Tensor};
 
 use super::weights::{Weight, Weights};
 use crate::error::{Fault, quote};
@@ -20,11 +20,11 @@ impl Weights for SplitProjections<'_> {
         let own = self.0.weight(name)?;
         let (None, Some((index, merged))) = (&own, found) else { return Ok(own) };
         let Some(weight) = self.0.weight(&merged)? else { return Ok(None) };
-        let third = third(&weight.tensor, index);
+        let third = third(&weight.tensor, index).filter(|_| weight.encoding == Encoding::Dense);
         let third = third.ok_or_else(|| {
             Fault::bad("it is not queries, keys and values").at(|| format!("tensor {}", quote(&merged)))
         })?;
-        Ok(Some(Weight { tensor: third, encoding: weight.encoding }))
+        Ok(Some(Weight::dense(third)))
     }
 
     fn names(&self) -> Vec<String> {

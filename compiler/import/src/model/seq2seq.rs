@@ -2,12 +2,13 @@
 //! logits [batch, dec_seq, vocab]`, where the first may be features in place of tokens.
 
 use lathe_ir::{Dim, ValueId};
-use lathe_tensor::{DType, Encoding, Tensor};
+use lathe_tensor::{DType, Tensor};
 
 use super::blocks::attention::{Call, Source};
 use super::blocks::buckets::Buckets;
 use super::net::{Linear, Net, Norm, symbol};
 use super::stack::{self, Layer};
+use super::weights::Weight;
 use crate::error::Fault;
 
 /// The encoder or the decoder.
@@ -192,5 +193,5 @@ fn sinusoids(net: &mut Net<'_>, rows: usize, width: usize) -> Result<ValueId, Fa
         table.extend((0..width - half).map(|pair| angle(pair).cos() as f32));
     }
     let table = Tensor::from_slice(&table, &[rows, width])?;
-    net.constant("positions", table, Encoding::Dense)
+    net.constant("positions", Weight::dense(table))
 }

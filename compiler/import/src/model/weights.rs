@@ -15,6 +15,14 @@ pub(crate) struct Weight {
     pub shape: Vec<usize>,
 }
 
+impl Weight {
+    /// A tensor as it stands.
+    pub(crate) fn dense(tensor: Tensor) -> Self {
+        let shape = tensor.shape().to_vec();
+        Self { tensor, encoding: Encoding::Dense, shape }
+    }
+}
+
 /// The weights of a model file under the names that model hubs give them: `model.layers.0.self_attn.q_proj.weight`.
 ///
 /// A file format with names of its own maps them. Matrices are `[out, in]`, rows of tables `[rows, width]`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lathe_tensor::{Buffer, DType, Encoding, MappedFile, Tensor};
+use lathe_tensor::{Buffer, DType, MappedFile, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -145,8 +145,7 @@ impl Weights for Shards {
         let dtype = dtype(place.dtype).ok_or_else(|| fault(format!("the dtype {:?}", place.dtype)))?;
         let tensor = Tensor::new(dtype, place.shape.clone(), place.bytes.clone());
         let tensor = tensor.map_err(|error| Fault::from(error).at(|| format!("tensor {}", quote(name))))?;
-        let shape = tensor.shape().to_vec();
-        Ok(Some(Weight { tensor, encoding: Encoding::Dense, shape }))
+        Ok(Some(Weight::dense(tensor)))
     }
 
     fn names(&self) -> Vec<String> {

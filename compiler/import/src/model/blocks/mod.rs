@@ -1,8 +1,8 @@
 //! Blocks that families share: each builds the ops that the passes make of an exporter's decomposition.
 
 pub(crate) mod attention;
-pub(crate) mod conv;
 pub(crate) mod buckets;
+pub(crate) mod conv;
 pub(crate) mod mlp;
 pub(crate) mod moe;
 pub(crate) mod rope;

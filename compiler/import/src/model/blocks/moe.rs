@@ -151,8 +151,7 @@ impl Experts {
             return Ok(net.floats(&format!("{WEIGHT}{prefix}{}", parts[0]), &dims));
         }
         let tensor = Tensor::new(dtype, shape.to_vec(), Buffer::copy_of(&bytes))?;
-        let shape = tensor.shape().to_vec();
-        net.constant(&format!("{prefix}{}", parts[0]), Weight { tensor, encoding: Encoding::Dense, shape })
+        net.constant(&format!("{prefix}{}", parts[0]), Weight::dense(tensor))
     }
 }
 

@@ -1,10 +1,10 @@
 //! The families: which `model_type` and architectures each has, and what its layers are.
 
 mod alibi;
-mod clip;
-mod convnext;
 mod bart;
 mod bert;
+mod clip;
+mod convnext;
 mod experts;
 mod gpt;
 mod llada;
@@ -12,13 +12,13 @@ mod llama;
 mod mobilenet;
 mod resnet;
 mod swin;
+mod t5;
 mod timesformer;
 mod timm;
+mod vanilla;
 mod videomae;
 mod vit;
 mod vit_mae;
-mod t5;
-mod vanilla;
 
 use super::Config;
 use super::net::Net;
