@@ -74,6 +74,9 @@ struct Search<S> {
     done: bool,
 }
 
+/// The best sequences of each prompt, best first.
+pub type Beams = Vec<Vec<Beam>>;
+
 impl BeamSearch {
     /// Continues prompts; gives the `beams` best sequences of each, best first. The sequences that `prompts` name are ended.
     ///
@@ -83,7 +86,7 @@ impl BeamSearch {
         &self,
         model: &mut M,
         prompts: &[Prompt<'_, M::Sequence>],
-    ) -> Result<(Vec<Vec<Beam>>, Timing), GenerateError<M::Error>> {
+    ) -> Result<(Beams, Timing), GenerateError<M::Error>> {
         let begin = Instant::now();
         let mut timing = Timing::default();
         let mut searches = Vec::with_capacity(prompts.len());
@@ -209,7 +212,7 @@ impl BeamSearch {
         let go_on: Vec<Candidate> =
             candidates.iter().filter(|candidate| !ends(candidate)).take(self.beams).copied().collect();
         search.done = go_on.is_empty() || self.is_over(search, &go_on, length);
-        Ok(self.replace(model, search, if search.done { &[] } else { &go_on })?)
+        self.replace(model, search, if search.done { &[] } else { &go_on })
     }
 
     /// Keeps the best endings.

@@ -79,13 +79,13 @@ impl Diffusion {
         if count == 0 {
             return Ok(prompt.to_vec());
         }
-        if count % block != 0 {
+        if !count.is_multiple_of(block) {
             return Err(DiffusionError::Plan(format!(
                 "{count} tokens are no whole number of blocks of {block}"
             )));
         }
         let blocks = count / block;
-        if self.steps == 0 || self.steps % blocks != 0 {
+        if self.steps == 0 || !self.steps.is_multiple_of(blocks) {
             return Err(DiffusionError::Plan(format!(
                 "{} steps are no whole number of steps for each of {blocks} blocks",
                 self.steps

@@ -86,7 +86,7 @@ impl Counter<'_> {
     }
 
     /// Whether a value is a weight in another form: transposed, cast, a part of it.
-    fn from_weight(&self, value: ValueId) -> bool {
+    fn is_made_of_weights(&self, value: ValueId) -> bool {
         let mut value = value;
         // Chains of layout changes are short; a bound keeps odd graphs out.
         for _ in 0..16 {
@@ -139,7 +139,7 @@ impl Counter<'_> {
             (Op::MatMul(_) | Op::Linear(_), Some(a), Some(b), _) => {
                 let inner = self.sizes(a).last().copied().unwrap_or(1);
                 let flops = 2 * output * inner;
-                match self.from_weight(a) || self.from_weight(b) {
+                match self.is_made_of_weights(a) || self.is_made_of_weights(b) {
                     true => into.weight_flops += flops,
                     false => into.other_flops += flops,
                 }
@@ -195,7 +195,7 @@ impl Counter<'_> {
                 last[input.index()] = step;
             }
         }
-        let bytes = |value: ValueId| match self.from_weight(value) {
+        let bytes = |value: ValueId| match self.is_made_of_weights(value) {
             true => 0,
             false => {
                 let count = usize::try_from(self.elements(value)).unwrap_or(usize::MAX);

@@ -108,7 +108,7 @@ pub enum Command {
     /// Say what each pass did or refused, and why each step runs as it does
     Explain(ExplainArgs),
     /// Continue prompts
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Talk with a model
     Chat(ChatArgs),
     /// Give each text a vector

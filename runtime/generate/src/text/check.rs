@@ -79,7 +79,7 @@ fn check_model(model: &Value) -> Result<(), String> {
         return Err(format!("`model.dropout` is {dropout}: expected a share of 0 to 1"));
     }
     if let Some(limit) = model.get("max_input_chars_per_word").filter(|value| !value.is_null())
-        && !limit.as_u64().is_some_and(|limit| limit <= MAX_WORD)
+        && limit.as_u64().is_none_or(|limit| limit > MAX_WORD)
     {
         return Err(format!("`model.max_input_chars_per_word` is {limit}: expected 0 to {MAX_WORD}"));
     }

@@ -70,7 +70,7 @@ impl Convolution {
     /// Builds it.
     pub(crate) fn build(&self, net: &mut Net<'_>, x: ValueId) -> Result<ValueId, Fault> {
         let name = &self.weight.name;
-        if self.inputs % self.groups != 0 || self.outputs % self.groups != 0 {
+        if !self.inputs.is_multiple_of(self.groups) || !self.outputs.is_multiple_of(self.groups) {
             let (inputs, outputs, groups) = (self.inputs, self.outputs, self.groups);
             return Err(Fault::bad(format!("{groups} groups do not divide {inputs} and {outputs} channels")));
         }

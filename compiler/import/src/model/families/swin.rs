@@ -120,7 +120,7 @@ impl Stage {
                 "{reason}: the table of positions is one of whole windows"
             )));
         }
-        if hidden % heads != 0 {
+        if !hidden.is_multiple_of(heads) {
             return Err(Fault::bad(format!("{heads} attention heads do not divide the width {hidden}")));
         }
         let ratio = config.positive(&["mlp_ratio"])?.unwrap_or(4.0).min(64.0);
@@ -140,7 +140,7 @@ impl Stage {
     /// Reshapes to `[batch, sizes...]`.
     fn reshape(&self, net: &mut Net<'_>, x: ValueId, sizes: &[usize]) -> Result<ValueId, Fault> {
         let sizes = sizes.iter().map(|&size| dim(size)).collect::<Result<Vec<_>, _>>()?;
-        Ok(net.b.reshape_to(x, [&[self.batch.clone()], &sizes[..]].concat())?)
+        Ok(net.b.reshape_to(x, [std::slice::from_ref(&self.batch), &sizes[..]].concat())?)
     }
 
     /// One block on rows `[batch, height * width, hidden]`.

@@ -44,7 +44,7 @@ impl Video {
 
     fn reshape(&self, net: &mut Net<'_>, x: ValueId, sizes: &[usize]) -> Result<ValueId, Fault> {
         let sizes = sizes.iter().map(|&size| dim(size)).collect::<Result<Vec<_>, _>>()?;
-        Ok(net.b.reshape_to(x, [&[self.batch.clone()], &sizes[..], &[self.width()?]].concat())?)
+        Ok(net.b.reshape_to(x, [std::slice::from_ref(&self.batch), &sizes[..], &[self.width()?]].concat())?)
     }
 
     /// Sequences `[batch * factor, seq, hidden]`.

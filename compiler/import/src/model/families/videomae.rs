@@ -24,7 +24,7 @@ pub(super) const FAMILIES: &[Family] = &[Family {
 fn sinusoids(count: usize, hidden: usize) -> Result<Tensor, Fault> {
     let value = |position: usize, place: usize| {
         let angle = position as f64 / 10_000f64.powf((place / 2 * 2) as f64 / hidden as f64);
-        (if place % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+        (if place.is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
     };
     if count.checked_mul(hidden).is_none_or(|elements| elements > 1 << 28) {
         return Err(Fault::resource(format!("positions of {count} patches with {hidden} elements each")));

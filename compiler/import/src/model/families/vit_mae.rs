@@ -120,7 +120,7 @@ fn patchify(net: &mut Net<'_>, tower: &Tower, pixels: ValueId, batch: &Dim) -> R
     }
     let sizes = [patches.channels, rows, height, columns, width];
     let sizes = sizes.iter().map(|&size| dim(size)).collect::<Result<Vec<_>, _>>()?;
-    let x = net.b.named("target").reshape_to(pixels, [&[batch.clone()], &sizes[..]].concat())?;
+    let x = net.b.named("target").reshape_to(pixels, [std::slice::from_ref(batch), &sizes[..]].concat())?;
     let x = net.b.transpose(x, &[0, 2, 4, 3, 5, 1])?;
     let values = height * width * patches.channels;
     Ok(net.b.reshape_to(x, [batch.clone(), dim(patches.count())?, dim(values)?])?)
