@@ -1,13 +1,18 @@
 //! Inputs whose meaning gives them a default: what transformers assumes where a caller leaves them out.
 
+use lathe_artifact::plan::Port;
 use lathe_tensor::{DType, Tensor};
 
 use crate::Model;
 
 /// Adds to `given` the inputs of a model that may be left out, in the sizes of its tokens: `attention_mask` (and those of
-/// encoder and decoder) all ones, `position_ids` counting from 0, `token_type_ids` all zeros.
+/// encoder and decoder) all ones, `position_ids` counting from 0, `token_type_ids` all zeros; and no pictures at all for a model of
+/// text whose pictures are optional.
 pub fn add_default_inputs(model: &Model, given: &mut Vec<(String, Tensor)>) {
     for port in model.inputs() {
+        if let Some(none) = no_pictures(port).filter(|_| given.iter().all(|(name, _)| *name != port.name)) {
+            given.push((port.name.clone(), none));
+        }
         if port.tensor.dtype != DType::I64 || given.iter().any(|(name, _)| *name == port.name) {
             continue;
         }
@@ -28,4 +33,15 @@ pub fn add_default_inputs(model: &Model, given: &mut Vec<(String, Tensor)>) {
             given.push((port.name.clone(), tensor));
         }
     }
+}
+
+/// Pictures or videos `[pictures, ...]`, none of them, where an input is of a number of its own of them.
+fn no_pictures(port: &Port) -> Option<Tensor> {
+    let (first, rest) = port.dims_text.split_first()?;
+    if port.tensor.dtype != DType::F32 || !matches!(first.as_str(), "pictures" | "videos") {
+        return None;
+    }
+    let sizes = rest.iter().map(|size| size.parse().unwrap_or(1));
+    let shape: Vec<usize> = std::iter::once(0).chain(sizes).collect();
+    Tensor::from_slice::<f32>(&[], &shape).ok()
 }

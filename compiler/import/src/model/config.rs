@@ -97,6 +97,17 @@ impl Config {
         Fault::bad(format!("{} is missing", names.join(" or ")))
     }
 
+    /// The same with another value of a flag.
+    pub(crate) fn with(mut self, name: &str, flag: bool) -> Self {
+        self.fields.insert(name.to_string(), Value::Bool(flag));
+        self
+    }
+
+    /// Names of the fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.keys().map(String::as_str)
+    }
+
     /// Whether a field is there and not null.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.find(&[name]).is_some()
@@ -218,7 +229,7 @@ impl Config {
     /// Number of classes: of `id2label`, or as `num_labels` says.
     pub(crate) fn labels(&self) -> Result<usize, Fault> {
         match self.part("id2label")? {
-            Some(labels) => Ok(labels.fields.len()),
+            Some(labels) => Ok(labels.len()),
             None => self.size_or(&["num_labels"], 2),
         }
     }

@@ -5,7 +5,7 @@
 use lathe_ir::ValueId;
 use lathe_ops::Op;
 use lathe_ops::reduce::CumSum;
-use lathe_tensor::DType;
+use lathe_tensor::{DType, Tensor};
 
 use super::blocks::attention::Call;
 use super::blocks::rope::Rope;
@@ -46,7 +46,27 @@ pub(crate) struct Decoder {
     pub softcap: Option<f64>,
     /// Multiplies the logits.
     pub logit_scale: f64,
+    /// Tokens that are never next: their logit is the smallest float.
+    pub never: Vec<usize>,
 }
+
+/// What takes the place of some tokens: pictures.
+pub(crate) trait Insert {
+    /// Other ids `[batch, seq]`.
+    fn ids(&self, _net: &mut Net<'_>, ids: ValueId) -> Result<ValueId, Fault> {
+        Ok(ids)
+    }
+
+    /// Other rows `[batch, seq, hidden]` for the tokens with these ids.
+    fn rows(&self, _net: &mut Net<'_>, _ids: ValueId, rows: ValueId) -> Result<ValueId, Fault> {
+        Ok(rows)
+    }
+}
+
+/// Text alone.
+struct Text;
+
+impl Insert for Text {}
 
 /// A table of learned positions.
 #[derive(Clone, Debug)]
@@ -80,6 +100,7 @@ impl Decoder {
             head: (!tied).then(|| Linear::plain("lm_head")),
             softcap: None,
             logit_scale: 1.0,
+            never: Vec::new(),
         })
     }
 
@@ -88,6 +109,15 @@ impl Decoder {
     /// # Errors
     /// Where sizes do not fit the weights.
     pub(crate) fn build(&self, net: &mut Net<'_>) -> Result<(), Fault> {
+        self.build_with(net, &mut |_| Ok(Text))
+    }
+
+    /// The same, with more inputs behind those of text; `insert` makes what takes the place of some tokens.
+    pub(crate) fn build_with<I: Insert>(
+        &self,
+        net: &mut Net<'_>,
+        insert: &mut dyn FnMut(&mut Net<'_>) -> Result<I, Fault>,
+    ) -> Result<(), Fault> {
         let (batch, seq) = (symbol("batch"), symbol("seq"));
         let dims = [batch.clone(), seq.clone()];
         let ids = net.integers("input_ids", &dims);
@@ -103,7 +133,10 @@ impl Decoder {
             Some(mask) => Some(net.b.named("attention_mask").cast(mask, DType::Bool)?),
             None => None,
         };
+        let insert = insert(net)?;
+        let ids = insert.ids(net, ids)?;
         let x = self.embed(net, ids, mask, positions)?;
+        let x = insert.rows(net, ids, x)?;
         let mut tables = Vec::new();
         if let Some(positions) = positions {
             for rope in &self.ropes {
@@ -120,7 +153,7 @@ impl Decoder {
     }
 
     /// Rows of tokens `[batch, seq, hidden]`.
-    fn embed(
+    pub(crate) fn embed(
         &self,
         net: &mut Net<'_>,
         ids: ValueId,
@@ -158,7 +191,7 @@ impl Decoder {
     }
 
     /// The last norm and the logits.
-    fn finish(&self, net: &mut Net<'_>, mut x: ValueId) -> Result<(), Fault> {
+    pub(crate) fn finish(&self, net: &mut Net<'_>, mut x: ValueId) -> Result<(), Fault> {
         let Sizes { hidden, vocab, .. } = self.sizes;
         if let Some(norm) = &self.norm {
             x = net.norm(x, norm, hidden)?;
@@ -179,6 +212,15 @@ impl Decoder {
         logits = net.scaled(logits, self.logit_scale)?;
         if let Some(softcap) = self.softcap {
             logits = net.softcap(logits, softcap)?;
+        }
+        if !self.never.is_empty() {
+            let mut shown = vec![true; vocab];
+            for &token in self.never.iter().filter(|&&token| token < vocab) {
+                shown[token] = false;
+            }
+            let shown = net.b.constant(Tensor::from_bools(&shown, &[vocab])?);
+            let lowest = net.b.scalar(f32::MIN);
+            logits = net.b.named("logits").select(shown, logits, lowest)?;
         }
         net.b.output("logits", logits);
         Ok(())

@@ -1,7 +1,6 @@
 //! A network in the making: the IR's builder with weights by name.
 
 use std::fmt::Display;
-use std::ops::Range;
 
 use lathe_ir::{Builder, Dim, FunctionId, Module, Operation, Symbol, ValueId, ValueType};
 use lathe_ops::elementwise::{Clip, Gelu, Unary};
@@ -221,20 +220,6 @@ impl<'a> Net<'a> {
         };
         self.made.insert(name.to_string(), value);
         Ok(value)
-    }
-
-    /// Rows of a stored tensor of these sizes under a name of their own, for [`Net::weight`] and [`Net::linear`].
-    pub(crate) fn part(
-        &mut self,
-        name: &str,
-        stored: &str,
-        sizes: &[usize],
-        rows: &Range<usize>,
-    ) -> Result<(), Fault> {
-        let all = self.weight(stored, sizes)?;
-        let value = self.b.named(name).slice(all, 0, rows.start as i64, rows.end as i64)?;
-        self.made.insert(name.to_string(), value);
-        Ok(())
     }
 
     fn placeholder(&mut self, name: &str, sizes: &[usize]) -> Result<ValueId, Fault> {

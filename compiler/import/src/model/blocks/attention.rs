@@ -7,7 +7,7 @@ use lathe_tensor::Tensor;
 
 use super::rotary::Tables;
 use crate::error::Fault;
-use crate::model::net::{Linear, Net, Norm, dim};
+use crate::model::net::{Linear, Net, Norm, NormKind, dim};
 
 /// An attention block.
 #[derive(Clone, Debug)]
@@ -96,6 +96,36 @@ pub(crate) struct HeadNorms {
     pub k: Norm,
     /// Over all heads of a token instead of each.
     pub whole: bool,
+    /// Each head has a scale and a bias of its own, `[heads, head_dim]`.
+    pub own: bool,
+}
+
+impl HeadNorms {
+    /// One of the norms of heads `[batch, heads, seq, head_dim]`.
+    fn build(
+        &self,
+        net: &mut Net<'_>,
+        x: ValueId,
+        norm: &Norm,
+        heads: usize,
+        size: usize,
+    ) -> Result<ValueId, Fault> {
+        let NormKind::Layer { epsilon, bias } = norm.kind else { return net.norm(x, norm, size) };
+        if !self.own {
+            return net.norm(x, norm, size);
+        }
+        let ones = net.b.constant(Tensor::from_slice(&vec![1.0f32; size], &[size])?);
+        let mut x = net.b.named(&norm.name).layer_norm(x, ones, None, -1, epsilon)?;
+        let scale = net.weight(&format!("{}.weight", norm.name), &[heads, size])?;
+        let scale = net.b.unsqueeze(scale, &[1])?;
+        x = net.b.mul(x, scale)?;
+        if bias {
+            let bias = net.weight(&format!("{}.bias", norm.name), &[heads, size])?;
+            let bias = net.b.unsqueeze(bias, &[1])?;
+            x = net.b.add(x, bias)?;
+        }
+        Ok(x)
+    }
 }
 
 /// What the attentions of a call share.
@@ -230,8 +260,8 @@ impl Attend {
         let mut k = self.split_heads(net, keys, k, self.kv_heads, self.head_dim)?;
         let v = self.split_heads(net, keys, v, self.kv_heads, self.value_dim)?;
         if let Some(norms) = self.norms.as_ref().filter(|norms| !norms.whole) {
-            q = net.norm(q, &norms.q, self.head_dim)?;
-            k = net.norm(k, &norms.k, self.head_dim)?;
+            q = norms.build(net, q, &norms.q, self.heads, self.head_dim)?;
+            k = norms.build(net, k, &norms.k, self.kv_heads, self.head_dim)?;
         }
         if let Some(tables) = self.rope.and_then(|index| call.tables.get(index)) {
             q = tables.rotate(net, q, self.head_dim)?;

@@ -7,4 +7,5 @@ pub(crate) mod mlp;
 pub(crate) mod moe;
 pub(crate) mod rope;
 pub(crate) mod rotary;
+pub(crate) mod splice;
 pub(crate) mod vision;

@@ -108,14 +108,6 @@ impl Task {
     }
 }
 
-/// Classes of a classifier.
-fn labels(config: &Config) -> Result<usize, Fault> {
-    match config.part("id2label")? {
-        Some(labels) => Ok(labels.len()),
-        None => config.size_or(&["num_labels"], 2),
-    }
-}
-
 impl Encoder {
     fn new(net: &mut Net<'_>, config: &Config, epsilon: f64) -> Result<Self, Fault> {
         let sizes = config.sizes()?;
@@ -195,7 +187,7 @@ impl Encoder {
 
     fn classify(&self, net: &mut Net<'_>, config: &Config, x: ValueId, name: &str) -> Result<(), Fault> {
         let bias = config.flag(&["classifier_head_bias"], true)?;
-        let logits = net.linear(x, &Linear::new(name, bias), self.sizes.hidden, labels(config)?)?;
+        let logits = net.linear(x, &Linear::new(name, bias), self.sizes.hidden, config.labels()?)?;
         net.b.output("logits", logits);
         Ok(())
     }

@@ -92,19 +92,8 @@ impl Tower {
     fn head(&self, net: &mut Net<'_>, x: ValueId, batch: &Dim) -> Result<ValueId, Fault> {
         let (head, hidden) = (format!("{}.head", self.root), self.encoder.sizes.hidden);
         let probe = token(net, &format!("{head}.probe"), &[1, 1, hidden], batch, hidden)?;
-        let stored = format!("{head}.attention.in_proj");
         let named = |name: &str| Linear::new(format!("{head}.attention.{name}"), true);
         let parts = ["q_proj", "k_proj", "v_proj"].map(named);
-        for (index, part) in parts.iter().enumerate() {
-            let rows = index * hidden..(index + 1) * hidden;
-            net.part(
-                &format!("{}.weight", part.name),
-                &format!("{stored}_weight"),
-                &[3 * hidden, hidden],
-                &rows,
-            )?;
-            net.part(&format!("{}.bias", part.name), &format!("{stored}_bias"), &[3 * hidden], &rows)?;
-        }
         let [q, k, v] = parts;
         let attention =
             bidirectional(&self.encoder.sizes, Projections::Separate { q, k, v }, named("out_proj"));

@@ -96,7 +96,7 @@ pub(super) fn pre_norms(norm: NormKind, prefix: &str) -> Order {
 /// Norms of each head's queries and keys.
 pub(super) fn head_norms(norm: NormKind, prefix: &str, whole: bool) -> HeadNorms {
     let named = |name: &str| norm.at(format!("{prefix}.self_attn.{name}"));
-    HeadNorms { q: named("q_norm"), k: named("k_norm"), whole }
+    HeadNorms { q: named("q_norm"), k: named("k_norm"), whole, own: false }
 }
 
 /// A decoder whose layers are those of LLaMA, changed by `change`, which gets the layer's number and prefix.

@@ -3,12 +3,14 @@
 mod alibi;
 mod bart;
 mod bert;
+mod chameleon;
 mod clip;
 mod convnext;
 mod experts;
 mod gpt;
 mod llada;
 mod llama;
+mod llava;
 mod mobilenet;
 mod resnet;
 mod swin;
@@ -16,6 +18,7 @@ mod t5;
 mod timesformer;
 mod timm;
 mod vanilla;
+mod video_llama;
 mod videomae;
 mod vit;
 mod vit_mae;
@@ -57,6 +60,9 @@ const FAMILIES: &[&[Family]] = &[
     bart::FAMILIES,
     t5::FAMILIES,
     vanilla::FAMILIES,
+    llava::FAMILIES,
+    video_llama::FAMILIES,
+    chameleon::FAMILIES,
 ];
 
 /// The family of a configuration.
