@@ -183,7 +183,7 @@ fn wrong_usage_exits_with_2_and_failures_with_1() {
     {
         assert_eq!(home.fails(arguments).0, 2, "{arguments:?}");
     }
-    let (code, message) = home.fails(&["chat", "model.gguf"]);
+    let (code, message) = home.fails(&["serve", "model.gguf"]);
     assert_eq!((code, message.contains("not in this version")), (2, true), "{message}");
     let (code, message) = home.fails(&["run", "missing.onnx"]);
     assert_eq!((code, message.contains("missing.onnx")), (1, true), "{message}");

@@ -30,7 +30,7 @@ fn what_is_wrong_is_said() {
         (&["m.onnx", "--tokens", "1", "--kv", "int8"], 2, "`--kv` is not in this version"),
         (&["m.onnx", "--tokens", "1", "--beams", "4", "--temperature", "1"], 2, "cannot be used with"),
         (&["m.onnx", "--tokens", "1", "--top-p", "1.5"], 2, "expected a number of 0 to 1"),
-        (&["m.onnx", "--tokens", "1", "--chat"], 2, "--prompt <TEXT>"),
+        (&["m.onnx", "--tokens", "1", "--chat"], 2, "cannot be used with"),
         (&["m.onnx", "-p", "Hello"], 1, "has no tokenizer"),
         (&[&magika, "--tokens", "1,2"], 1, "the model cannot generate: it has no input `input_ids`"),
         (&[".", "--tokens", "1,2"], 1, "not a model"),

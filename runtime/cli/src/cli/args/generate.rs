@@ -124,10 +124,10 @@ pub struct PromptArgs {
     #[arg(short = 'p', long, env = "LATHE_PROMPT", value_name = "TEXT", conflicts_with = "inputs")]
     pub prompt: Vec<String>,
     /// Put the prompt into the model's chat template, as what a user says
-    #[arg(long, env = "LATHE_CHAT", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue, requires = "prompt")]
+    #[arg(long, env = "LATHE_CHAT", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue, requires = "prompt", conflicts_with_all = ["tokens", "inputs"])]
     pub chat: bool,
     /// What the model's part is, before the prompt of --chat
-    #[arg(long, env = "LATHE_SYSTEM", value_name = "TEXT", requires = "chat")]
+    #[arg(long, env = "LATHE_SYSTEM", value_name = "TEXT", requires = "chat", conflicts_with_all = ["tokens", "inputs"])]
     pub system: Option<String>,
     /// A file with `input_ids` or `prompt`, `attention_mask`, and what else the model takes, such as `pixel_values`
     #[arg(long, env = "LATHE_INPUTS", value_name = "FILE.safetensors")]
