@@ -225,7 +225,11 @@ impl Evaluate for RegexFullMatch {
         let x = cx.input(0)?;
         let whole = format!("^(?:{})$", self.pattern);
         let expression = RegexBuilder::new(&whole).size_limit(1 << 22).dfa_size_limit(1 << 22).build();
-        let expression = expression.map_err(|error| cx.bad(format!("the pattern: {error}")))?;
+        let expression = expression.map_err(|error| {
+            // The message draws the place over several lines; the last one says what is wrong.
+            let message = error.to_string();
+            cx.bad(format!("the pattern {:?}: {}", self.pattern, message.lines().last().unwrap_or_default()))
+        })?;
         let mut bits = Vec::with_capacity(x.len());
         for element in strings(cx, x)? {
             cx.work(element.len().saturating_mul(16).saturating_add(1))?;

@@ -87,7 +87,8 @@ impl Evaluate for Unique {
             shape[axis] = firsts.len();
         }
         let row = around.inner;
-        let cells = (0..around.outer).flat_map(|outer| {
+        let outer = if x.is_empty() { 0 } else { around.outer };
+        let cells = (0..outer).flat_map(|outer| {
             let start = outer * around.size * row;
             firsts.iter().flat_map(move |&slice| (0..row).map(move |inner| start + slice * row + inner))
         });
@@ -108,7 +109,8 @@ impl Evaluate for Unique {
 fn compare(keys: &Keys<'_>, around: Around, a: usize, b: usize) -> Ordering {
     let element =
         |slice: usize, outer: usize, inner: usize| (outer * around.size + slice) * around.inner + inner;
-    for outer in 0..around.outer {
+    let outer = if around.inner == 0 { 0 } else { around.outer };
+    for outer in 0..outer {
         for inner in 0..around.inner {
             let ordering = keys.compare(element(a, outer, inner), element(b, outer, inner));
             if ordering.is_ne() {

@@ -64,9 +64,13 @@ impl Counter<'_> {
         }
     }
 
-    /// Elements of all weights: inputs that stand for them, and named constants of floats.
+    /// Elements of all weights, but the statistics of batch norms, which are not learned: inputs that stand for them, and named constants of floats.
     fn parameters(&self) -> u64 {
-        let inputs = self.function.inputs().iter().filter(|value| self.is_weight(**value));
+        let learned = |value: &&ValueId| {
+            let name = self.function.value(**value).name.as_deref().unwrap_or_default();
+            self.is_weight(**value) && !name.contains("running_")
+        };
+        let inputs = self.function.inputs().iter().filter(learned);
         let inputs: u64 = inputs.map(|value| self.elements(*value)).sum();
         let constants = self.outline.module.constants().map(|(_, constant)| constant);
         let constants =

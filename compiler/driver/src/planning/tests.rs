@@ -76,3 +76,18 @@ fn the_largest_context_is_the_last_that_fits() {
     assert_eq!(model.largest_context(1, limit, 2.0, 512), Some(50_000));
     assert_eq!(model.largest_context(1, 1e9, 2.0, 512), None);
 }
+
+#[test]
+fn encoders_of_pictures_have_their_published_sizes() {
+    for (name, parameters, gflop) in [
+        ("vit-b16", 86_567_656, Some(35.1)),
+        ("vit-l16", 304_326_632, Some(123.1)),
+        ("swin-l", 196_532_476, None),
+        ("resnet-152", 60_192_808, None),
+    ] {
+        let model = of(name);
+        assert_eq!((model.unit, model.parameters.total), (Unit::Picture, parameters), "{name}");
+        let found = (model.weight_flops + model.other_flops) as f64 / 1e9;
+        assert!(gflop.is_none_or(|gflop| close(found, gflop, 1)), "{name}: {found}");
+    }
+}

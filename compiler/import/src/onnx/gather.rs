@@ -148,6 +148,7 @@ pub(crate) fn reverse_sequence(node: &mut Node<'_, '_>) -> Outputs {
     let steps = count(node, dims[time].clone())?;
     let steps = along(node, steps, time, rank)?;
     let lengths = node.as_i64(lengths)?;
+    let lengths = node.not_negative(lengths, "a sequence")?;
     let lengths = along(node, lengths, batch, rank)?;
     let one = node.number(DType::I64, 1.0)?;
     let last = node.binary(Binary::Sub, lengths, one)?;

@@ -3,7 +3,8 @@
 use lathe_ir::{Dim, FunctionId, IrError, Operation, Source, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Cast, Unary};
-use lathe_ops::shape::Reshape;
+use lathe_ops::reduce::{Reduce, ReduceKind};
+use lathe_ops::shape::{Concat, Expand, Reshape};
 use lathe_proto::onnx::NodeProto;
 use lathe_tensor::{DType, Tensor};
 
@@ -179,6 +180,26 @@ impl Node<'_, '_> {
             }
             _ => self.cast(x, DType::I64),
         }
+    }
+
+    /// Integers that must not be negative: sizes and lengths. Known ones are checked now; others cost a run the check of the least.
+    pub(crate) fn not_negative(&mut self, value: ValueId, what: &str) -> Result<ValueId, Fault> {
+        if let Some(known) = self.known_ints(value) {
+            return match known.iter().find(|number| **number < 0) {
+                Some(number) => Err(Fault::bad(format!("{what} of {number}"))),
+                None => Ok(value),
+            };
+        }
+        let reduce =
+            |kind, keep_dims| Op::Reduce(Reduce { kind, axes: None, keep_dims, noop_with_empty_axes: false });
+        let flat = self.reshape(value, vec![Dim::product(self.dims(value))])?;
+        let zero = self.ints(&[0])?;
+        let all = self.add(Op::Concat(Concat { axis: 0 }), &[flat, zero])?;
+        let least = self.add(reduce(ReduceKind::Min, true), &[all])?;
+        // Nothing, in so many cells: a negative number of them is an error.
+        let nothing = self.add(Op::Expand(Expand {}), &[zero, least])?;
+        let nothing = self.add(reduce(ReduceKind::Sum, false), &[nothing])?;
+        self.binary(Binary::Add, value, nothing)
     }
 
     /// The elements of an integer value, where all of them are known now.

@@ -308,6 +308,7 @@ pub(crate) fn center_crop_pad(node: &mut Node<'_, '_>) -> Outputs {
         Some(axes) => axes.iter().map(|&at| Ok(axis(at, rank)? as i64)).collect::<Result<Vec<_>, Fault>>()?,
     };
     let target = node.as_i64(target)?;
+    let target = node.not_negative(target, "an axis")?;
     let sizes = node.add(Op::Shape(ShapeOf { start: 0, end: None }), &[x])?;
     let axes = node.ints(&axes)?;
     let sizes = node.add(Op::Gather(Gather { axis: 0 }), &[sizes, axes])?;

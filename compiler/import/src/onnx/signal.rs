@@ -27,6 +27,7 @@ pub(crate) fn window(node: &mut Node<'_, '_>) -> Outputs {
     let to = output_dtype(node)?;
     let size = node.input(0)?;
     let size = node.as_i64(size)?;
+    let size = node.not_negative(size, "a window")?;
     let (zero, one) = (node.number(DType::I64, 0.0)?, node.number(DType::I64, 1.0)?);
     let size = node.reshape(size, vec![])?;
     let places = node.add(Op::Range(Range {}), &[zero, size, one])?;

@@ -31,7 +31,7 @@ fn parameters(config: &Config) -> Result<i64, Fault> {
     lathe_ir::verify(&module).expect("a valid module");
     let main = module.function(module.main().expect("main"));
     let weights = main.inputs().iter().filter_map(|&input| {
-        let name = main.value(input).name.as_deref()?.strip_prefix("missing.")?;
+        let name = main.value(input).name.as_deref()?.strip_prefix(crate::WEIGHT)?;
         let dims = main.ty(input).dims.iter().map(Dim::as_constant);
         (!name.contains("running_")).then(|| dims.product::<Option<i64>>().expect("constant sizes"))
     });

@@ -91,6 +91,9 @@ pub(super) fn group_query_attention(node: &mut Node<'_, '_>) -> Outputs {
     let [mut q, mut k, v] = separate(node, &group)?;
     let lengths = node.input(5)?;
     let lengths = node.as_i64(lengths)?;
+    if let Some(length) = node.known_ints(lengths).into_iter().flatten().find(|length| *length < 0) {
+        return Err(Fault::bad(format!("`seqlens_k` holds {length}")));
+    }
     let batch = node.dims(q)[0].clone();
     let lengths = node.reshape(lengths, vec![batch.clone()])?;
     let seq = node.size_scalar(node.dims(q)[1].clone())?;
