@@ -1,7 +1,7 @@
 //! Products with quantised weights.
 //!
 //! Exactly: panels of blocks are decoded into scratch memory and go through the f32 product, so that the bits are those of decoded
-//! weights. In 8-bit integers: each 32 elements of a row on the left become `scale * q` with `q` in -127..=127; sums of products of
+//! weights. In 8-bit integers: each 32 elements of a row on the left become `scale * q` with `q` of 15 bits, in two planes of 8; sums of products of
 //! integers are exact, and each group of 32 is then added by one multiply-add (two with minima), in ascending order of `k`. So the
 //! bits depend neither on the number of rows, nor on tiles, nor on workers.
 

@@ -1,14 +1,22 @@
 //! Rows of the left operand in 8-bit integers.
+//!
+//! An element is `scale * (128 * high + low)`: one plane of 8 bits would lose more than quantised weights already have lost, as
+//! a few elements of a group are often much larger than the others.
 
 use lathe_artifact::layout::BlockKind;
 
 use super::GROUP;
 use crate::simd::{LANES, Simd, WithSimd};
 
+/// Planes of 8-bit integers of an element.
+pub(super) const PLANES: usize = 2;
+/// The largest integer: 127 in the high plane, 0 in the low one.
+pub(super) const LARGEST: f32 = 127.0 * 128.0;
+
 /// Rows of 8-bit integers with what each group and run of them needs.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
-    /// The integers, row by row.
+    /// The integers, row by row; of each group the high plane, then the low one.
     pub(super) elements: *const i8,
     /// The scale of each group, row by row.
     pub(super) scales: *const f32,
@@ -29,7 +37,7 @@ pub(super) struct Rows {
 impl Rows {
     /// Elements of 4 bytes that a row takes.
     pub(super) fn row_len(k: usize, kind: BlockKind) -> usize {
-        k / 4 + k / GROUP * (1 + 2 * kind.runs())
+        k * PLANES / 4 + k / GROUP * (1 + 2 * kind.runs())
     }
 
     /// `count` rows in a buffer.
@@ -41,7 +49,7 @@ impl Rows {
         let (groups, runs) = (k / GROUP, kind.runs());
         // SAFETY: the parts of the buffer.
         unsafe {
-            let scales = buffer.add(count * k / 4);
+            let scales = buffer.add(count * k * PLANES / 4);
             let starts = scales.add(count * groups);
             let sums = starts.add(count * groups * runs);
             Self {
@@ -78,10 +86,10 @@ impl Rows {
             let values = [simd.load(a), simd.load(a.add(LANES))];
             let largest = simd.largest(simd.max(simd.abs(values[0]), simd.abs(values[1])));
             let broken = simd.any(simd.is_nan(values[0])) || simd.any(simd.is_nan(values[1]));
-            let scale = if broken { f32::NAN } else { largest / 127.0 };
-            let inverse = simd.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-            let (low, high) = (simd.splat(-127.0), simd.splat(127.0));
-            let elements = self.elements.cast_mut().add(at * GROUP);
+            let scale = if broken { f32::NAN } else { largest / LARGEST };
+            let inverse = simd.splat(if largest > 0.0 { LARGEST / largest } else { 0.0 });
+            let (low, high) = (simd.splat(-LARGEST), simd.splat(LARGEST));
+            let elements = self.elements.cast_mut().add(at * PLANES * GROUP);
             let mut sums = [0i32; 2];
             for (half, value) in values.into_iter().enumerate() {
                 let rounded = simd.round(simd.mul(value, inverse));
@@ -89,7 +97,10 @@ impl Rows {
                 let mut lanes = [0i32; LANES];
                 simd.store(lanes.as_mut_ptr().cast(), simd.from_bits(integers));
                 for (lane, integer) in lanes.into_iter().enumerate() {
-                    *elements.add(half * LANES + lane) = integer as i8;
+                    let high = (integer + 64) >> 7;
+                    let element = elements.add(half * LANES + lane);
+                    element.write(high as i8);
+                    element.add(GROUP).write((integer - (high << 7)) as i8);
                     sums[half] += integer;
                 }
             }

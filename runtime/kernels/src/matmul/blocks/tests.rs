@@ -102,7 +102,8 @@ impl Case {
         if int8 {
             for group in a.chunks_exact_mut(32) {
                 let largest = group.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-                let (scale, inverse) = (largest / 127.0, 127.0 / largest);
+                let (scale, inverse) =
+                    (largest / super::quantise::LARGEST, super::quantise::LARGEST / largest);
                 group.iter_mut().for_each(|x| *x = (*x * inverse).round_ties_even() * scale);
             }
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lathe_artifact::layout::BlockKind;
 
-use super::quantise::Rows;
+use super::quantise::{PLANES, Rows};
 use super::{Blocks, GROUP};
 use crate::matmul::epilogue::Rectangle;
 use crate::matmul::product::Product;
@@ -167,17 +167,27 @@ impl Tile {
             let mut rows = [self.left.elements; R];
             for (r, row) in rows.iter_mut().enumerate() {
                 let at = (self.row + r) * self.left.groups + group;
-                *row = self.left.elements.add(at * GROUP);
-                sums[r] = [simd.int_splat(*self.left.starts.add(at * RUNS + run)); VECTORS];
+                *row = self.left.elements.add(at * PLANES * GROUP);
             }
             let elements = b.add(self.kind.elements_at());
             let load = |at: usize| simd.bits(simd.load(elements.add(at).cast()));
             let mask = simd.int_splat(0x0F0F_0F0F);
-            // Quarters of the run: four rows of the matrix each.
-            for step in 0..8 / RUNS {
+            // Quarters of the run, of the high plane and then of the low one: four rows of the matrix each.
+            for plane_step in 0..PLANES * (8 / RUNS) {
+                let step = plane_step % (8 / RUNS);
+                if plane_step == 8 / RUNS {
+                    for (r, (sums, row)) in sums.iter_mut().zip(&mut rows).enumerate() {
+                        let at = (self.row + r) * self.left.groups + group;
+                        let start = simd.int_splat(*self.left.starts.add(at * RUNS + run));
+                        for sum in sums.iter_mut() {
+                            *sum = simd.int_add(simd.int_shl::<7>(*sum), start);
+                        }
+                        *row = row.add(GROUP);
+                    }
+                }
                 let quarter = run * (8 / RUNS) + step;
                 if NIBBLES && RUNS == 1 && step >= 4 {
-                    break;
+                    continue;
                 }
                 for v in 0..VECTORS {
                     let at = (quarter * PANEL + v * LANES) * 4;
