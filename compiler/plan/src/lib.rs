@@ -45,7 +45,7 @@ pub struct PlanOptions {
 pub enum Activations {
     /// They stay f32, and the weights are decoded: the reference's numbers.
     F32,
-    /// 8-bit integers, each 32 with a scale of their own: the fast way.
+    /// 8-bit integers in two planes, each 32 elements with a scale of their own: the fast way.
     #[default]
     Int8,
 }
