@@ -16,7 +16,7 @@ pub use error::{ImportError, UnsupportedOperator};
 pub use model::WEIGHT;
 pub use onnx::{external_files, read_tensor, tensor_bytes};
 pub use outline::{Outline, outline};
-pub use safetensors::weight_files;
+pub use safetensors::{TensorFacts, indexed_tensors, weight_files};
 
 use std::path::Path;
 

@@ -8,7 +8,7 @@ use crate::evaluate::{Arity, Context, Evaluate};
 use crate::walk::product;
 
 /// Iterations that the loops of one run make together where no size bounds them: a loop that never ends is an error.
-pub const MAX_ITERATIONS: u64 = 1 << 18;
+pub const MAX_ITERATIONS: u64 = 1 << 16;
 
 /// Attributes of [`crate::Op::Append`], of which there are none.
 ///

@@ -38,13 +38,23 @@ struct Ended {
 }
 
 /// Kinds of files, each tried by the command that a user would take.
-const KINDS: &[&str] = &["onnx", "tokenizer.json", "tokenizer_config.json"];
+const KINDS: &[&str] = &[
+    "onnx",
+    "safetensors",
+    "safetensors-index",
+    "gguf",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
 
 /// Runs the command for a row of the manifest.
 fn run(model: &Path, row: &Value, folder: &Path) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
     match row["kind"].as_str() {
         Some("tokenizer.json") => command.arg("tokenize").arg(model).args(row["encode_text"].as_str()),
+        Some("safetensors" | "safetensors-index" | "gguf") => command.arg("inspect").arg(model),
+        Some("config.json") => command.arg("plan").arg(model),
         Some("tokenizer_config.json") => command.arg("template").arg(model),
         _ => command.arg("run").arg(model).arg("--no-cache"),
     };

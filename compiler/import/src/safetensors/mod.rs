@@ -31,4 +31,4 @@ pub(crate) fn import_config(path: &Path, options: &ImportOptions) -> Result<Modu
     model::build(&config, &shards).map_err(|fault| fault.in_file(path))
 }
 
-pub use shards::weight_files;
+pub use shards::{TensorFacts, indexed_tensors, weight_files};

@@ -40,6 +40,38 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
     Ok(names(folder)?.0.into_iter().map(|name| folder.join(name)).collect())
 }
 
+/// What a header says of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorFacts {
+    /// Its name.
+    pub name: String,
+    /// Its dtype as the format names it, in lower case.
+    pub dtype: String,
+    /// Its sizes.
+    pub shape: Vec<usize>,
+    /// Its bytes in the file.
+    pub bytes: usize,
+}
+
+/// The tensors of all shards of an index such as `model.safetensors.index.json`, by name.
+///
+/// # Errors
+/// Where the index or a shard cannot be read, a shard lies outside the index's folder, or does not hold what the index says.
+pub fn indexed_tensors(index_file: &Path, max_memory: u64) -> Result<Vec<TensorFacts>, ImportError> {
+    let index = read_index(index_file).map_err(|fault| fault.in_file(index_file))?;
+    let mut files: Vec<String> = index.values().cloned().collect();
+    files.sort();
+    files.dedup();
+    let shards = Shards::open_files(index_file, &files, &index, max_memory)?;
+    let facts = shards.places.into_iter().map(|(name, place)| TensorFacts {
+        name,
+        dtype: format!("{:?}", place.dtype).to_lowercase(),
+        shape: place.shape,
+        bytes: place.bytes.len(),
+    });
+    Ok(facts.collect())
+}
+
 /// Names of the files, and which tensor the index says lies in which.
 fn names(folder: &Path) -> Result<(Vec<String>, BTreeMap<String, String>), ImportError> {
     let index = folder.join(INDEX);
@@ -96,12 +128,23 @@ impl Shards {
     /// Where they cannot be read, lie outside the folder, or do not hold what the index says.
     pub(crate) fn open(folder: &Path, max_memory: u64) -> Result<Self, ImportError> {
         let (files, index) = names(folder)?;
+        Self::open_files(&folder.join(INDEX), &files, &index, max_memory)
+    }
+
+    /// Opens files beside an index, which says which tensor lies in which of them.
+    fn open_files(
+        index_file: &Path,
+        files: &[String],
+        index: &BTreeMap<String, String>,
+        max_memory: u64,
+    ) -> Result<Self, ImportError> {
+        let folder = index_file.parent().unwrap_or(Path::new(""));
         let mut budget = Budget::new(max_memory);
-        let mut opened = ExternalFiles::beside(&folder.join(INDEX));
+        let mut opened = ExternalFiles::beside(index_file);
         let mut places = BTreeMap::new();
-        for name in &files {
+        for name in files {
             let path = folder.join(name);
-            let file = opened.file(name, &mut budget).map_err(|fault| fault.in_file(&folder.join(INDEX)))?;
+            let file = opened.file(name, &mut budget).map_err(|fault| fault.in_file(index_file))?;
             for (tensor, place) in read_header(&file).map_err(|fault| fault.in_file(&path))? {
                 if index.get(&tensor).is_some_and(|file| file != name) {
                     continue;
@@ -115,7 +158,7 @@ impl Shards {
         if let Some((tensor, file)) = index.iter().find(|(tensor, _)| !places.contains_key(*tensor)) {
             let fault = Fault::bad(format!("it is not in {}", quote(file)))
                 .at(|| format!("tensor {}", quote(tensor)));
-            return Err(fault.in_file(&folder.join(INDEX)));
+            return Err(fault.in_file(index_file));
         }
         Ok(Self { places })
     }

@@ -1,7 +1,8 @@
 //! `lathe test` on checkpoints: a folder with `cases.safetensors` and the model in `hf/`, whose every configuration is a case.
 //!
 //! `caseN.in.*` and `caseN.out.*` are runs of the model (`caseN.out_bf16w.*` of the weights in `hf_bf16/`), `caseN.compare_mask` says which
-//! positions count. `gen`, `gen_eos` and `gen_batch` are greedy continuations, which `lathe generate` must give. `meta.json` holds
+//! positions count. `gen`, `gen_eos` and `gen_batch` are greedy continuations, `gen_beam4` and
+//! `gen_beam4_eos` the best of beam search, of the inputs of `gen` where they have none of their own: `lathe generate` must give them. `meta.json` holds
 //! tolerances and settings.
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::cli::commands::verify::run_named;
 /// The file of inputs and outputs.
 pub const CASES: &str = "cases.safetensors";
 /// Continuations that are compared.
-const CONTINUATIONS: [&str; 3] = ["gen", "gen_eos", "gen_batch"];
+const CONTINUATIONS: [&str; 5] = ["gen", "gen_eos", "gen_batch", "gen_beam4", "gen_beam4_eos"];
 /// Inputs that a prompt of tokens is made of.
 const PROMPT: [&str; 2] = ["input_ids", "attention_mask"];
 
@@ -118,49 +119,53 @@ fn tolerance(meta: &Value, expected: &Tensor) -> Tolerance {
     Tolerance { rtol: number("fp32_rel", 1e-3), atol: number("fp32_abs", 1e-4) * largest }
 }
 
-/// Greedy tokens by the command that a user takes.
+/// A continuation by the command that a user takes.
 fn continuation(
     config: &Path,
     cases: &BTreeMap<String, Tensor>,
     meta: &Value,
     name: &str,
 ) -> Result<(), CliError> {
+    let own =
+        cases.keys().any(|key| key.starts_with(&format!("{name}.in.")) || *key == format!("{name}.prompt"));
+    let source = if own { name } else { "gen" };
     let given = |what: &str| {
-        [format!("{name}.in.{what}"), format!("{name}.{what}")].into_iter().find_map(|key| cases.get(&key))
+        let keys = [format!("{source}.in.{what}"), format!("{source}.{what}")];
+        keys.into_iter().find_map(|key| cases.get(&key))
     };
-    let other =
-        below(cases, &format!("{name}.in.")).into_iter().find(|(name, _)| !PROMPT.contains(&name.as_str()));
-    if let Some((input, _)) = other {
-        return Err(CliError::Different(format!("a continuation of `{input}` is not in this version")));
-    }
-    let (Some(prompt), Some(expected)) =
-        (given("prompt").or_else(|| given("input_ids")), cases.get(&format!("{name}.ids")))
-    else {
-        return Err(CliError::Different("it has no prompt".to_string()));
-    };
+    let others = below(cases, &format!("{source}.in."));
+    let others = others.iter().any(|(name, _)| !PROMPT.contains(&name.as_str()));
+    let Some(expected) = cases.get(&format!("{name}.ids")) else { return Ok(()) };
+    let prompt = given("prompt").or_else(|| given("input_ids"));
     let settings = &meta[name];
     let eos = settings["eos_token_id"].as_u64();
-    let starts = settings["ids_include_start_token"].as_bool().unwrap_or(false);
+    let setting = |what: &str| if settings[what].is_null() { &meta["gen"][what] } else { &settings[what] };
+    let starts = setting("ids_include_start_token").as_bool().unwrap_or(false);
     let expected: Vec<Vec<i64>> =
         rows(expected)?.into_iter().map(|row| row[usize::from(starts).min(row.len())..].to_vec()).collect();
-    let count = expected.iter().map(Vec::len).max().unwrap_or(0);
-    let masks = given("attention_mask").map(rows).transpose()?;
+    let longest = expected.iter().map(Vec::len).max().unwrap_or(0);
+    let count = settings["max_new_tokens"].as_u64().unwrap_or(longest as u64);
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("generate").arg(config).args(["--json", "--greedy", "--no-cache", "-n", &count.to_string()]);
+    search(&mut command, settings);
     match eos {
         Some(eos) => command.arg("--eos").arg(eos.to_string()),
         None => command.arg("--ignore-eos"),
     };
-    if let Some(start) = settings["decoder_start_token_id"].as_u64() {
+    if let Some(start) = setting("decoder_start_token_id").as_u64() {
         command.arg("--decoder-start").arg(start.to_string());
     }
-    for (index, row) in rows(prompt)?.iter().enumerate() {
-        let seen = |place: &usize| {
-            let mask = masks.as_ref().and_then(|masks| masks.get(index)?.get(*place));
-            mask.is_none_or(|mask| *mask != 0)
-        };
-        let tokens = (0..row.len()).filter(seen).map(|place| row[place].to_string());
-        command.arg("--tokens").arg(tokens.collect::<Vec<_>>().join(","));
+    match prompt {
+        _ if others => {
+            let folder = config.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+            command.arg("--inputs").arg(folder.join(CASES)).args(["--prefix", &format!("{source}.")]);
+        }
+        Some(prompt) => {
+            for row in unpadded(prompt, given("attention_mask"))? {
+                command.arg("--tokens").arg(row);
+            }
+        }
+        None => return Err(CliError::Different("it has no prompt".to_string())),
     }
     let output = command.output()?;
     if !output.status.success() {
@@ -181,6 +186,32 @@ fn continuation(
         }
     }
     Ok(())
+}
+
+/// The flags of beam search, where that is how the tokens were found.
+fn search(command: &mut Command, settings: &Value) {
+    let Some(beams) = settings["num_beams"].as_u64() else { return };
+    command.args(["--beams", &beams.to_string()]);
+    if let Some(penalty) = settings["length_penalty"].as_f64() {
+        command.args(["--length-penalty", &penalty.to_string()]);
+    }
+    if settings["early_stopping"].as_bool() == Some(true) {
+        command.arg("--early-stopping");
+    }
+}
+
+/// The tokens of each prompt that its mask keeps, separated by commas.
+fn unpadded(prompt: &Tensor, mask: Option<&Tensor>) -> Result<Vec<String>, CliError> {
+    let masks = mask.map(rows).transpose()?;
+    let rows = rows(prompt)?.into_iter().enumerate().map(|(index, row)| {
+        let seen = |place: &usize| {
+            let mask = masks.as_ref().and_then(|masks| masks.get(index)?.get(*place));
+            mask.is_none_or(|mask| *mask != 0)
+        };
+        let tokens = (0..row.len()).filter(seen).map(|place| row[place].to_string());
+        tokens.collect::<Vec<_>>().join(",")
+    });
+    Ok(rows.collect())
 }
 
 /// The rows of a matrix of ids.

@@ -66,7 +66,7 @@ pub fn main(command: Option<&str>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", plain(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
@@ -94,6 +94,15 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Compare(args) => commands::plan::compare(common, args),
         Command::Doctor(json) => commands::doctor::run(common, *json),
     }
+}
+
+/// A message whose control characters cannot move a terminal: names in it may come from hostile files.
+fn plain(message: &str) -> String {
+    let shown = |c: char| match c.is_control() && c != '\n' {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    message.chars().map(shown).collect()
 }
 
 /// Wrong usage exits with 2; help and version with 0.

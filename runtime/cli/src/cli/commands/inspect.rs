@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::{Common, InspectArgs};
 use crate::cli::error::CliError;
+use crate::cli::sandbox::{self, Conversation};
 use crate::cli::{load, report};
 use crate::{Artifact, Isa};
 
@@ -23,6 +24,7 @@ pub fn run(common: &Common, args: &InspectArgs) -> Result<(), CliError> {
     let description = match extension {
         Some("safetensors") => tensors(&args.model)?,
         Some("gguf") => gguf(&args.model)?,
+        Some("json") if is_index(&args.model) => shards(common, &args.model)?,
         Some("lathe") => {
             let opened = lathe_artifact::open(&args.model, &Trust::UserKey, LoadMode::Map)?;
             if args.check {
@@ -59,11 +61,53 @@ fn tensors(path: &Path) -> Result<Value, CliError> {
     Ok(json!({"tensors": tensors, "bytes": file.len()}))
 }
 
+/// Whether a file is named as the index of shards is.
+fn is_index(path: &Path) -> bool {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.ends_with(".safetensors.index.json"))
+}
+
+/// Names, dtypes and shapes of the tensors in all shards of an index.
+fn shards(common: &Common, path: &Path) -> Result<Value, CliError> {
+    let tensors = lathe_compiler::indexed_tensors(path, common.max_memory())
+        .map_err(|error| crate::Error::from(lathe_compiler::CompileError::from(error)))?;
+    let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
+    let tensors = tensors.into_iter().map(|tensor| {
+        json!({"name": tensor.name, "dtype": tensor.dtype, "shape": tensor.shape, "bytes": tensor.bytes})
+    });
+    Ok(json!({"tensors": tensors.collect::<Vec<Value>>(), "bytes": bytes}))
+}
+
+/// That the chat template of a GGUF file keeps the limits. Other faults of it are for who uses it: the rest of the file may be fine.
+fn check_template(path: &Path, file: &lathe_compiler::gguf::GgufFile) -> Result<(), CliError> {
+    let Some(source) = file.text("tokenizer.chat_template").map_err(crate::Error::from)? else {
+        return Ok(());
+    };
+    let place = path.display().to_string();
+    let template = lathe_generate::text::ChatTemplate::new(source.to_string(), Vec::new(), place);
+    let messages = json!([{"role": "user", "content": "Hello"}]).to_string();
+    let conversation = Conversation { messages, tools: None, prompt: true };
+    let Err(error) = sandbox::render(&template, conversation) else { return Ok(()) };
+    let reason = error.to_string();
+    match ["too many elements", "fuel", "takes more than", " over "]
+        .iter()
+        .any(|limit| reason.contains(limit))
+    {
+        true => Err(error),
+        false => {
+            tracing::warn!("{reason}");
+            Ok(())
+        }
+    }
+}
+
 /// Metadata and tensors of a GGUF file. Arrays are cut: those of tokenizers have hundreds of thousands of elements.
 fn gguf(path: &Path) -> Result<Value, CliError> {
     const MOST_ELEMENTS: usize = 8;
     let file = lathe_compiler::gguf::GgufFile::open(path).map_err(crate::Error::from)?;
     lathe_compiler::gguf::check_facts(&file).map_err(crate::Error::from)?;
+    check_template(path, &file)?;
     let metadata: serde_json::Map<String, Value> =
         file.metadata().map(|(key, value)| (key.to_string(), value.to_json(MOST_ELEMENTS))).collect();
     let tensors: Vec<Value> = file

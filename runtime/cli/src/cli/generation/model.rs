@@ -142,7 +142,9 @@ fn with_graphs<T: Task>(
     let kind = if model.past() == Past::Thread { "native" } else { "none" };
     let mut begin = |prompt: &PromptInputs| -> Result<_, CliError> {
         if !model.is_encoder_decoder() {
-            return Ok((model.begin(prompt.extras.clone())?, prompt.tokens.clone()));
+            let mut source = prompt.extras.clone();
+            crate::add_default_inputs(&graphs.decoder, &mut source);
+            return Ok((model.begin(source)?, prompt.tokens.clone()));
         }
         let mut source = prompt.extras.clone();
         if model.has_encoder_tokens() {

@@ -20,6 +20,7 @@ const EXTRAS: &[&str] = &[
     "image_sizes",
     "input_features",
     "input_values",
+    "video",
 ];
 
 /// A prompt: tokens, and what else the model takes, a batch of one each.
