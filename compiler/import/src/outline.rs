@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use lathe_ir::Module;
-use lathe_tensor::Encoding;
 
 use crate::error::Fault;
+use crate::gguf::GgufFile;
 use crate::model::{self, Config, Weight, Weights};
 use crate::{ImportError, ImportOptions, import};
 
@@ -34,11 +34,22 @@ pub fn outline(path: &Path, options: &ImportOptions) -> Result<Outline, ImportEr
         None => {
             let module = import(path, options)?;
             let weight_element_bytes = element_bytes(&module);
-            let family =
-                path.extension().and_then(|extension| extension.to_str()).unwrap_or("model").to_string();
-            Ok(Outline { module, family, context: None, picture: None, weight_element_bytes })
+            let (family, context) = facts(path)?;
+            Ok(Outline { module, family, context, picture: None, weight_element_bytes })
         }
     }
+}
+
+/// The kind of a model file, or the architecture that a GGUF file names, and its context where it says so.
+fn facts(path: &Path) -> Result<(String, Option<u64>), ImportError> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("model");
+    if !extension.eq_ignore_ascii_case("gguf") {
+        return Ok((extension.to_string(), None));
+    }
+    let file = GgufFile::open(path)?;
+    let architecture = file.text("general.architecture")?.unwrap_or(extension).to_string();
+    let context = file.count(&format!("{architecture}.context_length"))?;
+    Ok((architecture, context))
 }
 
 fn configuration(path: &Path) -> Option<PathBuf> {
@@ -73,15 +84,15 @@ fn of_config(config: &Config) -> Result<Outline, Fault> {
     })
 }
 
-/// Bytes an element of a module's weights, on average.
+/// Bytes an element of a module's weights, on average: quantised ones as they are stored.
 fn element_bytes(module: &Module) -> f64 {
-    let dense = module.constants().map(|(_, constant)| constant);
-    let dense =
-        dense.filter(|constant| constant.encoding == Encoding::Dense && constant.tensor.dtype().is_float());
-    let (bytes, count) = dense.fold((0usize, 0usize), |(bytes, count), constant| {
-        (bytes + constant.tensor.bytes().len(), count + constant.tensor.len())
+    let named = module.constants().map(|(_, constant)| constant);
+    let named = named.filter(|constant| constant.name.is_some() && constant.dtype().is_float());
+    let (bytes, count) = named.fold((0.0, 0.0), |(bytes, count), constant| {
+        let elements: f64 = constant.shape.iter().map(|&size| size as f64).product();
+        (bytes + constant.tensor.bytes().len() as f64, count + elements)
     });
-    if count == 0 { 4.0 } else { bytes as f64 / count as f64 }
+    if count == 0.0 { 4.0 } else { bytes / count }
 }
 
 /// A file without weights.

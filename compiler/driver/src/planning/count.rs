@@ -73,9 +73,9 @@ impl Counter<'_> {
         let inputs = self.function.inputs().iter().filter(learned);
         let inputs: u64 = inputs.map(|value| self.elements(*value)).sum();
         let constants = self.outline.module.constants().map(|(_, constant)| constant);
-        let constants =
-            constants.filter(|constant| constant.name.is_some() && constant.tensor.dtype().is_float());
-        inputs + constants.map(|constant| constant.tensor.len() as u64).sum::<u64>()
+        let constants = constants.filter(|constant| constant.name.is_some() && constant.dtype().is_float());
+        let elements = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
+        inputs + constants.map(|constant| elements(&constant.shape)).sum::<u64>()
     }
 
     fn is_weight(&self, value: ValueId) -> bool {
