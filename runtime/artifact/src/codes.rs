@@ -8,18 +8,33 @@ macro_rules! codes {
         pub enum $name { $($(#[doc = $variant_doc])* #[serde(rename = $text)] $variant = $code,)* }
 
         impl $name {
+            /// Every kind, in the order of the codes.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The code in the argument struct.
+            pub const fn code(self) -> i64 {
+                self as i64
+            }
+
             /// The kind of a code, `None` where there is none.
             pub const fn from_code(code: i64) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)* _ => None }
             }
 
-            /// The name in printed plans.
+            /// The name in printed plans, and in ONNX where it has one.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The kind of a name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(Self::$variant),)* _ => None }
             }
         }
     };
 }
+
+pub(crate) use codes;
 
 codes! {
     /// Activations that the matmul and convolution builtins apply before they store.

@@ -1,38 +1,6 @@
 //! Codes of the `resize` builtin's `coordinate` and `rounding` arguments.
 
-macro_rules! codes {
-    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $code:literal $text:literal,)* }) => {
-        $(#[doc = $doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        #[repr(i64)]
-        pub enum $name { $($(#[doc = $variant_doc])* #[serde(rename = $text)] $variant = $code,)* }
-
-        impl $name {
-            /// Every kind, in the order of the codes.
-            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
-
-            /// The code in the argument struct.
-            pub const fn code(self) -> i64 {
-                self as i64
-            }
-
-            /// The kind of a code, `None` where there is none.
-            pub const fn from_code(code: i64) -> Option<Self> {
-                match code { $($code => Some(Self::$variant),)* _ => None }
-            }
-
-            /// The ONNX name.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-
-            /// The kind of an ONNX name.
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name { $($text => Some(Self::$variant),)* _ => None }
-            }
-        }
-    };
-}
+use crate::codes::codes;
 
 codes! {
     /// Where output cell `i` lies in the input (ONNX `coordinate_transformation_mode`, Resize-19).
