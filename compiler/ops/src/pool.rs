@@ -190,34 +190,28 @@ impl Evaluate for AveragePool {
     /// Sums are taken in f64. Cells past the padding, which `ceil_mode` may reach, never count; a window without any
     /// cell that counts gives 0.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
-        let x = cx.input(0)?;
         let attributes = Windows {
             kernel: &self.kernel,
             strides: &self.strides,
             dilations: &self.dilations,
             padding: &self.padding,
         };
-        let (windows, shape) = slide(cx, &attributes, self.ceil_mode)?;
-        let elements = cx.floats("x", x)?;
-        let (input, output) = (product(&x.shape()[2..]), product(&shape[2..]));
-        let mut means = cx.filled(cx.count(&shape)?, 0.0)?;
-        for (flat, mean) in means.iter_mut().enumerate() {
-            let (plane, index) = (flat / output, unravel(&windows, flat % output));
-            let mut sum = 0.0;
-            for [offset] in cells(&windows, &index) {
-                cx.step()?;
-                sum += elements[plane * input + offset];
-            }
-            let count = windows.iter().zip(&index).fold(1.0, |count, (window, &o)| {
-                let (low, high) = match self.count_include_pad {
-                    true => (-window.begin, window.input as i128 + window.end),
-                    false => (0, window.input as i128),
-                };
-                count * window.kernel_range(o, low, high).len() as f64
-            });
-            *mean = if count == 0.0 { 0.0 } else { sum / count };
-        }
-        Ok(vec![cx.rounded(x.dtype(), &shape, &means)?])
+        sums(
+            cx,
+            &attributes,
+            self.ceil_mode,
+            |x| x,
+            |sum, windows, index| {
+                let count = windows.iter().zip(index).fold(1.0, |count, (window, &o)| {
+                    let (low, high) = match self.count_include_pad {
+                        true => (-window.begin, window.input as i128 + window.end),
+                        false => (0, window.input as i128),
+                    };
+                    count * window.kernel_range(o, low, high).len() as f64
+                });
+                if count == 0.0 { 0.0 } else { sum / count }
+            },
+        )
     }
 }
 
@@ -228,28 +222,41 @@ impl Evaluate for LpPool {
 
     /// `(sum of |x|^p)^(1/p)` in f64; padding adds nothing.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
-        let x = cx.input(0)?;
         let attributes = Windows {
             kernel: &self.kernel,
             strides: &self.strides,
             dilations: &self.dilations,
             padding: &self.padding,
         };
-        let (windows, shape) = slide(cx, &attributes, self.ceil_mode)?;
-        let elements = cx.floats("x", x)?;
-        let (input, output) = (product(&x.shape()[2..]), product(&shape[2..]));
-        let mut norms = cx.filled(cx.count(&shape)?, 0.0)?;
-        for (flat, norm) in norms.iter_mut().enumerate() {
-            let (plane, index) = (flat / output, unravel(&windows, flat % output));
-            let mut sum = 0.0;
-            for [offset] in cells(&windows, &index) {
-                cx.step()?;
-                sum += elements[plane * input + offset].abs().powf(self.p);
-            }
-            *norm = sum.powf(1.0 / self.p);
-        }
-        Ok(vec![cx.rounded(x.dtype(), &shape, &norms)?])
+        let power = |x: f64| x.abs().powf(self.p);
+        sums(cx, &attributes, self.ceil_mode, power, |sum, _, _| sum.powf(1.0 / self.p))
     }
+}
+
+/// One cell a window of input 0: `finish` makes it of the sum of `term` over the window's cells inside the input, in f64, and of
+/// the windows and the cell's place.
+fn sums(
+    cx: &Context<'_>,
+    attributes: &Windows<'_>,
+    ceil: bool,
+    term: impl Fn(f64) -> f64,
+    finish: impl Fn(f64, &[Window], &[usize]) -> f64,
+) -> Result<Vec<Tensor>, EvalError> {
+    let x = cx.input(0)?;
+    let (windows, shape) = slide(cx, attributes, ceil)?;
+    let elements = cx.floats("x", x)?;
+    let (input, output) = (product(&x.shape()[2..]), product(&shape[2..]));
+    let mut results = cx.filled(cx.count(&shape)?, 0.0)?;
+    for (flat, result) in results.iter_mut().enumerate() {
+        let (plane, index) = (flat / output, unravel(&windows, flat % output));
+        let mut sum = 0.0;
+        for [offset] in cells(&windows, &index) {
+            cx.step()?;
+            sum += term(elements[plane * input + offset]);
+        }
+        *result = finish(sum, &windows, &index);
+    }
+    Ok(vec![cx.rounded(x.dtype(), &shape, &results)?])
 }
 
 impl Evaluate for MaxUnpool {
