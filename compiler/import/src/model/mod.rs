@@ -29,13 +29,9 @@ use crate::error::Fault;
 /// # Errors
 /// Where the family is not known, a fact is missing or wrong, or weights are missing or unknown: all of them are listed.
 pub(crate) fn build(config: &Config, weights: &dyn Weights) -> Result<Module, Fault> {
-    let family = families::find(config)?;
-    refuse_quantised(config)?;
     let mut module = Module::new();
     let weights = projections::SplitProjections(weights);
-    let mut net = net::Net::new(&mut module, &weights, family.base);
-    (family.build)(&mut net, config)?;
-    net.finish()?;
+    construct(&mut module, config, &weights)?.finish()?;
     Ok(module)
 }
 
@@ -44,12 +40,22 @@ pub(crate) fn build(config: &Config, weights: &dyn Weights) -> Result<Module, Fa
 /// # Errors
 /// Where the family is not known, or a fact is missing or wrong.
 pub(crate) fn build_outline(config: &Config) -> Result<Module, Fault> {
+    let mut module = Module::new();
+    construct(&mut module, config, &crate::outline::Nothing)?;
+    Ok(module)
+}
+
+/// Builds `main` by the family. Weights that are missing are noted in the network.
+fn construct<'a>(
+    module: &'a mut Module,
+    config: &Config,
+    weights: &'a dyn Weights,
+) -> Result<net::Net<'a>, Fault> {
     let family = families::find(config)?;
     refuse_quantised(config)?;
-    let mut module = Module::new();
-    let mut net = net::Net::new(&mut module, &crate::outline::Nothing, family.base);
+    let mut net = net::Net::new(module, weights, family.base);
     (family.build)(&mut net, config)?;
-    Ok(module)
+    Ok(net)
 }
 
 /// Weights that other programs quantised have names and dtypes of their own.

@@ -2,32 +2,14 @@
 
 use std::path::Path;
 
-use lathe_ir::{Dim, Module};
+use lathe_ir::Dim;
 
 use crate::error::Fault;
-use crate::model::net::Net;
-use crate::model::{Config, Weight, Weights, families};
-
-/// No weights at all: each is an input named `missing.NAME` then.
-struct Nothing;
-
-impl Weights for Nothing {
-    fn weight(&self, _: &str) -> Result<Option<Weight>, Fault> {
-        Ok(None)
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
+use crate::model::{Config, build_outline};
 
 /// The number of parameters of a configuration, without the statistics of norms.
 fn parameters(config: &Config) -> Result<i64, Fault> {
-    let family = families::find(config)?;
-    let mut module = Module::new();
-    let mut net = Net::new(&mut module, &Nothing, family.base);
-    (family.build)(&mut net, config)?;
-    drop(net);
+    let module = build_outline(config)?;
     lathe_ir::verify(&module).expect("a valid module");
     let main = module.function(module.main().expect("main"));
     let weights = main.inputs().iter().filter_map(|&input| {
