@@ -109,9 +109,7 @@ impl GenerationConfig {
         }
         config
     }
-}
 
-impl GenerationConfig {
     /// What the metadata of a GGUF file say.
     fn inside(model: &Path) -> Self {
         let tokenizer = GgufFile::open(model).and_then(|file| GgufTokenizer::read(&file));

@@ -38,7 +38,10 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNITS[..4].iter().rev().find(|(_, factor)| self.0 >= *factor) {
-            Some((name, factor)) => write!(f, "{:.1} {name}", self.0 as f64 / *factor as f64),
+            Some((name, factor)) => {
+                let digits = f.precision().unwrap_or(1);
+                write!(f, "{:.digits$} {name}", self.0 as f64 / *factor as f64)
+            }
             None => write!(f, "{} B", self.0),
         }
     }

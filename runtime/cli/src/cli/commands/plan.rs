@@ -10,6 +10,7 @@ use crate::Isa;
 use crate::cli::args::Common;
 use crate::cli::error::CliError;
 use crate::cli::report;
+use crate::cli::size::ByteSize;
 use crate::cli::sizing::{CacheType, CompareArgs, PlanArgs, Sizing};
 
 /// Tokens of a prompt that are read at a time.
@@ -278,11 +279,7 @@ fn count(number: u64) -> String {
     out
 }
 
-/// Bytes in the largest unit that keeps a digit before the point.
+/// Bytes with two digits behind the point.
 fn bytes(bytes: f64) -> String {
-    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, factor)| bytes >= *factor as f64) {
-        Some((unit, factor)) => format!("{:.2} {unit}", bytes / *factor as f64),
-        None => format!("{bytes:.0} B"),
-    }
+    format!("{:.2}", ByteSize(bytes.round() as u64))
 }
