@@ -114,6 +114,7 @@ fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Ar
     let mut by_hash: BTreeMap<u64, Vec<&Tensor>> = BTreeMap::new();
     for (_, constant) in module.constants() {
         by_hash.entry(lathe_ir::constant_hash(&constant.tensor)).or_default().push(&constant.tensor);
+        constant.tensor.buffer().release();
     }
     let constant = |hash: u64, dtype: DType, shape: &[usize]| {
         let same = by_hash.get(&hash)?;
@@ -126,6 +127,8 @@ fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Ar
     for weight in &planned {
         let packed = lathe_plan::pack(module, weight).map_err(|source| plan_error(path, source))?;
         weights.insert(weight.name.clone(), packed);
+        // Mapped sources are read once: they need not stay in memory beside what was made of them.
+        module.constant(weight.constant).tensor.buffer().release();
     }
     Ok(Artifact {
         functions,

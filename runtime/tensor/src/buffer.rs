@@ -92,6 +92,13 @@ impl Buffer {
         }
     }
 
+    /// Gives the memory of mapped bytes back to the system: whoever reads them again reads the file again. Owned bytes stay.
+    pub fn release(&self) {
+        if let Storage::Mapped(file) = &self.storage {
+            file.release(self.offset, self.len);
+        }
+    }
+
     /// Whether the bytes belong to a mapped file.
     pub fn is_mapped(&self) -> bool {
         matches!(self.storage, Storage::Mapped(_))
@@ -166,6 +173,19 @@ impl MappedFile {
             Contents::Map(unsafe { memmap2::Mmap::map(&file) }.map_err(io)?)
         };
         Ok(Self { path: path.to_path_buf(), contents })
+    }
+
+    /// Gives the pages of a range back to the system, where the file is mapped.
+    fn release(&self, offset: usize, len: usize) {
+        #[cfg(unix)]
+        if let Contents::Map(map) = &self.contents {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is of a file and is never written, so that a page that was dropped has the same bytes when it is
+            // read again (or other ones where the file changed, which `from_file` allows for).
+            let advised = unsafe { map.unchecked_advise_range(advice, offset, len) };
+            // The bytes stay readable either way; only memory is at stake.
+            let _ = advised;
+        }
     }
 
     /// The path that was opened.
@@ -247,6 +267,9 @@ mod tests {
         let mapped = MappedFile::open(file.path()).expect("readable");
         assert!(matches!(mapped.contents, Contents::Map(_)));
         assert_eq!((mapped[0], mapped[1], mapped.len() as u64), (7, 0, MappedFile::COPY_LIMIT + 1));
+        let buffer = Buffer::mapped(&Arc::new(mapped), 0, 2).expect("inside");
+        buffer.release();
+        assert_eq!(*buffer, [7, 0], "released bytes are read again");
     }
 
     #[test]
