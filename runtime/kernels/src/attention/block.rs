@@ -10,7 +10,8 @@ use lathe_artifact::layout::CHUNK_PAGES;
 
 use super::running::{Running, decay};
 use super::score::{Scores, TileFacts};
-use crate::math::exp;
+use crate::math::exp_bounded;
+use crate::matmul::copy;
 use crate::matmul::tile::{Left, PANEL, ROWS, Tile};
 use crate::simd::{LANES, Simd, WithSimd};
 
@@ -144,10 +145,31 @@ impl Memory {
     }
 }
 
-/// The keys that rows may see: from the first that any sees to behind the last.
-fn bounds(rows: &[Row]) -> (usize, usize) {
-    let seeing = rows.iter().filter(|row| row.first < row.end);
-    seeing.fold((usize::MAX, 0), |(first, end), row| (first.min(row.first), end.max(row.end)))
+/// The keys that some rows may see: from the first that any sees to behind the last.
+#[derive(Clone, Copy)]
+struct Bounds {
+    first: usize,
+    end: usize,
+}
+
+impl Bounds {
+    const NONE: Bounds = Bounds { first: usize::MAX, end: 0 };
+
+    #[inline(always)]
+    fn join(self, other: Bounds) -> Bounds {
+        Bounds { first: self.first.min(other.first), end: self.end.max(other.end) }
+    }
+
+    fn of(rows: &[Row]) -> Bounds {
+        let seeing = rows.iter().filter(|row| row.first < row.end);
+        seeing.fold(Bounds::NONE, |all, row| all.join(Bounds { first: row.first, end: row.end }))
+    }
+
+    /// How many keys of the tile at `start` lie below the end; `None` where none is seen.
+    #[inline(always)]
+    fn count(self, start: usize) -> Option<usize> {
+        (self.first < start + KEYS && self.end > start).then(|| (self.end - start).min(KEYS))
+    }
 }
 
 /// Attends with `rows`, at most [`BLOCK`], and writes what they give.
@@ -189,12 +211,17 @@ pub(super) unsafe fn accumulate<S: Simd, K: Keys>(
     scores: &Scores,
     scale: f32,
 ) -> Status {
-    let (first, end) = bounds(rows);
+    let mut groups = [Bounds::NONE; BLOCK / ROWS];
+    for (bounds, group) in groups.iter_mut().zip(rows.chunks(ROWS)) {
+        *bounds = Bounds::of(group);
+    }
+    let groups = &groups[..rows.len().div_ceil(ROWS)];
+    let Bounds { first, end } = groups.iter().fold(Bounds::NONE, |all, group| all.join(*group));
     // SAFETY: the caller's promises; the memory has room for the rows.
     unsafe {
         memory.whole.clear(rows.len());
         if first < end {
-            pack_queries(memory, rows, scale);
+            pack_queries(simd, memory, rows, scale);
             memory.chunk.clear(rows.len());
             let mut chunk = first / KEYS / CHUNK;
             for index in first / KEYS..end.div_ceil(KEYS) {
@@ -205,7 +232,7 @@ pub(super) unsafe fn accumulate<S: Simd, K: Keys>(
                 }
                 let Some(facts) = scores.facts(memory.facts, index * KEYS, end) else { continue };
                 match keys.tile(simd, index, end.min((index + 1) * KEYS), memory.tile) {
-                    Ok(tile) => pass(simd, memory, rows, &tile, scores, &facts),
+                    Ok(tile) => pass(simd, memory, (rows, groups), &tile, scores, &facts),
                     Err(status) => return status,
                 }
             }
@@ -220,14 +247,33 @@ pub(super) unsafe fn accumulate<S: Simd, K: Keys>(
 /// # Safety
 /// As [`attend`].
 #[inline(always)]
-unsafe fn pack_queries(memory: &Memory, rows: &[Row], scale: f32) {
+unsafe fn pack_queries<S: Simd>(simd: S, memory: &Memory, rows: &[Row], scale: f32) {
     let qk_dim = memory.sizes.qk_dim;
-    for (index, row) in rows.iter().enumerate() {
-        // SAFETY: a row has `qk_dim` elements; the group of the row has room for them.
+    let scale = simd.splat(scale);
+    // There are no scores yet: their memory holds a group row by row.
+    let lines = memory.scores;
+    const { assert!(ROWS * HEAD <= BLOCK * KEYS && ROWS == 12) };
+    for (index, group) in rows.chunks(ROWS).enumerate() {
+        // SAFETY: a row has `qk_dim` elements; there is room for a group of them on both sides.
         unsafe {
-            let to = memory.q.add(index / ROWS * ROWS * qk_dim + index % ROWS);
-            for d in 0..qk_dim {
-                *to.add(d * ROWS) = *row.q.add(d) * scale;
+            for (r, row) in group.iter().enumerate() {
+                for d in (0..qk_dim).step_by(LANES) {
+                    let count = (qk_dim - d).min(LANES);
+                    let scaled = simd.mul(simd.load_some(row.q.add(d), count), scale);
+                    simd.store_some(lines.add(r * qk_dim + d), count, scaled);
+                }
+            }
+            let to = memory.q.add(index * ROWS * qk_dim);
+            let transpose = |first: usize, rows: usize| {
+                let from = lines.add(first * qk_dim);
+                copy::transpose(simd, rows, qk_dim, from, qk_dim as isize, to.add(first), ROWS);
+            };
+            if group.len() == ROWS {
+                // Eight rows are transposed at a time: the two parts share four.
+                transpose(0, 8);
+                transpose(4, 8);
+            } else {
+                transpose(0, group.len());
             }
         }
     }
@@ -241,19 +287,16 @@ unsafe fn pack_queries(memory: &Memory, rows: &[Row], scale: f32) {
 unsafe fn pass<S: Simd>(
     simd: S,
     memory: &Memory,
-    rows: &[Row],
+    (rows, bounds): (&[Row], &[Bounds]),
     tile: &KeyTile,
     scores: &Scores,
     facts: &TileFacts,
 ) {
     let Sizes { qk_dim, v_dim } = memory.sizes;
     let start = facts.start;
-    let seen = |group: &[Row]| {
-        let (first, end) = bounds(group);
-        (first < start + KEYS && end > start).then(|| (end - start).min(KEYS))
-    };
-    for (index, group) in rows.chunks(ROWS).enumerate() {
-        if seen(group).is_none() {
+    let groups = || rows.chunks(ROWS).zip(bounds).enumerate();
+    for (index, (group, bounds)) in groups() {
+        if bounds.count(start).is_none() {
             continue;
         }
         // SAFETY: the group's queries are packed; its rows of scores are whole panels.
@@ -273,14 +316,14 @@ unsafe fn pass<S: Simd>(
             .multiply(simd, group.len(), KEYS / PANEL);
         }
     }
-    for (index, group) in rows.chunks(ROWS).enumerate() {
-        if seen(group).is_some() {
+    for (index, (group, bounds)) in groups() {
+        if bounds.count(start).is_some() {
             weigh(simd, Weigh { memory, rows: group, first: index * ROWS, scores, facts });
         }
     }
     let panels = v_dim.div_ceil(PANEL);
-    for (index, group) in rows.chunks(ROWS).enumerate() {
-        let Some(count) = seen(group) else { continue };
+    for (index, (group, bounds)) in groups() {
+        let Some(count) = bounds.count(start) else { continue };
         for panel in (0..panels).step_by(2) {
             // SAFETY: the values of `count` keys are there, the sums are whole panels.
             unsafe {
@@ -377,19 +420,22 @@ impl Weigh<'_> {
             let mut sum = simd.load(lanes);
             if simd.any(simd.less(simd.splat(*largest), top)) {
                 let higher = simd.largest(top);
-                let factor = decay(simd, *largest, higher);
-                *largest = higher;
-                sum = simd.mul(sum, factor);
-                let sums = chunk.sums.add(index * chunk.v_width);
-                for at in (0..chunk.v_width).step_by(LANES) {
-                    simd.store(sums.add(at), simd.mul(simd.load(sums.add(at)), factor));
+                // A row without any score yet has empty sums.
+                if *largest > f32::NEG_INFINITY {
+                    let factor = decay(simd, *largest, higher);
+                    sum = simd.mul(sum, factor);
+                    let sums = chunk.sums.add(index * chunk.v_width);
+                    for at in (0..chunk.v_width).step_by(LANES) {
+                        simd.store(sums.add(at), simd.mul(simd.load(sums.add(at)), factor));
+                    }
                 }
+                *largest = higher;
             }
             // A row without any score yet must not subtract infinities.
             let base = simd.splat(if *largest == f32::NEG_INFINITY { 0.0 } else { *largest });
             let mut weights = values;
             for (v, weight) in weights.iter_mut().enumerate() {
-                *weight = exp(simd, simd.sub(*weight, base));
+                *weight = exp_bounded(simd, simd.sub(*weight, base));
                 simd.store(line.add(v * LANES), *weight);
             }
             let halves = (simd.add(weights[0], weights[1]), simd.add(weights[2], weights[3]));

@@ -2,7 +2,7 @@
 
 use super::block::Row;
 use super::score::Scores;
-use crate::math::exp;
+use crate::math::exp_bounded;
 use crate::simd::{LANES, Simd};
 
 /// Running state of the rows.
@@ -45,7 +45,7 @@ impl Running {
 /// What weights relative to the score `from` are to be multiplied with to be relative to `to`.
 #[inline(always)]
 pub(super) fn decay<S: Simd>(simd: S, from: f32, to: f32) -> S::F {
-    exp(simd, simd.splat(from - to))
+    exp_bounded(simd, simd.splat(from - to))
 }
 
 /// The running state of one row.

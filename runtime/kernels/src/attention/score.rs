@@ -144,34 +144,63 @@ impl Scores {
         facts: &TileFacts,
         values: &mut [S::F; VECTORS],
     ) {
-        for (v, value) in values.iter_mut().enumerate() {
-            let start = facts.start + v * LANES;
-            if self.softcap > 0.0 {
-                let cap = simd.splat(self.softcap);
+        let start = facts.start;
+        if self.softcap > 0.0 {
+            let cap = simd.splat(self.softcap);
+            for value in values.iter_mut() {
                 *value = simd.mul(cap, tanh(simd, simd.div(*value, cap)));
             }
-            // SAFETY: the caller's promise.
-            unsafe {
-                if let Some(mask) = self.mask {
-                    *value = self.masked(simd, mask, row, start, *value);
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.mask {
+                // The row sees all keys of the tile, and its mask has them.
+                Some(Mask::Added(mask)) if start + KEYS <= self.mask_width.min(row.end) => {
+                    let line = mask.offset(row.mask + start as isize);
+                    for (v, value) in values.iter_mut().enumerate() {
+                        *value = simd.add(*value, simd.load(line.add(v * LANES)));
+                    }
                 }
-                if !self.slopes.is_null() {
-                    let slope = *self.slopes.add(row.head);
-                    *value = if facts.positions.is_null() {
-                        let mut keys = [0.0; LANES];
-                        for (lane, key) in keys.iter_mut().enumerate() {
-                            *key = (row.position - (start + lane) as i64) as f32;
-                        }
-                        let distance = simd.abs(simd.from_array(keys));
-                        simd.fma(simd.splat(-slope), distance, *value)
-                    } else {
-                        let numbers = simd.load(facts.positions.add(v * LANES));
-                        simd.fma(simd.splat(slope), numbers, *value)
-                    };
+                Some(mask) => {
+                    for (v, value) in values.iter_mut().enumerate() {
+                        *value = self.masked(simd, mask, row, start + v * LANES, *value);
+                    }
                 }
-                if !facts.padding.is_null() {
+                None => {}
+            }
+            if !self.slopes.is_null() {
+                self.tilt(simd, row, facts, values);
+            }
+            if !facts.padding.is_null() {
+                for (v, value) in values.iter_mut().enumerate() {
                     *value = simd.add(*value, simd.load(facts.padding.add(v * LANES)));
                 }
+            }
+        }
+    }
+
+    /// Adds the slope's products with positions or distances.
+    ///
+    /// # Safety
+    /// As [`change`](Self::change), with slopes.
+    #[inline(always)]
+    unsafe fn tilt<S: Simd>(&self, simd: S, row: &Row, facts: &TileFacts, values: &mut [S::F; VECTORS]) {
+        // SAFETY: the slopes have the row's head; the facts have 64 positions.
+        unsafe {
+            let slope = *self.slopes.add(row.head);
+            for (v, value) in values.iter_mut().enumerate() {
+                *value = if facts.positions.is_null() {
+                    let first = facts.start + v * LANES;
+                    let mut keys = [0.0; LANES];
+                    for (lane, key) in keys.iter_mut().enumerate() {
+                        *key = (row.position - (first + lane) as i64) as f32;
+                    }
+                    let distance = simd.abs(simd.from_array(keys));
+                    simd.fma(simd.splat(-slope), distance, *value)
+                } else {
+                    let numbers = simd.load(facts.positions.add(v * LANES));
+                    simd.fma(simd.splat(slope), numbers, *value)
+                };
             }
         }
     }

@@ -12,8 +12,15 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 /// `x = n ln(2) + r` with `|r| <= ln(2) / 2`; a polynomial gives `exp(r)`.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::F) -> S::F {
-    // Beyond these bounds the result is 0 or infinite; the order of the operands keeps NaN.
-    let x = simd.max(simd.splat(-104.0), simd.min(simd.splat(89.0), x));
+    // Above this bound the result is infinite; the order of the operands keeps NaN.
+    exp_bounded(simd, simd.min(simd.splat(89.0), x))
+}
+
+/// `exp(x)` for `x` up to 89, with the bits of [`exp`]: softmax needs no more.
+#[inline(always)]
+pub(crate) fn exp_bounded<S: Simd>(simd: S, x: S::F) -> S::F {
+    // Below this bound the result is 0; the order of the operands keeps NaN.
+    let x = simd.max(simd.splat(-104.0), x);
     let n = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
     let r = simd.fma(n, simd.splat(-LN2_HIGH), x);
     let r = simd.fma(n, simd.splat(-LN2_LOW), r);

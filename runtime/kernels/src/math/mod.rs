@@ -16,7 +16,7 @@ mod trigonometric;
 mod accuracy;
 
 pub(crate) use activation::activate;
-pub(crate) use exponential::{exp, ln};
+pub(crate) use exponential::{exp, exp_bounded, ln};
 pub(crate) use sigmoidal::{erf, gelu, gelu_tanh, sigmoid, silu, softplus, tanh};
 pub(crate) use trigonometric::{cos, sin};
 
