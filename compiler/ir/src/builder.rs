@@ -128,6 +128,14 @@ impl<'m> Builder<'m> {
         self.apply(Operation::Dims { elements: elements.into(), scalar: false }, &[])
     }
 
+    /// Whether the function's inputs tell all symbols of these sizes.
+    fn tells(&self, elements: &[Dim]) -> bool {
+        let function = self.module.function(self.function);
+        let dims = function.inputs().iter().flat_map(|input| &function.ty(*input).dims);
+        let known: Vec<_> = dims.flat_map(Dim::symbols).collect();
+        elements.iter().flat_map(Dim::symbols).all(|symbol| known.contains(&symbol))
+    }
+
     /// The first result of an operation.
     pub fn apply(
         &mut self,
@@ -268,9 +276,13 @@ impl<'m> Builder<'m> {
         self.op(Op::Reshape(shape::Reshape { allow_zero: false }), &[x, shape])
     }
 
-    /// The same elements under these sizes.
+    /// The same elements under these sizes, which the function's inputs or the sizes of `x` tell.
     pub fn reshape_to(&mut self, x: ValueId, sizes: impl Into<Vec<Dim>>) -> Result<ValueId, IrError> {
-        let sizes = self.dims(sizes)?;
+        let elements = sizes.into();
+        let own = |dim: &Dim| dim.as_symbol().is_some_and(|_| self.ty(x).dims.contains(dim));
+        let source = elements.iter().any(own).then_some(Some(x));
+        let source: Vec<_> = source.filter(|_| !self.tells(&elements)).into_iter().collect();
+        let sizes = self.apply(Operation::Dims { elements, scalar: false }, &source)?;
         self.op(Op::Reshape(shape::Reshape { allow_zero: true }), &[x, sizes])
     }
 

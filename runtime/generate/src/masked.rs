@@ -39,7 +39,7 @@ impl GraphMasked {
 }
 
 /// The inputs of an encoder for a batch of one: `input_ids`, and what follows from them: a mask of ones, positions, the types that
-/// a tokenizer gave, or zeros; `extras` come before all of these.
+/// a tokenizer gave, or zeros, no global token; `extras` come before all of these.
 ///
 /// # Errors
 /// Inputs that do not follow from tokens.
@@ -57,6 +57,7 @@ pub fn encoder_inputs(
         let values: Vec<i64> = match port.name.as_str() {
             "input_ids" => tokens.iter().map(|token| i64::from(*token)).collect(),
             "attention_mask" => vec![1; tokens.len()],
+            "global_attention_mask" => vec![0; tokens.len()],
             "position_ids" => (0..tokens.len() as i64).collect(),
             "token_type_ids" => match types {
                 Some(types) => types.iter().map(|kind| i64::from(*kind)).collect(),

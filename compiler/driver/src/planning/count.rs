@@ -162,6 +162,7 @@ impl Counter<'_> {
                     experts: moe.experts as u64,
                     top_k: moe.top_k as u64,
                     weights: matrices + biases / (moe.experts as u64).max(1),
+                    shared: moe.shared_experts as u64,
                 });
             }
             (Op::Attention(attention), Some(q), Some(k), Some(v)) => {

@@ -84,6 +84,8 @@ pub struct ExpertLayer {
     pub top_k: u64,
     /// Weights of one.
     pub weights: u64,
+    /// Experts beside these that every token passes through.
+    pub shared: u64,
 }
 
 impl CacheLayer {

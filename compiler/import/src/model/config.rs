@@ -226,6 +226,24 @@ impl Config {
         sizes.ok_or_else(|| self.wrong(name, value, "a list of positive sizes"))
     }
 
+    /// A size for each of `count` things: a list of so many, or one size for all.
+    pub(crate) fn sizes_of(&self, name: &str, count: usize) -> Result<Vec<usize>, Fault> {
+        match self.find(&[name]) {
+            Some((_, Value::Array(_))) => {
+                let list = self.list(name)?;
+                match list.len() == count {
+                    true => Ok(list),
+                    false => Err(Fault::bad(format!(
+                        "`{}{name}` has {} entries for {count} layers",
+                        self.path,
+                        list.len()
+                    ))),
+                }
+            }
+            _ => Ok(vec![self.size(&[name])?; count]),
+        }
+    }
+
     /// Number of classes: of `id2label`, or as `num_labels` says.
     pub(crate) fn labels(&self) -> Result<usize, Fault> {
         match self.part("id2label")? {

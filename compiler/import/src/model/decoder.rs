@@ -32,6 +32,8 @@ pub(crate) struct Decoder {
     pub embedding_norm: Option<Norm>,
     /// Rotary embeddings that layers refer to.
     pub ropes: Vec<Rope>,
+    /// What takes the place of some tokens gives the positions of all, one for each section of the rotations.
+    pub own_positions: bool,
     /// `main` takes tokens alone: nothing is padded, and positions count from 0.
     pub tokens_only: bool,
     /// ALiBi counts by the mask.
@@ -60,6 +62,12 @@ pub(crate) trait Insert {
     /// Other rows `[batch, seq, hidden]` for the tokens with these ids.
     fn rows(&self, _net: &mut Net<'_>, _ids: ValueId, rows: ValueId) -> Result<ValueId, Fault> {
         Ok(rows)
+    }
+
+    /// Positions i64 `[batch, seq, 1]` of the tokens, one for each section of the rotations, where [`Decoder::own_positions`] says so;
+    /// `places [batch, seq]` counts those that the mask keeps.
+    fn positions(&self, _net: &mut Net<'_>, _places: ValueId) -> Result<Vec<ValueId>, Fault> {
+        Ok(Vec::new())
     }
 }
 
@@ -93,6 +101,7 @@ impl Decoder {
             positions: None,
             embedding_norm: None,
             ropes: Vec::new(),
+            own_positions: false,
             tokens_only: false,
             alibi_by_mask: false,
             layers: Vec::new(),
@@ -109,21 +118,21 @@ impl Decoder {
     /// # Errors
     /// Where sizes do not fit the weights.
     pub(crate) fn build(&self, net: &mut Net<'_>) -> Result<(), Fault> {
-        self.build_with(net, &mut |_| Ok(Text))
+        self.build_with(net, &mut |_, _| Ok(Text))
     }
 
-    /// The same, with more inputs behind those of text; `insert` makes what takes the place of some tokens.
+    /// The same, with more inputs behind those of text; `insert` makes what takes the place of some tokens of these ids.
     pub(crate) fn build_with<I: Insert>(
         &self,
         net: &mut Net<'_>,
-        insert: &mut dyn FnMut(&mut Net<'_>) -> Result<I, Fault>,
+        insert: &mut dyn FnMut(&mut Net<'_>, ValueId) -> Result<I, Fault>,
     ) -> Result<(), Fault> {
         let (batch, seq) = (symbol("batch"), symbol("seq"));
         let dims = [batch.clone(), seq.clone()];
         let ids = net.integers("input_ids", &dims);
         let mask = (!self.tokens_only).then(|| net.integers("attention_mask", &dims));
-        let counts =
-            self.positions.as_ref().is_some_and(|learned| !learned.by_mask) || !self.ropes.is_empty();
+        let rotates = !self.ropes.is_empty() && !self.own_positions;
+        let counts = self.positions.as_ref().is_some_and(|learned| !learned.by_mask) || rotates;
         let positions = match counts {
             true if self.tokens_only => Some(net.counts(&seq)?),
             true => Some(net.integers("position_ids", &dims)),
@@ -133,14 +142,22 @@ impl Decoder {
             Some(mask) => Some(net.b.named("attention_mask").cast(mask, DType::Bool)?),
             None => None,
         };
-        let insert = insert(net)?;
+        let insert = insert(net, ids)?;
         let ids = insert.ids(net, ids)?;
         let x = self.embed(net, ids, mask, positions)?;
         let x = insert.rows(net, ids, x)?;
         let mut tables = Vec::new();
-        if let Some(positions) = positions {
-            for rope in &self.ropes {
-                tables.push(Tables::new(net, rope, positions)?);
+        let own = match mask.filter(|_| self.own_positions) {
+            Some(mask) => {
+                let places = masked_positions(net, mask)?;
+                insert.positions(net, places)?
+            }
+            None => Vec::new(),
+        };
+        for rope in &self.ropes {
+            match positions {
+                Some(positions) => tables.push(Tables::new(net, rope, positions)?),
+                None => tables.push(Tables::sectioned(net, rope, &own)?),
             }
         }
         let alibi_positions = match mask.filter(|_| self.alibi_by_mask) {

@@ -33,6 +33,7 @@ pub(super) fn make(
             let shape = if port.tensor.dims.len() == 1 { &[count][..] } else { &[1, count] };
             integers(port, (past..past + count).map(|position| position as i64), shape)
         }
+        Role::TokenTypes => integers(port, (0..count).map(|_| 0), &[1, count]),
         Role::Past(part) => match state.past.get(part).filter(|_| past > 0) {
             Some(tensor) => Ok(tensor.clone()),
             None => empty_past(port),

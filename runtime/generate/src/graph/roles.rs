@@ -22,6 +22,8 @@ pub(super) enum Role {
     Hidden,
     /// Which of the encoder's positions count.
     HiddenMask,
+    /// What kinds of tokens there are: all of one, as the ids say the rest.
+    TokenTypes,
     /// Something that the sequence began with: `pixel_values`, the tokens of the encoder.
     Source,
 }
@@ -92,6 +94,7 @@ fn role(port: &Port, tokens: &str, mask: &str) -> Role {
     match name {
         "position_ids" | "cache_position" => Role::Positions,
         "use_cache_branch" => Role::UseCache,
+        "token_type_ids" | "mm_token_type_ids" => Role::TokenTypes,
         "encoder_hidden_states" => Role::Hidden,
         "encoder_attention_mask" => Role::HiddenMask,
         _ => part(name, PAST).map_or(Role::Source, Role::Past),

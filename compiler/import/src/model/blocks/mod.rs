@@ -3,6 +3,8 @@
 pub(crate) mod attention;
 pub(crate) mod buckets;
 pub(crate) mod conv;
+pub(crate) mod grids;
+pub(crate) mod longformer;
 pub(crate) mod mlp;
 pub(crate) mod moe;
 pub(crate) mod rope;

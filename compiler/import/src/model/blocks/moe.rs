@@ -123,35 +123,41 @@ impl Experts {
         [rows, columns]: [usize; 2],
     ) -> Result<ValueId, Fault> {
         let mut bytes = Vec::new();
-        let mut dtype = None;
+        let mut stored_as = None;
         let shape = [self.op.experts, parts.len() * rows, columns];
         for expert in 0..self.op.experts {
             for part in parts {
                 let name = format!("{prefix}{expert}.{part}.weight");
                 let Some(stored) = net.stored(&name)? else { continue };
                 let fault = |reason: String| Fault::bad(reason).at(|| format!("tensor {}", quote(&name)));
-                let tensor = &stored.tensor;
-                if tensor.shape() != [rows, columns] || stored.encoding != Encoding::Dense {
+                if stored.shape != [rows, columns] {
                     let reason =
-                        format!("an expert's matrix of sizes {:?}, not [{rows}, {columns}]", tensor.shape());
+                        format!("an expert's matrix of sizes {:?}, not [{rows}, {columns}]", stored.shape);
                     return Err(fault(reason));
                 }
-                if *dtype.get_or_insert(tensor.dtype()) != tensor.dtype() {
-                    return Err(fault("experts of several dtypes".to_string()));
+                let kind = (stored.tensor.dtype(), stored.encoding);
+                if *stored_as.get_or_insert(kind) != kind {
+                    return Err(fault("experts of several dtypes, or blocks of several formats".to_string()));
                 }
-                bytes.extend_from_slice(tensor.bytes());
+                bytes.extend_from_slice(stored.tensor.bytes());
             }
         }
-        let dtype = dtype.unwrap_or(DType::F32);
-        let whole = shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size));
-        if whole.and_then(|count| dtype.storage_bytes(count)) != Some(bytes.len()) {
+        let (dtype, encoding) = stored_as.unwrap_or((DType::F32, Encoding::Dense));
+        let whole = match encoding {
+            Encoding::Dense => {
+                lathe_tensor::element_count(&shape).and_then(|count| dtype.storage_bytes(count))
+            }
+            Encoding::Blocked(format) => format.storage_bytes(&shape),
+        };
+        if whole != Some(bytes.len()) {
             // Some are missing and noted: the import fails, and lists them.
             let dims =
                 shape.iter().map(|&size| crate::model::net::dim(size)).collect::<Result<Vec<_>, _>>()?;
             return Ok(net.floats(&format!("{WEIGHT}{prefix}{}", parts[0]), &dims));
         }
-        let tensor = Tensor::new(dtype, shape.to_vec(), Buffer::copy_of(&bytes))?;
-        net.constant(&format!("{prefix}{}", parts[0]), Weight::dense(tensor))
+        let stored = if encoding == Encoding::Dense { shape.to_vec() } else { vec![bytes.len()] };
+        let tensor = Tensor::new(dtype, stored, Buffer::copy_of(&bytes))?;
+        net.constant(&format!("{prefix}{}", parts[0]), Weight { tensor, encoding, shape: shape.to_vec() })
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Rope {
     pub attention_factor: f64,
     /// Pairs are neighbours instead of half the dims apart.
     pub interleaved: bool,
+    /// Pairs that follow each of a token's several positions (M-RoPE); empty where it has one.
+    pub sections: Vec<usize>,
 }
 
 /// How the frequencies are stretched.
@@ -124,10 +126,11 @@ impl RopeConfig {
         let kind = self.fields.text(&["rope_type", "type"])?.unwrap_or("default");
         let plain = frequencies(self.theta, dims);
         let fixed = |kind, frequencies| Scaling::Fixed { kind, frequencies };
+        let sections = self.sections(dims / 2)?;
         let mut attention_factor = 1.0;
         let scaling = match kind {
-            "default" => fixed(RotaryScaling::None, plain),
-            "mrope" => fixed(RotaryScaling::Mrope, plain),
+            "default" if sections.is_empty() => fixed(RotaryScaling::None, plain),
+            "default" | "mrope" => fixed(RotaryScaling::Mrope, plain),
             "linear" => {
                 let factor = self.factor()?;
                 fixed(RotaryScaling::Linear, plain.iter().map(|frequency| frequency / factor).collect())
@@ -150,7 +153,22 @@ impl RopeConfig {
             }
             other => return Err(self.fields.unknown("rope_type", other, KINDS)),
         };
-        Ok(Rope { theta: self.theta, dims, scaling, attention_factor, interleaved: false })
+        if !sections.is_empty() && !matches!(scaling, Scaling::Fixed { .. }) {
+            return Err(Fault::unsupported(format!("`mrope_section` with the scaling `{kind}`")));
+        }
+        Ok(Rope { theta: self.theta, dims, scaling, attention_factor, interleaved: false, sections })
+    }
+
+    /// `mrope_section`: pairs of each position; they make up all of them.
+    fn sections(&self, pairs: usize) -> Result<Vec<usize>, Fault> {
+        if !self.fields.has("mrope_section") {
+            return Ok(Vec::new());
+        }
+        let sections = self.fields.list("mrope_section")?;
+        match sections.iter().try_fold(0usize, |sum, section| sum.checked_add(*section)) {
+            Some(sum) if sum == pairs => Ok(sections),
+            _ => Err(Fault::bad(format!("`mrope_section` {sections:?} does not make up {pairs} pairs"))),
+        }
     }
 
     /// `mscale` of the scores by YaRN as DeepSeek has it: 1 where there is none.
@@ -261,10 +279,11 @@ impl RopeConfig {
             true => 1.0,
             false => (1.0 + factor.ln() / (original as f64).ln()).sqrt(),
         });
-        Ok((
-            Scaling::Switch { short: list("short_factor")?, long: list("long_factor")?, original },
-            attention,
-        ))
+        let (short, long) = (list("short_factor")?, list("long_factor")?);
+        if short == long {
+            return Ok((Scaling::Fixed { kind: RotaryScaling::Longrope, frequencies: short }, attention));
+        }
+        Ok((Scaling::Switch { short, long, original }, attention))
     }
 }
 

@@ -33,8 +33,39 @@ impl Tables {
             Scaling::Dynamic { .. } => RotaryScaling::Dynamic,
         };
         let column = net.b.unsqueeze(positions, &[2])?;
-        let column = net.b.cast(column, DType::F32)?;
-        let angles = net.b.mul(column, frequencies)?;
+        let angles = angles(net, column, frequencies)?;
+        Self::of_angles(net, rope, scaling, angles)
+    }
+
+    /// The tables of an embedding with sections: `positions` i64 `[batch, seq, 1]`, one a section.
+    pub(crate) fn sectioned(net: &mut Net<'_>, rope: &Rope, positions: &[ValueId]) -> Result<Self, Fault> {
+        net.b.named("rotary_emb");
+        let Scaling::Fixed { kind, frequencies } = &rope.scaling else {
+            return Err(Fault::unsupported("sections of rotary embeddings that follow the length"));
+        };
+        if positions.len() != rope.sections.len() {
+            let reason = format!("{} positions a token, {} sections", positions.len(), rope.sections.len());
+            return Err(Fault::bad(reason));
+        }
+        let (mut first, mut parts) = (0, Vec::with_capacity(positions.len()));
+        for (&column, count) in positions.iter().zip(&rope.sections) {
+            let of_section = frequencies.get(first..first + count);
+            let of_section = of_section.ok_or_else(|| Fault::bad("sections of more pairs than there are"))?;
+            let of_section = list(net, of_section)?;
+            parts.push(angles(net, column, of_section)?);
+            first += count;
+        }
+        let angles = net.b.concat(&parts, -1)?;
+        Self::of_angles(net, rope, *kind, angles)
+    }
+
+    /// The tables of angles f32 `[batch, seq, dims / 2]`.
+    fn of_angles(
+        net: &mut Net<'_>,
+        rope: &Rope,
+        scaling: RotaryScaling,
+        angles: ValueId,
+    ) -> Result<Self, Fault> {
         let table = |net: &mut Net<'_>, function: Unary| -> Result<ValueId, Fault> {
             let table = net.b.op(Op::Unary(function), &[angles])?;
             net.scaled(table, rope.attention_factor)
@@ -54,6 +85,12 @@ impl Tables {
         };
         Ok(net.b.op(Op::RotaryEmbedding(op), &[x, self.cos, self.sin])?)
     }
+}
+
+/// Radians of positions i64 `[batch, seq, 1]`.
+fn angles(net: &mut Net<'_>, column: ValueId, frequencies: ValueId) -> Result<ValueId, Fault> {
+    let column = net.b.cast(column, DType::F32)?;
+    Ok(net.b.mul(column, frequencies)?)
 }
 
 /// Radians a position, one a pair: a constant, or what follows from the length.

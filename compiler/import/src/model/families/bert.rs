@@ -78,17 +78,17 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 /// An encoder whose inputs are there.
-struct Encoder {
-    sizes: Sizes,
-    norm: NormKind,
-    activation: Activation,
+pub(super) struct Encoder {
+    pub sizes: Sizes,
+    pub norm: NormKind,
+    pub activation: Activation,
     ids: ValueId,
-    call: Call,
+    pub call: Call,
 }
 
 /// What stands behind the layers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Task {
+pub(super) enum Task {
     Model,
     MaskedLm,
     Sequence,
@@ -96,7 +96,7 @@ enum Task {
 }
 
 impl Task {
-    fn of(config: &Config) -> Result<Self, Fault> {
+    pub(super) fn of(config: &Config) -> Result<Self, Fault> {
         let names = config.texts("architectures")?;
         let name = names.first().copied().unwrap_or("");
         Ok(match name {
@@ -109,7 +109,7 @@ impl Task {
 }
 
 impl Encoder {
-    fn new(net: &mut Net<'_>, config: &Config, epsilon: f64) -> Result<Self, Fault> {
+    pub(super) fn new(net: &mut Net<'_>, config: &Config, epsilon: f64) -> Result<Self, Fault> {
         let sizes = config.sizes()?;
         let (batch, seq) = (symbol("batch"), symbol("seq"));
         let dims = [batch.clone(), seq.clone()];
@@ -159,7 +159,7 @@ impl Encoder {
     }
 
     /// The row of the first token, `[batch, hidden]`.
-    fn first(&self, net: &mut Net<'_>, x: ValueId) -> Result<ValueId, Fault> {
+    pub(super) fn first(&self, net: &mut Net<'_>, x: ValueId) -> Result<ValueId, Fault> {
         let zero = net.b.scalar(0i64);
         Ok(net.b.op(Op::Gather(Gather { axis: 1 }), &[x, zero])?)
     }
@@ -185,7 +185,19 @@ impl Encoder {
         Ok(())
     }
 
-    fn classify(&self, net: &mut Net<'_>, config: &Config, x: ValueId, name: &str) -> Result<(), Fault> {
+    /// RoBERTa's head over the tied table of this name.
+    pub(super) fn roberta_lm(&self, net: &mut Net<'_>, x: ValueId, table: &str) -> Result<(), Fault> {
+        let dense = Linear::new("lm_head.dense", true);
+        self.masked_lm(net, x, &dense, &self.norm.at("lm_head.layer_norm"), [table, "lm_head.bias"])
+    }
+
+    pub(super) fn classify(
+        &self,
+        net: &mut Net<'_>,
+        config: &Config,
+        x: ValueId,
+        name: &str,
+    ) -> Result<(), Fault> {
         let bias = config.flag(&["classifier_head_bias"], true)?;
         let logits = net.linear(x, &Linear::new(name, bias), self.sizes.hidden, config.labels()?)?;
         net.b.output("logits", logits);
@@ -194,16 +206,16 @@ impl Encoder {
 }
 
 /// Names of the parts of a layer.
-struct Names {
+pub(super) struct Names {
     /// Queries, keys, values, out.
-    attention: [&'static str; 4],
+    pub attention: [&'static str; 4],
     /// Up and down.
-    feed: [&'static str; 2],
+    pub feed: [&'static str; 2],
     /// Behind attention and feed-forward.
-    norms: [&'static str; 2],
+    pub norms: [&'static str; 2],
 }
 
-const BERT: Names = Names {
+pub(super) const BERT: Names = Names {
     attention: [
         "attention.self.query",
         "attention.self.key",
@@ -214,8 +226,8 @@ const BERT: Names = Names {
     norms: ["attention.output.LayerNorm", "output.LayerNorm"],
 };
 
-/// Tokens, types and positions below `prefix.embeddings`, and the layers.
-fn bert_rows(
+/// Tokens, types and positions below `prefix.embeddings`.
+pub(super) fn bert_embeddings(
     net: &mut Net<'_>,
     encoder: &Encoder,
     config: &Config,
@@ -232,7 +244,19 @@ fn bert_rows(
     let x = net.b.add(x, kind)?;
     let places = encoder.look_up(net, &at("position_embeddings"), context, places)?;
     let x = net.b.add(x, places)?;
-    let x = net.norm(x, &encoder.norm.at(at("LayerNorm")), hidden)?;
+    net.norm(x, &encoder.norm.at(at("LayerNorm")), hidden)
+}
+
+/// The same, and the layers.
+fn bert_rows(
+    net: &mut Net<'_>,
+    encoder: &Encoder,
+    config: &Config,
+    prefix: &str,
+    places: ValueId,
+) -> Result<ValueId, Fault> {
+    let x = bert_embeddings(net, encoder, config, prefix, places)?;
+    let hidden = encoder.sizes.hidden;
     let layers = encoder.post_layers(&format!("{prefix}encoder.layer"), &BERT);
     stack::layers(net, &layers, &encoder.call, x, None, hidden)
 }
@@ -268,10 +292,12 @@ fn bert(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
     Ok(())
 }
 
-fn roberta(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
-    let encoder = Encoder::new(net, config, 1e-12)?;
-    let hidden = encoder.sizes.hidden;
-    // Positions count the tokens that are no padding, from the row behind that of padding on.
+/// Positions as RoBERTa counts them: the tokens that are no padding, from the row behind that of padding on.
+pub(super) fn padded_positions(
+    net: &mut Net<'_>,
+    config: &Config,
+    encoder: &Encoder,
+) -> Result<ValueId, Fault> {
     let pad = net.b.scalar(config.count("pad_token_id", 1)? as i64);
     let padded = net.b.equal(encoder.ids, pad)?;
     let real = net.b.not(padded)?;
@@ -279,7 +305,13 @@ fn roberta(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
     let axis = net.b.scalar(1i64);
     let counts = net.b.op(Op::CumSum(CumSum { exclusive: false, reverse: false }), &[real, axis])?;
     let places = net.b.mul(counts, real)?;
-    let places = net.b.add(places, pad)?;
+    Ok(net.b.add(places, pad)?)
+}
+
+fn roberta(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
+    let encoder = Encoder::new(net, config, 1e-12)?;
+    let hidden = encoder.sizes.hidden;
+    let places = padded_positions(net, config, &encoder)?;
     let x = bert_rows(net, &encoder, config, "roberta.", places)?;
     net.ignore(|name| {
         name.starts_with("roberta.pooler.")
@@ -288,11 +320,7 @@ fn roberta(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
     });
     match Task::of(config)? {
         Task::Model => net.b.output("last_hidden_state", x),
-        Task::MaskedLm => {
-            let names = ["roberta.embeddings.word_embeddings", "lm_head.bias"];
-            let dense = Linear::new("lm_head.dense", true);
-            encoder.masked_lm(net, x, &dense, &encoder.norm.at("lm_head.layer_norm"), names)?;
-        }
+        Task::MaskedLm => encoder.roberta_lm(net, x, "roberta.embeddings.word_embeddings")?,
         Task::Sequence => {
             let first = encoder.first(net, x)?;
             let pooled = net.linear(first, &Linear::new("classifier.dense", true), hidden, hidden)?;

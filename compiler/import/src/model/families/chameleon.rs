@@ -16,7 +16,7 @@ use crate::error::Fault;
 use crate::model::Config;
 use crate::model::blocks::attention::HeadNorms;
 use crate::model::blocks::conv::Convolution;
-use crate::model::blocks::splice;
+use crate::model::blocks::splice::Markers;
 use crate::model::decoder::Insert;
 use crate::model::net::{Activation, Linear, Net, NormKind, dim, symbol};
 
@@ -41,7 +41,8 @@ struct Pictures {
 
 impl Insert for Pictures {
     fn ids(&self, net: &mut Net<'_>, ids: ValueId) -> Result<ValueId, Fault> {
-        splice::ids(net, ids, self.marker, self.ids)
+        let count = net.b.ty(self.ids).dims[0].clone();
+        Markers::new(net, ids, &[self.marker], &count)?.ids(net, ids, self.ids)
     }
 }
 
@@ -92,7 +93,7 @@ fn chameleon(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
         None => part(config, "vocabulary_map")?.size(&["<image>"])?,
     };
     let codes = Codes::of(&of_pictures)?;
-    decoder.build_with(net, &mut |net| {
+    decoder.build_with(net, &mut |net, _| {
         let places = codes.build(net)?;
         let table = net.b.constant(Tensor::from_slice(&tokens, &[tokens.len()])?);
         Ok(Pictures { marker, ids: net.rows(table, places)? })

@@ -111,6 +111,7 @@ fn qwen2_moe(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
             return Ok(());
         }
         let mut experts = experts(config, prefix, inner, renormalise)?;
+        experts.op.shared_experts = 1;
         let shared = format!("{prefix}.mlp.shared_expert");
         let gate = Some(Linear::plain(format!("{shared}_gate")));
         experts.shared =

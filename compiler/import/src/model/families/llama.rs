@@ -18,6 +18,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { model_type: "qwen2", architectures: &["Qwen2ForCausalLM"], base: "model.", build: qwen2 },
     Family { model_type: "qwen3", architectures: &["Qwen3ForCausalLM"], base: "model.", build: qwen3 },
     Family { model_type: "phi3", architectures: &["Phi3ForCausalLM"], base: "model.", build: phi3 },
+    Family { model_type: "gemma", architectures: &["GemmaForCausalLM"], base: "model.", build: gemma1 },
     Family { model_type: "gemma2", architectures: &["Gemma2ForCausalLM"], base: "model.", build: gemma2 },
     Family {
         model_type: "gemma3_text",
@@ -181,6 +182,27 @@ fn gemma(config: &Config) -> Result<Decoder, Fault> {
         decoder.head = None;
     }
     Ok(decoder)
+}
+
+/// The first Gemma: LLaMA's layers with norms less 1, gates of GELU and scaled embeddings.
+fn gemma1(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
+    let norm = NormKind::Rms { epsilon: config.epsilon(&["rms_norm_eps"], 1e-6)?, plus_one: true };
+    // Configurations of that time say `hidden_act: gelu` and mean the approximation.
+    let activation = Activation::of(config, &["hidden_activation"], "gelu_pytorch_tanh")?;
+    let change = &mut |layer: &mut Layer, _, prefix: &str| {
+        layer.order = pre_norms(norm, prefix);
+        if let Feed::Gated(gated) = &mut layer.feed {
+            gated.activation = activation;
+        }
+        Ok(())
+    };
+    let mut decoder = decoder(config, false, change)?;
+    decoder.norm = Some(norm.at("model.norm"));
+    decoder.embedding_scale = (decoder.sizes.hidden as f64).sqrt();
+    if config.flag(&["tie_word_embeddings"], true)? {
+        decoder.head = None;
+    }
+    decoder.build(net)
 }
 
 fn gemma2(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {

@@ -13,7 +13,7 @@ use super::clip::{Tower, part};
 use super::llama;
 use crate::error::Fault;
 use crate::model::Config;
-use crate::model::blocks::splice;
+use crate::model::blocks::splice::Markers;
 use crate::model::blocks::vision::rest;
 use crate::model::decoder::{Decoder, Insert};
 use crate::model::net::{Activation, Linear, Net, dim, symbol};
@@ -33,11 +33,13 @@ pub(super) const FAMILIES: &[Family] = &[
 struct Pictures {
     marker: usize,
     rows: ValueId,
+    hidden: usize,
 }
 
 impl Insert for Pictures {
     fn rows(&self, net: &mut Net<'_>, ids: ValueId, rows: ValueId) -> Result<ValueId, Fault> {
-        splice::rows(net, ids, self.marker, rows, self.rows)
+        let count = net.b.ty(self.rows).dims[0].clone();
+        Markers::new(net, ids, &[self.marker], &count)?.rows(net, rows, self.rows, self.hidden)
     }
 }
 
@@ -126,11 +128,11 @@ fn llava(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
     let decoder = language(net, config, "language_model")?;
     let projector = Projector::of(net, config, decoder.sizes.hidden)?;
     let marker = config.size(&["image_token_index", "image_token_id"])?;
-    decoder.build_with(net, &mut |net| {
+    decoder.build_with(net, &mut |net, _| {
         let batch = symbol("pictures");
         let pixels = projector.tower.patches.input(net, "pixel_values", std::slice::from_ref(&batch))?;
         let x = projector.see(net, pixels, &batch)?;
-        Ok(Pictures { marker, rows: projector.project(net, x)? })
+        Ok(Pictures { marker, rows: projector.project(net, x)?, hidden: projector.width })
     })
 }
 
@@ -176,7 +178,7 @@ fn llava_next_video(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
     let decoder = language(net, config, "language_model")?;
     let projector = Projector::of(net, config, decoder.sizes.hidden)?;
     let marker = config.size(&["video_token_index", "video_token_id"])?;
-    decoder.build_with(net, &mut |net| {
+    decoder.build_with(net, &mut |net, _| {
         let (videos, frames) = (symbol("videos"), symbol("frames"));
         let patches = &projector.tower.patches;
         let pixels = patches.input(net, "pixel_values_videos", &[videos.clone(), frames.clone()])?;
@@ -186,6 +188,6 @@ fn llava_next_video(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
         let pixels = net.b.reshape_to(pixels, pictures)?;
         let x = projector.see(net, pixels, &batch)?;
         let x = pooled(net, config, &projector, x, &batch)?;
-        Ok(Pictures { marker, rows: projector.project(net, x)? })
+        Ok(Pictures { marker, rows: projector.project(net, x)?, hidden: projector.width })
     })
 }

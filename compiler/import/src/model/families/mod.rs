@@ -11,7 +11,9 @@ mod gpt;
 mod llada;
 mod llama;
 mod llava;
+mod longformer;
 mod mobilenet;
+mod qwen2_vl;
 mod resnet;
 mod swin;
 mod t5;
@@ -57,12 +59,14 @@ const FAMILIES: &[&[Family]] = &[
     resnet::FAMILIES,
     mobilenet::FAMILIES,
     bert::FAMILIES,
+    longformer::FAMILIES,
     bart::FAMILIES,
     t5::FAMILIES,
     vanilla::FAMILIES,
     llava::FAMILIES,
     video_llama::FAMILIES,
     chameleon::FAMILIES,
+    qwen2_vl::FAMILIES,
 ];
 
 /// The family of a configuration.

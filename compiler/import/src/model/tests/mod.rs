@@ -1,5 +1,6 @@
 //! Configurations and folders that are broken are refused with the field, file or weight that is wrong.
 
+mod longformer;
 mod rope;
 mod vision;
 

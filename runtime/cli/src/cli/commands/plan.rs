@@ -86,7 +86,7 @@ impl Plan {
         let experts = model.experts.first().map(|layer| {
             json!({
                 "layers": model.experts.len(), "experts": layer.experts, "top_k": layer.top_k,
-                "expected_per_step": layer.expected(self.batch),
+                "shared_experts": layer.shared, "expected_per_step": layer.expected(self.batch),
             })
         });
         json!({
