@@ -19,7 +19,7 @@ use crate::{CompileError, CompileOptions, caching, describe};
 pub const BUILD_ID: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"), " ", env!("LATHE_SOURCE_HASH"));
 
 /// The names of functions that passes make beside `main`.
-const ENTRIES: [&str; 2] = ["decode", "encode"];
+const ENTRIES: [&str; 3] = ["decode", "encode", "vision"];
 
 /// Compiles a model file.
 ///

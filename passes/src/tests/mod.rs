@@ -8,6 +8,7 @@ mod fuse;
 mod gqa;
 mod masks;
 mod moe;
+mod pictures;
 mod regions;
 mod rms_norm;
 mod rotary;

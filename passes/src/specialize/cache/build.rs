@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::interface::{Interface, Role};
 use super::mapped::{Mapped, Places, Refusal, Rows};
+use super::pictures::SourceRows;
 
 /// The inputs that every `decode` has.
 pub(super) struct Inputs {
@@ -60,6 +61,8 @@ pub(super) struct Decode<'a> {
     made: FxHashMap<Symbol, Dim>,
     /// Keys and values of the encoder's output: values of `main`, by attention.
     pub crosses: Vec<Cross>,
+    /// What rows take of pictures.
+    pub sources: Vec<SourceRows>,
     /// States after their appends, with their names.
     pub states: Vec<(String, ValueId)>,
     /// Boundaries of the total length that were asked for and are no inputs yet.
@@ -121,6 +124,7 @@ impl<'a> Decode<'a> {
             rows: Symbol::new("n"),
             made: FxHashMap::default(),
             crosses: Vec::new(),
+            sources: Vec::new(),
             states: Vec::new(),
             asked: Vec::new(),
         };
@@ -134,7 +138,7 @@ impl<'a> Decode<'a> {
             let name = main.value(input).name.as_deref().unwrap_or("");
             let mapped = match role {
                 Role::Tokens => Mapped::Rows(Rows { value: tokens, axis: 1 }),
-                Role::Source => Mapped::Source,
+                Role::Source | Role::Picture => Mapped::Source,
                 Role::Mask | Role::SourceMask => match one(main.ty(input).dtype) {
                     Some(one) => Mapped::Uniform(one),
                     None => Mapped::Refused(Refusal::new(name, "a mask that is no number")),
@@ -157,9 +161,14 @@ impl<'a> Decode<'a> {
         self.interface.past.clone().map_or(Dim::constant(0), Dim::symbol)
     }
 
-    /// The number of new tokens as `main` names it.
+    /// The number of new tokens as `main` names it, with the places of pictures before the first.
     pub fn seq(&self) -> Dim {
-        Dim::symbol(self.interface.seq.clone())
+        Dim::symbol(self.interface.seq.clone()).add(&self.prefix())
+    }
+
+    /// Places of pictures before the first token.
+    fn prefix(&self) -> Dim {
+        Dim::constant(self.interface.prefix.unwrap_or(0))
     }
 
     /// A size of `main` over the lengths of past and new tokens only: one sequence, and the mask as long as both.
@@ -176,8 +185,14 @@ impl<'a> Decode<'a> {
     /// A size of `main` as `decode` has it; `None` where it depends on the length of the past.
     pub fn size(&self, dim: &Dim) -> Option<Dim> {
         let rows = Dim::symbol(self.rows.clone());
-        let size = self.normal(dim).substitute(&|symbol| match symbol {
-            symbol if *symbol == self.interface.seq => Some(rows.clone()),
+        let dim = self.normal(dim);
+        if dim.as_symbol() == Some(&self.interface.seq) {
+            // The tokens' rows stand under their own places: those of pictures are there too, and nobody reads them.
+            return Some(rows);
+        }
+        let tokens = rows.sub(&self.prefix());
+        let size = dim.substitute(&|symbol| match symbol {
+            symbol if *symbol == self.interface.seq => Some(tokens.clone()),
             _ => self.made.get(symbol).cloned(),
         });
         let past = size.symbols().into_iter().any(|symbol| Some(symbol) == self.interface.past.as_ref());
@@ -191,7 +206,8 @@ impl<'a> Decode<'a> {
                 || Some(symbol) == self.interface.past.as_ref()
                 || self.made.contains_key(symbol)
         };
-        self.interface.roles.contains(&Role::Source)
+        let outside = |role: &Role| matches!(role, Role::Source | Role::Picture);
+        self.interface.roles.iter().any(outside)
             && self.normal(dim).symbols().into_iter().any(|symbol| !own(symbol))
     }
 

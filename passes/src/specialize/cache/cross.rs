@@ -11,18 +11,16 @@
 //! The encoder sees its whole input at once, so `encode` is `main`'s own nodes for one sequence. Its padding is gone: the mask is
 //! all ones.
 
-use lathe_ir::{
-    Answer, Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, Symbol, ValueId, ValueType,
-};
+use lathe_ir::{Answer, Dim, Function, Module, Node, Symbol, ValueId, ValueType};
 use lathe_ops::attention::Attention;
 use lathe_ops::attention::paged::{KvAppend, KvPage, PagedAttention};
 use lathe_ops::{Op, shape};
 use lathe_tensor::DType;
-use rustc_hash::FxHashMap;
 
 use super::build::{Cross, Decode};
-use super::interface::{Interface, Role};
+use super::interface::Interface;
 use super::mapped::{Mapped, Refusal, Rows};
+use super::outside::Outside;
 use super::uniform::hides_nothing;
 
 impl Decode<'_> {
@@ -41,6 +39,7 @@ impl Decode<'_> {
                 | Mapped::Keyed(_)
                 | Mapped::Places(_)
                 | Mapped::Joined(..)
+                | Mapped::Count(_)
                 | Mapped::Length(_) => {
                     return Ok(false);
                 }
@@ -163,11 +162,10 @@ pub(super) fn add_encode(
     interface: &Interface,
     crosses: &[Cross],
 ) -> Result<(), Refusal> {
-    let body = Function::new("encode");
-    let function = module.add_function(body);
-    let mut encode = Encode { module, function, main, interface, values: FxHashMap::default() };
-    let cone = encode.cone(crosses);
-    encode.add_inputs(&cone, crosses);
+    let mut encode = Outside::begin(module, "encode", main, interface);
+    let values: Vec<ValueId> = crosses.iter().flat_map(|cross| [cross.keys, cross.values]).collect();
+    let cone = encode.cone(&values);
+    encode.add_inputs(&cone, &values);
     let pages = ValueType::new(DType::I64, [Dim::constant(1), Dim::symbol(Symbol::new("pages.cross"))]);
     let table = encode.body().add_input("block_table.cross", pages);
     let mut states = Vec::new();
@@ -190,123 +188,7 @@ pub(super) fn add_encode(
     Ok(())
 }
 
-/// `encode` in the making.
-struct Encode<'a> {
-    module: &'a mut Module,
-    function: FunctionId,
-    main: &'a Function,
-    interface: &'a Interface,
-    values: FxHashMap<ValueId, ValueId>,
-}
-
-impl Encode<'_> {
-    fn body(&mut self) -> &mut Function {
-        self.module.function_mut(self.function)
-    }
-
-    /// The nodes that keys and values need, in topological order.
-    fn cone(&self, crosses: &[Cross]) -> Vec<NodeId> {
-        let mut needed = vec![false; self.main.value_count()];
-        for cross in crosses {
-            needed[cross.keys.index()] = true;
-            needed[cross.values.index()] = true;
-        }
-        let order = self.main.topological_order().unwrap_or_default();
-        let mut cone = Vec::new();
-        for id in order.into_iter().rev() {
-            let Some(node) = self.main.node(id) else { continue };
-            if node.outputs.iter().any(|output| needed[output.index()]) {
-                node.inputs.iter().flatten().for_each(|input| needed[input.index()] = true);
-                cone.push(id);
-            }
-        }
-        cone.reverse();
-        cone
-    }
-
-    /// A size of `main` for one sequence.
-    fn size(&self, dim: &Dim) -> Dim {
-        dim.substitute(&|symbol| {
-            let batch =
-                Some(symbol) == self.interface.batch.as_ref() || self.interface.batches.contains(symbol);
-            batch.then(|| Dim::constant(1))
-        })
-    }
-
-    /// The encoder's inputs, as far as something reads them.
-    fn add_inputs(&mut self, cone: &[NodeId], crosses: &[Cross]) {
-        let nodes = cone.iter().filter_map(|id| self.main.node(*id));
-        let mut read: Vec<ValueId> = nodes.flat_map(|node| node.inputs.iter().flatten().copied()).collect();
-        read.extend(crosses.iter().flat_map(|cross| [cross.keys, cross.values]));
-        for (role, &input) in self.interface.roles.iter().zip(self.main.inputs()) {
-            if !matches!(role, Role::Source | Role::SourceMask) || !read.contains(&input) {
-                continue;
-            }
-            let value = self.main.value(input);
-            let dims: Vec<_> = value.ty.dims.iter().map(|dim| self.size(dim)).collect();
-            let (name, ty) = (value.name.clone().unwrap_or_default(), ValueType::new(value.ty.dtype, dims));
-            let made = self.body().add_input(name, ty);
-            self.values.insert(input, made);
-        }
-    }
-
-    fn value(&mut self, node: &str, value: ValueId) -> Result<ValueId, Refusal> {
-        if let Some(&made) = self.values.get(&value) {
-            return Ok(made);
-        }
-        let Source::Constant(id) = self.main.value(value).source else {
-            return Err(Refusal::new(node, "the encoder reads what is not its input"));
-        };
-        let name = self.main.value(value).name.clone();
-        let made = self.module.constant_value(self.function, id, name);
-        self.values.insert(value, made);
-        Ok(made)
-    }
-
-    fn emit(
-        &mut self,
-        name: &str,
-        operation: Operation,
-        inputs: &[Option<ValueId>],
-        outputs: usize,
-    ) -> Result<Vec<ValueId>, Refusal> {
-        let made = self.module.add_node(self.function, operation, inputs, outputs, name);
-        made.map_err(|error| Refusal::new(name, error.to_string()))
-    }
-
-    fn emit_one(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId, Refusal> {
-        let inputs: Vec<_> = inputs.iter().copied().map(Some).collect();
-        let made = self.emit("encode", op.into(), &inputs, 1)?;
-        made.first().copied().ok_or_else(|| Refusal::new("encode", "a node without a result"))
-    }
-
-    fn dims(&mut self, elements: &[Dim], scalar: bool) -> Result<ValueId, Refusal> {
-        let made = self.emit("encode", Operation::Dims { elements: elements.to_vec(), scalar }, &[], 1)?;
-        made.first().copied().ok_or_else(|| Refusal::new("encode", "a node without a result"))
-    }
-
-    /// The node of `main` for one sequence.
-    fn copy(&mut self, id: NodeId) -> Result<(), Refusal> {
-        let Some(node) = self.main.node(id) else { return Ok(()) };
-        let operation = match &node.operation {
-            Operation::Dims { elements, scalar } => {
-                let elements = elements.iter().map(|dim| self.size(dim)).collect();
-                Operation::Dims { elements, scalar: *scalar }
-            }
-            operation => operation.clone(),
-        };
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for input in &node.inputs {
-            inputs.push(match input {
-                Some(input) => Some(self.value(&node.name, *input)?),
-                None => None,
-            });
-        }
-        let made = self.emit(&node.name, operation, &inputs, node.outputs.len())?;
-        self.values.extend(node.outputs.iter().copied().zip(made));
-        Ok(())
-    }
-
+impl Outside<'_> {
     /// Writes keys and values into the pages of one layer.
     fn append(&mut self, cross: &Cross, state: ValueId, table: ValueId) -> Result<ValueId, Refusal> {
         let keys = self.split(cross, cross.keys)?;

@@ -66,9 +66,13 @@ impl Decode<'_> {
         }
         let of_rows: Vec<usize> = (0..main.value_count())
             .filter(|&index| match &self.mapped[index] {
-                Some(Mapped::Rows(_) | Mapped::Keyed(_) | Mapped::Places(_) | Mapped::Joined(..)) => {
-                    last_use[index].is_some()
-                }
+                Some(
+                    Mapped::Rows(_)
+                    | Mapped::Keyed(_)
+                    | Mapped::Places(_)
+                    | Mapped::Joined(..)
+                    | Mapped::Count(_),
+                ) => last_use[index].is_some(),
                 _ => false,
             })
             .collect();

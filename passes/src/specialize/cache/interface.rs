@@ -20,6 +20,8 @@ pub(super) enum Role {
     Source,
     /// 1 where the encoder's input counts `[batch, source]`.
     SourceMask,
+    /// Pictures and videos of a decoder, and their sizes.
+    Picture,
     /// Anything else.
     Other,
 }
@@ -41,6 +43,8 @@ pub(super) struct Interface {
     pub past: Option<Symbol>,
     /// Length of the mask, where it has a name of its own.
     pub total: Option<Symbol>,
+    /// Places of pictures before the first token, which are no tokens.
+    pub prefix: Option<i64>,
 }
 
 /// Names of the logits; the first that is there.
@@ -72,8 +76,13 @@ impl Interface {
         if (batch.is_none() && tokens[0].as_constant() != Some(1)) || batch.as_ref() == Some(&seq) {
             return refuse("the batch size is fixed in the file");
         }
-        let mut interface = Self { roles, logits: *logits, batch, batches, seq, past: None, total: None };
+        let mut interface =
+            Self { roles, logits: *logits, batch, batches, seq, past: None, total: None, prefix: None };
         interface.lengths(function)?;
+        interface.prefix = super::pictures::prefix(function, &interface);
+        if interface.prefix.is_some() && (interface.past.is_some() || interface.total.is_some()) {
+            return refuse("pictures before the first token beside a past or a mask of another length");
+        }
         let rows = &function.ty(interface.logits).dims[1];
         if rows.equals(&Dim::symbol(interface.seq.clone())) == Answer::Yes {
             Ok(Some(interface))
@@ -138,6 +147,9 @@ fn role(function: &Function, input: ValueId) -> Role {
         "decoder_attention_mask" if ty.rank() == 2 && integer => Role::Mask,
         // A decoder whose encoder is another graph takes what that gives, or the keys and values made of it.
         "encoder_hidden_states" => Role::Source,
+        "pixel_values" | "pixel_values_videos" | "image_grid_thw" | "video_grid_thw" | "video" => {
+            Role::Picture
+        }
         "encoder_attention_mask" if ty.rank() == 2 && integer => Role::SourceMask,
         name if name.starts_with("past_key_values.") && ty.rank() == 4 => match name.contains(".encoder.") {
             true => Role::Source,

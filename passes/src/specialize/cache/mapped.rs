@@ -22,7 +22,10 @@ pub(super) enum Mapped {
     Length(i64),
     /// The new keys or values (rows along axis 2) behind those of the past input of this index.
     Joined(Rows, usize),
-    /// Made from the encoder's inputs alone: `encode` computes it, where a row reads it through an attention.
+    /// For each token how many up to it, itself included, have one of some ids.
+    Count(Count),
+    /// Made from the inputs of the encoder, or from pictures, alone: `encode` computes it, where a row reads it through an attention, or
+    /// `vision`, where a row takes a part of it.
     Source,
     /// It has no meaning for a row: where and why.
     Refused(Refusal),
@@ -36,6 +39,17 @@ pub(super) struct Rows {
     pub value: ValueId,
     /// The axis of the rows.
     pub axis: usize,
+}
+
+/// A number of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Count {
+    /// What they are, in ascending order.
+    pub ids: Vec<i64>,
+    /// The axis of the tokens.
+    pub axis: usize,
+    /// It is never above this.
+    pub limit: Option<Dim>,
 }
 
 /// A function of a row's and a key's position.

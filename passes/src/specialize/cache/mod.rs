@@ -16,6 +16,8 @@
 //!   gathered by position; a bias by the distance of row and key is computed for the places of the block table ([`keyed`]);
 //! - **regime**: a comparison of the total length with a constant becomes the input `longer.N`: whether the sequence has more
 //!   than `N` tokens. All sequences of a call must agree; one that crosses `N` is computed again from its first token;
+//! - **pictures**: what is made of them alone is the function `vision`, of which rows take what they need ([`pictures`]);
+//! - **experts with a capacity**, for which the tokens of a step compete: each token is a step of its own ([`rules`]);
 //! - anything else refuses with the node and the reason.
 //!
 //! A decoder exported with `past_key_values.*` is the same function: what it concatenates before its keys and values is what the
@@ -30,6 +32,8 @@ mod head;
 mod interface;
 mod keyed;
 mod mapped;
+mod outside;
+mod pictures;
 mod positions;
 mod rules;
 mod uniform;
@@ -124,7 +128,8 @@ fn finish(mut decode: Decode<'_>, cone: &[NodeId]) -> Result<Module, Refusal> {
     let rows = Dim::symbol(decode.rows.clone());
     let logits = decode.reshape("logits", value, &[rows, vocab])?;
     let (function, states) = (decode.function, std::mem::take(&mut decode.states));
-    let (main, interface, crosses) = (decode.main, decode.interface, std::mem::take(&mut decode.crosses));
+    let (main, interface) = (decode.main, decode.interface);
+    let (crosses, sources) = (std::mem::take(&mut decode.crosses), std::mem::take(&mut decode.sources));
     let mut module = decode.module;
     let body = module.function_mut(function);
     body.add_output("logits", logits);
@@ -137,6 +142,9 @@ fn finish(mut decode: Decode<'_>, cone: &[NodeId]) -> Result<Module, Refusal> {
         .map_err(|error| Refusal::new("decode", error.to_string()))?;
     if !crosses.is_empty() {
         cross::add_encode(&mut module, main, interface, &crosses)?;
+    }
+    if !sources.is_empty() {
+        outside::add_vision(&mut module, main, interface, &sources)?;
     }
     lathe_ir::verify(&module).map_err(|error| Refusal::new("decode", error.to_string()))?;
     Ok(module)

@@ -37,7 +37,7 @@ impl Decode<'_> {
         if any {
             self.check_operands(node, op, &operands).map_err(refuse)?;
         }
-        let made = self.emit(&node.name, op.clone(), &values, node.outputs.len())?;
+        let made = self.emit(&node.name, in_steps(op), &values, node.outputs.len())?;
         self.learn(node, &made);
         let mut results = Vec::with_capacity(made.len());
         for value in made {
@@ -82,7 +82,10 @@ impl Decode<'_> {
             Mapped::Sizes(elements) => self.size_operand(node, op, index, input, &elements),
             Mapped::Length(_) => refuse("it computes with the total length"),
             Mapped::Keyed(_) => refuse("it relates tokens to tokens, and is no attention"),
-            Mapped::Source => refuse("it reads the encoder's output other than by an attention"),
+            Mapped::Source => refuse(
+                "it reads the encoder's output or pictures in another way than an attention or a choice of rows",
+            ),
+            Mapped::Count(_) => refuse("it counts tokens, and does not pick rows of pictures"),
             Mapped::Joined(..) => refuse("past keys or values are used other than by an attention"),
         }
     }
@@ -177,7 +180,7 @@ impl Decode<'_> {
                 only_first()
             }
             Op::RotaryEmbedding(_) => self.rotary(operands),
-            op if op.name() == "moe" => self.experts(op, operands),
+            Op::Moe(_) => self.experts(operands),
             _ => fail(format!("`{}` is not known to keep tokens apart", op.name())),
         }
     }
@@ -288,12 +291,9 @@ impl Decode<'_> {
         }
     }
 
-    /// Each token is routed on its own, unless experts have a capacity, for which tokens compete.
-    fn experts(&self, op: &Op, operands: &[Option<Operand>]) -> Checked {
+    /// Each token is routed on its own.
+    fn experts(&self, operands: &[Option<Operand>]) -> Checked {
         let [x, logits, weights @ ..] = operands else { return fail("no operand") };
-        if op.attributes().get("capacity").is_some_and(|capacity| !capacity.is_null()) {
-            return fail("experts whose capacity the tokens share");
-        }
         if weights.iter().flatten().any(|operand| operand.axis.is_some()) {
             return fail("experts that depend on the tokens");
         }
@@ -321,6 +321,16 @@ impl Decode<'_> {
     fn integers(&self, node: &Node, index: usize) -> Option<Vec<i64>> {
         let operand = node.inputs.get(index).copied().flatten()?;
         self.known(operand)?.iter().map(Dim::as_constant).collect()
+    }
+}
+
+/// An op as it is applied to one token a step: tokens compete for the capacity of experts within a step alone, as they do in the
+/// cached generation of transformers, and the only token of a step always finds room. So a token's answer does not depend on what else
+/// is computed with it.
+fn in_steps(op: &Op) -> Op {
+    match op {
+        Op::Moe(moe) => Op::Moe(lathe_ops::moe::Moe { capacity: None, ..moe.clone() }),
+        op => op.clone(),
     }
 }
 

@@ -56,13 +56,26 @@ impl Decode<'_> {
     fn special(&mut self, node: &Node, op: &Op) -> Special {
         let first = match op {
             Op::Range(_) => self.range(node)?,
-            Op::CumSum(sum) => self.cum_sum(node, sum)?,
-            Op::Binary(kind) => self.shifted(node, *kind)?,
+            Op::CumSum(sum) => match self.counted_tokens(node, sum)? {
+                None => self.cum_sum(node, sum)?,
+                counted => counted,
+            },
+            Op::Binary(kind) => match self.shifted_count(node, *kind)? {
+                None => self.shifted(node, *kind)?,
+                shifted => shifted,
+            },
+            Op::Gather(gather) => self.picked(node, gather)?,
             Op::Compare(kind) => self.regime(node, *kind)?,
-            Op::Slice(_) => self.sliced(node)?,
+            Op::Slice(_) => match self.behind_prefix(node)? {
+                None => self.sliced(node)?,
+                behind => behind,
+            },
             Op::Reduce(reduce) => self.largest(node, reduce)?,
             Op::ConstantOfShape(fill) => self.filled(node, fill)?,
-            Op::Concat(concat) => self.joined(node, concat)?,
+            Op::Concat(concat) => match self.joined(node, concat)? {
+                None => self.prefixed(node, concat)?,
+                joined => joined,
+            },
             _ => None,
         };
         if first.is_some() {

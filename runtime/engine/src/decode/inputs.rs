@@ -5,6 +5,7 @@ use lathe_tensor::DType;
 
 use super::group::Group;
 use super::pool::Pages;
+use super::vision::{Table, Tables};
 use crate::{RuntimeError, TensorView};
 
 /// What an input of `decode` is.
@@ -23,6 +24,8 @@ pub(super) enum Input {
     CrossLen,
     /// Whether the sequences of the call have more tokens than this.
     Longer(usize),
+    /// For each row a row of this table of its sequence.
+    Source(usize),
     /// A state, whose memory is lent.
     State {
         dtype: DType,
@@ -31,7 +34,7 @@ pub(super) enum Input {
 }
 
 /// What each input of the plan is.
-pub(super) fn roles(plan: &Plan, groups: &[Group]) -> Result<Vec<Input>, RuntimeError> {
+pub(super) fn roles(plan: &Plan, groups: &[Group], tables: &[Table]) -> Result<Vec<Input>, RuntimeError> {
     let role = |(index, port): (usize, &Port)| {
         if let Some(state) = plan.states.iter().find(|state| state.input as usize == index) {
             let group = groups.iter().find(|group| group.table == state.block_table);
@@ -41,6 +44,9 @@ pub(super) fn roles(plan: &Plan, groups: &[Group]) -> Result<Vec<Input>, Runtime
         }
         if let Some(boundary) = boundary(port) {
             return Ok(Input::Longer(boundary));
+        }
+        if let Some(table) = tables.iter().position(|table| table.name() == port.name) {
+            return Ok(Input::Source(table));
         }
         if port.tensor.dtype != DType::I64 {
             return Err(unknown(&port.name));
@@ -117,6 +123,8 @@ pub(super) struct Batch {
     lengths_shape: [usize; 1],
     logits_shape: [usize; 1],
     table_shapes: Vec<[usize; 2]>,
+    /// Rows of each table, and their sizes.
+    sources: Vec<(Vec<u8>, Vec<usize>)>,
 }
 
 impl Batch {
@@ -163,8 +171,33 @@ impl Batch {
         }
     }
 
+    /// Adds the rows of tables; `of` gives those of a sequence, and the tokens that it has seen.
+    pub(super) fn fill_sources<'a>(
+        &mut self,
+        rows: &[&Rows<'_>],
+        tables: &[Table],
+        of: &dyn Fn(usize) -> Option<(&'a Tables, &'a [u32])>,
+    ) -> Result<(), RuntimeError> {
+        self.sources.resize_with(tables.len(), Default::default);
+        for (index, table) in tables.iter().enumerate() {
+            let (bytes, shape) = &mut self.sources[index];
+            bytes.clear();
+            for row in rows {
+                let (made, tokens) = of(row.sequence).unzip();
+                let earlier = tokens.and_then(|tokens| tokens.get(..row.start)).unwrap_or(&[]);
+                table.fill(made.and_then(|made| made.get(index)), earlier, row, bytes)?;
+            }
+            *shape = table.shape(self.tokens.len());
+        }
+        Ok(())
+    }
+
     /// The inputs in the order of the plan.
-    pub(super) fn views<'a>(&'a self, inputs: &'a [Input]) -> Result<Vec<TensorView<'a>>, RuntimeError> {
+    pub(super) fn views<'a>(
+        &'a self,
+        inputs: &'a [Input],
+        tables: &[Table],
+    ) -> Result<Vec<TensorView<'a>>, RuntimeError> {
         let view = |input: &'a Input| match input {
             Input::Tokens => TensorView::from_slice(&self.tokens, &self.rows_shape),
             Input::Position => TensorView::from_slice(&self.position, &self.rows_shape),
@@ -179,6 +212,10 @@ impl Batch {
             Input::Longer(boundary) => {
                 let longer = self.context_len.first().is_some_and(|&length| length as u64 > *boundary as u64);
                 TensorView::new(DType::Bool, &[], if longer { &[1] } else { &[0] })
+            }
+            Input::Source(table) => {
+                let (bytes, shape) = &self.sources[*table];
+                TensorView::new(tables[*table].dtype(), shape, bytes)
             }
             Input::State { dtype, shape } => Ok(TensorView::without_bytes(*dtype, shape)),
         };

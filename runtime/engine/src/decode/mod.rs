@@ -8,6 +8,7 @@ mod encode;
 mod group;
 mod inputs;
 mod pool;
+mod vision;
 
 use lathe_artifact::plan::{Plan, StateKind};
 use lathe_tensor::Tensor;
@@ -19,6 +20,7 @@ use encode::Encoder;
 use group::Group;
 use inputs::{Batch, Input, Rows};
 use pool::Pages;
+use vision::{Table, Tables, Vision};
 
 /// Names a sequence of a [`Decoder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +29,7 @@ pub struct SequenceId(usize);
 /// How much a decoder may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderOptions {
-    /// Tokens of each sequence at most.
+    /// Tokens of each sequence at most, without the places that pictures take before the first.
     pub tokens: usize,
     /// Sequences of that length at once.
     pub sequences: usize,
@@ -65,6 +67,8 @@ struct Sequence {
     cached: usize,
     /// Places of its encoder's output.
     source: usize,
+    /// What its pictures give to its rows.
+    tables: Tables,
     pages: Vec<Pages>,
 }
 
@@ -73,6 +77,8 @@ struct Sequence {
 pub struct Decoder {
     session: Session,
     encoder: Option<Encoder>,
+    vision: Option<Vision>,
+    tables: Vec<Table>,
     inputs: Vec<Input>,
     groups: Vec<Group>,
     /// The memory of each state, in the order of the plan.
@@ -119,7 +125,14 @@ impl Decoder {
             .ok_or_else(|| RuntimeError::Unsupported("the model has no function `decode`".into()))?;
         let program = model.program(function)?;
         let plan = &program.plan;
-        let planned = group::plan_pages(plan, options);
+        let tables: Vec<Table> = plan.inputs.iter().filter_map(Table::of).collect();
+        let places = tables.iter().map(Table::places).max().unwrap_or(0);
+        let room = DecoderOptions {
+            tokens: options.tokens.saturating_add(places),
+            chunk: options.chunk.saturating_add(places),
+            ..*options
+        };
+        let planned = group::plan_pages(plan, &room);
         let bytes = planned.iter().fold(0u64, |sum, group| sum.saturating_add(group.bytes()));
         let weights = program.weight_bytes;
         if weights.saturating_add(bytes) > model.max_memory() {
@@ -136,7 +149,7 @@ impl Decoder {
         for group in &groups {
             group.lend(&mut states);
         }
-        let inputs = inputs::roles(plan, &groups)?;
+        let inputs = inputs::roles(plan, &groups, &tables)?;
         let logits_output = logits_output(plan)?;
         let boundaries = inputs.iter().filter_map(|input| match input {
             Input::Longer(boundary) => Some(*boundary),
@@ -148,6 +161,8 @@ impl Decoder {
             vocabulary: 0,
             session: Session::of_function(model, function, team)?,
             encoder: Encoder::new(model, team, plan)?,
+            vision: Vision::new(model, team, &tables)?,
+            tables,
             inputs,
             groups,
             states,
@@ -165,21 +180,36 @@ impl Decoder {
         self.add(Sequence { pages, ..Sequence::default() })
     }
 
-    /// A sequence that has seen no token, after an encoder's output, which `source` makes: the encoder's inputs by name. Inputs that
-    /// the encoder does not take are left alone.
+    /// A sequence that has seen no token, after an encoder's output or with pictures, which `source` makes: their inputs by name. Inputs
+    /// that neither takes are left alone.
     ///
     /// # Errors
-    /// [`RuntimeError::Unsupported`] where the model has no function `encode`; as [`Session::run`], also where the output has more
+    /// [`RuntimeError::Unsupported`] where the model has no function `encode` or `vision`; as [`Session::run`], also where the output has more
     /// places than [`DecoderOptions::source`].
     pub fn begin_with(&mut self, source: &[(&str, TensorView<'_>)]) -> Result<SequenceId, RuntimeError> {
         let id = self.begin();
-        match self.encode(id, source) {
+        let seen = self.see(id, source);
+        let encoded = match (&self.encoder, &self.vision) {
+            (None, Some(_)) => seen,
+            _ => seen.and_then(|()| self.encode(id, source)),
+        };
+        match encoded {
             Ok(()) => Ok(id),
             Err(error) => {
                 self.end(id);
                 Err(error)
             }
         }
+    }
+
+    /// Computes what pictures give to the rows of a sequence. Places before its first token are tokens that nobody gave: they are
+    /// computed with the first that somebody does.
+    fn see(&mut self, id: SequenceId, source: &[(&str, TensorView<'_>)]) -> Result<(), RuntimeError> {
+        let Some(vision) = &mut self.vision else { return Ok(()) };
+        let Some(Some(sequence)) = self.sequences.get_mut(id.0) else { return Ok(()) };
+        sequence.tables = vision.run(source, &self.options)?;
+        sequence.tokens = vec![0; self.tables.iter().map(Table::places).max().unwrap_or(0)];
+        Ok(())
     }
 
     fn encode(&mut self, id: SequenceId, source: &[(&str, TensorView<'_>)]) -> Result<(), RuntimeError> {
@@ -233,13 +263,13 @@ impl Decoder {
     /// # Errors
     /// Where the sequence has ended.
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId, RuntimeError> {
-        let Sequence { tokens, cached, source, .. } = self.sequence(id)?;
-        let (tokens, cached, source) = (tokens.clone(), *cached, *source);
+        let Sequence { tokens, cached, source, tables, .. } = self.sequence(id)?;
+        let (tokens, cached, source, tables) = (tokens.clone(), *cached, *source, tables.clone());
         let of = self.sequences.get(id.0).and_then(Option::as_ref);
         let of = of.into_iter().flat_map(|sequence| &sequence.pages);
         let pages = of.zip(&mut self.groups).map(|(pages, group)| pages.fork(&mut group.pool));
         let pages = pages.collect();
-        Ok(self.add(Sequence { tokens, cached, source, pages }))
+        Ok(self.add(Sequence { tokens, cached, source, tables, pages }))
     }
 
     /// Lets a sequence forget the last `count` tokens that it has seen.
@@ -383,7 +413,12 @@ impl Decoder {
             sequence.and_then(|sequence| sequence.pages.get(group))
         };
         self.batch.fill(rows, self.groups.len(), &pages);
-        let views = self.batch.views(&self.inputs)?;
+        let of = |row: usize| {
+            let sequence = sequences.get(row).and_then(Option::as_ref);
+            sequence.map(|sequence| (&sequence.tables, &sequence.tokens[..]))
+        };
+        self.batch.fill_sources(rows, &self.tables, &of)?;
+        let views = self.batch.views(&self.inputs, &self.tables)?;
         let bytes = self.groups.iter().map(Group::bytes_used).sum();
         let lent = Lent { states: &self.states, bytes };
         // SAFETY: the groups own the memory of all states, of the sizes that their views say; `self` is borrowed mutably, so that

@@ -16,7 +16,7 @@ use crate::{Extend, LanguageModel, Logits};
 pub struct PagedModel {
     encoder: Option<Session>,
     decoder: Decoder,
-    /// The inputs of the decoder's graph that are of the encoder.
+    /// The inputs of the decoder's graph that are of the encoder, or pictures.
     source: Vec<(Port, Role)>,
 }
 
@@ -27,17 +27,17 @@ impl Graphs {
         self.encoder.is_some() || inputs.iter().any(|port| port.name == "decoder_input_ids")
     }
 
-    /// Whether a [`PagedModel`] runs them: the decoder has a function `decode`, and takes tokens alone, or what an encoder gives.
+    /// Whether a [`PagedModel`] runs them: the decoder has a function `decode`, and takes tokens alone, or what an encoder gives, or pictures.
     pub fn can_page(&self) -> bool {
         let Ok(roles) = Roles::of(&self.decoder) else { return false };
         let known = |(port, role): (&Port, &Role)| match role {
-            Role::Tokens | Role::Mask | Role::Positions => true,
+            Role::Tokens | Role::Mask | Role::Positions | Role::TokenTypes => true,
             Role::Past(part) => !part.contains("encoder"),
             Role::Hidden | Role::HiddenMask => self.encoder.is_some(),
+            // What rows of a decoder without an encoder need of it, they take from what the function `vision` makes.
+            Role::Source if !self.has_encoder() => true,
             Role::Source => {
-                self.has_encoder()
-                    && ["input_ids", "attention_mask", "input_features", "pixel_values"]
-                        .contains(&&*port.name)
+                ["input_ids", "attention_mask", "input_features", "pixel_values"].contains(&&*port.name)
             }
             Role::UseCache => false,
         };
@@ -62,7 +62,7 @@ impl PagedModel {
         let inputs = graphs.decoder.inputs().iter().cloned().zip(roles);
         let of_encoder =
             |(_, role): &(Port, Role)| matches!(role, Role::Source | Role::Hidden | Role::HiddenMask);
-        let source = if graphs.has_encoder() { inputs.filter(of_encoder).collect() } else { Vec::new() };
+        let source = inputs.filter(of_encoder).collect();
         Ok(Self { encoder, decoder: Decoder::new(&graphs.decoder, team, options)?, source })
     }
 
@@ -76,8 +76,8 @@ impl PagedModel {
         self.decoder.options = options;
     }
 
-    /// A sequence that has seen no token. `source` holds what the encoder reads, a batch of one each and without padding; it is empty
-    /// where there is no encoder.
+    /// A sequence that has seen no token. `source` holds what the encoder reads, a batch of one each and without padding, or pictures; it
+    /// is empty where there are neither.
     ///
     /// # Errors
     /// Where something is missing in `source`, or the encoder's run fails.

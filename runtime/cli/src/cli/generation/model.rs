@@ -95,7 +95,9 @@ fn with_pages<T: Task>(
     model.set_options(open.run.clone());
     let mut begin = |prompt: &PromptInputs| -> Result<_, CliError> {
         if !has_encoder {
-            return Ok((model.begin(Vec::new())?, prompt.tokens.clone()));
+            let mut source = prompt.extras.clone();
+            crate::add_default_inputs(&graphs.decoder, &mut source);
+            return Ok((model.begin(source)?, prompt.tokens.clone()));
         }
         let mut source = prompt.extras.clone();
         if !prompt.tokens.is_empty() {
