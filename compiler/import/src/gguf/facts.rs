@@ -28,11 +28,16 @@ pub(crate) struct Facts {
     pub rotary_dims: Option<u64>,
     /// What is added to a variance.
     pub epsilon: Option<f64>,
+    /// Experts of a layer.
+    pub experts: Option<u64>,
+    /// Experts that a token passes through.
+    pub experts_used: Option<u64>,
 }
 
 /// Most layers, heads and positions that are believed.
 const MOST: u64 = 1 << 31;
 const MOST_LAYERS: u64 = 1 << 14;
+const MOST_EXPERTS: u64 = 1 << 12;
 
 /// Checks what a file says about its model, its shards and its tokenizer, as far as it says it.
 ///
@@ -51,10 +56,6 @@ impl Facts {
         let Some(architecture) = file.text("general.architecture")? else {
             return Err(bad("`general.architecture` is missing".to_string()));
         };
-        if let Some(count) = file.count("split.count")?.filter(|&count| count > 1) {
-            let reason = format!("the file is one of {count} shards; merge them into one file");
-            return Err(Fault::unsupported(reason).in_file(file.path()));
-        }
         let key = |name: &str| format!("{architecture}.{name}");
         let size = |name: &str, most: u64| -> Result<Option<u64>, ImportError> {
             match one_for_all(file, &key(name))? {
@@ -75,7 +76,12 @@ impl Facts {
             head_dim: size("attention.key_length", MOST)?,
             rotary_dims: size("rope.dimension_count", MOST)?,
             epsilon: None,
+            experts: file.count(&key("expert_count"))?.filter(|&count| count > 0),
+            experts_used: file.count(&key("expert_used_count"))?,
         };
+        if facts.experts.is_some_and(|count| count > MOST_EXPERTS) {
+            return Err(bad(format!("`{}` is above {MOST_EXPERTS}", key("expert_count"))));
+        }
         for name in ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"] {
             if let Some(epsilon) = file.float(&key(name))? {
                 if !(0.0..1.0).contains(&epsilon) {

@@ -21,7 +21,8 @@ const MAX_KEY: usize = 65535;
 /// A GGUF file that is read and checked: tensors lie within it and do not overlap. Its data stays mapped.
 #[derive(Debug)]
 pub struct GgufFile {
-    file: Arc<MappedFile>,
+    /// The file that was opened; for a split model all of them, the first first.
+    files: Vec<Arc<MappedFile>>,
     version: u32,
     metadata: BTreeMap<String, GgufValue>,
     tensors: Vec<GgufTensor>,
@@ -38,6 +39,8 @@ pub struct GgufTensor {
     pub dtype: DType,
     /// How they are stored.
     pub encoding: Encoding,
+    /// The file of a split model that holds it, from 0.
+    pub file: usize,
     /// The first byte of its data in the file.
     pub offset: usize,
     /// Bytes of its data.
@@ -55,12 +58,30 @@ impl GgufTensor {
 }
 
 impl GgufFile {
-    /// Reads the head of a GGUF file of version 2 or 3.
+    /// Reads the head of a GGUF file of version 2 or 3, and of those beside it where the model is split.
     ///
     /// # Errors
-    /// Where the file cannot be read, is no GGUF file, ends early, or says something impossible: the message names the key or
+    /// Where a file cannot be read, is no GGUF file, ends early, or says something impossible: the message names the key or
     /// tensor.
     pub fn open(path: &Path) -> Result<Self, ImportError> {
+        super::shards::open(path)
+    }
+
+    /// Adds the tensors of another file of the same model.
+    pub(super) fn join(&mut self, other: GgufFile) -> Result<(), ImportError> {
+        let (first, path) = (self.files.len(), other.path().to_path_buf());
+        let names: HashSet<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        if let Some(twice) = other.tensors.iter().find(|tensor| names.contains(tensor.name.as_str())) {
+            let reason = format!("another file of the model has a tensor {} too", quote(&twice.name));
+            return Err(Fault::bad(reason).in_file(&path));
+        }
+        self.files.extend(other.files);
+        self.tensors.extend(other.tensors.into_iter().map(|tensor| GgufTensor { file: first, ..tensor }));
+        Ok(())
+    }
+
+    /// One file, whatever it belongs to.
+    pub(super) fn open_one(path: &Path) -> Result<Self, ImportError> {
         let file = Arc::new(MappedFile::open(path)?);
         Self::read(file).map_err(|fault| fault.in_file(path))
     }
@@ -92,7 +113,7 @@ impl GgufFile {
         }
         let start = (reader.position() as u64).next_multiple_of(alignment);
         place(&mut infos, start, alignment, file.len())?;
-        Ok(Self { file, version, metadata, tensors: infos })
+        Ok(Self { files: vec![file], version, metadata, tensors: infos })
     }
 
     /// The version of the format.
@@ -100,14 +121,14 @@ impl GgufFile {
         self.version
     }
 
-    /// The path that was opened.
+    /// The path of the file, of a split model's first.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        self.files.first().map_or(Path::new(""), |file| file.path())
     }
 
-    /// Bytes of the file.
+    /// Bytes of the file, of all of them.
     pub fn bytes(&self) -> usize {
-        self.file.len()
+        self.files.iter().map(|file| file.len()).fold(0, usize::saturating_add)
     }
 
     /// Every key with its value, sorted.
@@ -135,7 +156,10 @@ impl GgufFile {
     /// # Errors
     /// Where the tensor lies outside the file.
     pub fn data(&self, tensor: &GgufTensor) -> Result<Buffer, ImportError> {
-        Ok(Buffer::mapped(&self.file, tensor.offset, tensor.bytes)?)
+        let place = || format!("tensor {}", quote(&tensor.name));
+        let file = self.files.get(tensor.file);
+        let file = file.ok_or_else(|| Fault::bad("it is of another model").at(place).in_file(self.path()))?;
+        Ok(Buffer::mapped(file, tensor.offset, tensor.bytes)?)
     }
 
     fn wrong(&self, key: &str, wanted: &str, found: &GgufValue) -> ImportError {
@@ -316,7 +340,7 @@ fn tensor(reader: &mut Reader<'_>) -> Result<GgufTensor, Fault> {
         );
         return Err(Fault::bad(reason).at(place));
     };
-    Ok(GgufTensor { name, shape, dtype, encoding, offset, bytes })
+    Ok(GgufTensor { name, shape, dtype, encoding, file: 0, offset, bytes })
 }
 
 /// Moves offsets to those in the file; tensors must lie in it, aligned, and not overlap.

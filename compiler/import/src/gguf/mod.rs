@@ -8,6 +8,7 @@ mod file;
 mod model;
 mod names;
 mod reader;
+mod shards;
 mod tokenizer;
 mod value;
 
