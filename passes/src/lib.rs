@@ -23,4 +23,5 @@ pub use driver::{FunctionPass, Options, Pass, PassReport, Report, Rule, optimise
 pub use error::PassError;
 pub use pipeline::standard;
 pub use rewrite::{Proposal, Rewrite, Term};
+pub use specialize::cache::Cache;
 pub use specialize::gqa::HeadMerging;

@@ -1,5 +1,7 @@
 //! The phases: literal lists. The order within a list is the order in which passes run.
 
+use lathe_tensor::DType;
+
 use crate::driver::Pass;
 use crate::{canonical, fuse, specialize};
 
@@ -54,7 +56,7 @@ pub const FUSE: &[Pass<'static>] = &[
 /// Functions for special uses beside `main`, while ops are still whole.
 pub const SPECIALIZE: &[Pass<'static>] = &[
     Pass::Rule(&specialize::gqa::HeadMerging { kv_heads: None }),
-    Pass::Function(&specialize::cache::Cache),
+    Pass::Function(&specialize::cache::Cache { dtype: DType::F32 }),
     // Each row-wise value was given its sizes anew.
     Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
     Pass::Rule(&canonical::no_ops::NoOps),

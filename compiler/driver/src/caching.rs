@@ -8,7 +8,7 @@ use lathe_passes::Report;
 use serde_json::{Map, Value, json};
 
 /// Name of the pass that makes `decode`.
-const PASS: &str = "cache";
+pub(crate) const PASS: &str = "cache";
 
 /// `adopted` from past inputs, `synthesised`, or `none`.
 fn kind(module: &Module) -> &'static str {

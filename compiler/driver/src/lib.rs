@@ -22,7 +22,7 @@ pub use error::CompileError;
 pub use inputs::{TypedInputs, small_dims};
 pub use lathe_codegen::{Level, Target};
 pub use lathe_import::{
-    ImportOptions, TensorFacts, gguf, indexed_tensors, read_tensor, tensor_bytes, weight_files,
+    ImportOptions, RopeScaling, TensorFacts, gguf, indexed_tensors, read_tensor, tensor_bytes, weight_files,
 };
 pub use lathe_passes::Report;
 pub use lathe_plan::Activations;

@@ -1,7 +1,9 @@
 //! How to compile.
 
 use lathe_codegen::Target;
+use lathe_import::RopeScaling;
 use lathe_plan::{Activations, PlanOptions};
+use lathe_tensor::DType;
 
 /// How to compile a model. The default compiles for this machine with every pass.
 #[derive(Clone, Debug)]
@@ -20,6 +22,12 @@ pub struct CompileOptions {
     pub targets: Vec<Target>,
     /// How products with quantised weights compute.
     pub activations: Activations,
+    /// Elements of the cache of keys and values: f32, f16, bf16, or i8 with a scale a token and head.
+    pub kv: DType,
+    /// Other rotary embeddings than the configuration's.
+    pub rope: Option<RopeScaling>,
+    /// What rotary frequencies are rounded to.
+    pub frequencies: DType,
     /// Verify the module after each pass.
     pub check_passes: bool,
 }
@@ -34,6 +42,9 @@ impl Default for CompileOptions {
             max_memory: 6 << 30,
             targets: Vec::new(),
             activations: Activations::default(),
+            kv: DType::F32,
+            rope: None,
+            frequencies: DType::F32,
             check_passes: cfg!(debug_assertions),
         }
     }
@@ -50,9 +61,14 @@ impl CompileOptions {
             max_memory: _,
             targets,
             activations,
+            kv,
+            rope,
+            frequencies,
             check_passes: _,
         } = self;
-        format!("{dims:?} {disable:?} {kv_heads:?} {stop_after:?} {targets:?} {activations:?}")
+        format!(
+            "{dims:?} {disable:?} {kv_heads:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {rope:?} {frequencies:?}"
+        )
     }
 
     /// What of the options the planner takes.

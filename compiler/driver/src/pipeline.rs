@@ -8,7 +8,7 @@ use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
 use lathe_ir::{FunctionId, Module};
-use lathe_passes::{HeadMerging, Report};
+use lathe_passes::{Cache, HeadMerging, Pass, Report};
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
@@ -61,7 +61,12 @@ pub fn compile_observed(
 
 /// Reads a model file into a module.
 pub fn import(path: &Path, options: &CompileOptions) -> Result<Module, CompileError> {
-    let import = lathe_import::ImportOptions { max_memory: options.max_memory, dims: options.dims.clone() };
+    let import = lathe_import::ImportOptions {
+        max_memory: options.max_memory,
+        dims: options.dims.clone(),
+        rope: options.rope.clone(),
+        frequencies: options.frequencies,
+    };
     Ok(lathe_import::import(path, &import)?)
 }
 
@@ -77,7 +82,12 @@ pub fn optimise(
         verify: options.check_passes,
     };
     let merging = HeadMerging { kv_heads: options.kv_heads };
-    let list = if options.kv_heads.is_some() { heads::passes(&merging) } else { lathe_passes::standard() };
+    let cache = Cache { dtype: options.kv };
+    let mut list =
+        if options.kv_heads.is_some() { heads::passes(&merging) } else { lathe_passes::standard() };
+    for pass in list.iter_mut().filter(|pass| pass.name() == caching::PASS) {
+        *pass = Pass::Function(&cache);
+    }
     Ok(lathe_passes::optimise(module, &list, &passes, observe)?)
 }
 

@@ -13,7 +13,7 @@ mod outline;
 mod safetensors;
 
 pub use error::{ImportError, UnsupportedOperator};
-pub use model::WEIGHT;
+pub use model::{RopeScaling, WEIGHT};
 pub use onnx::{external_files, read_tensor, tensor_bytes};
 pub use outline::{Outline, outline};
 pub use safetensors::{TensorFacts, indexed_tensors, weight_files};
@@ -21,6 +21,7 @@ pub use safetensors::{TensorFacts, indexed_tensors, weight_files};
 use std::path::Path;
 
 use lathe_ir::Module;
+use lathe_tensor::DType;
 
 use crate::error::Fault;
 
@@ -31,11 +32,16 @@ pub struct ImportOptions {
     pub max_memory: u64,
     /// Sizes of named dims; all others stay symbolic. Names as in the file, or `input.axis`.
     pub dims: Vec<(String, i64)>,
+    /// Other rotary embeddings than those of the configuration.
+    pub rope: Option<RopeScaling>,
+    /// What rotary frequencies are rounded to. Models keep them in f32, whatever the dtype of their weights; a PyTorch module that was
+    /// converted as a whole has them in that dtype.
+    pub frequencies: DType,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { max_memory: 6 << 30, dims: Vec::new() }
+        Self { max_memory: 6 << 30, dims: Vec::new(), rope: None, frequencies: DType::F32 }
     }
 }
 
@@ -48,7 +54,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Module, ImportErro
     let kind = match extension.to_ascii_lowercase().as_str() {
         _ if path.is_dir() => return safetensors::import(path, options),
         "json" => return safetensors::import_config(path, options),
-        "gguf" => return gguf::import(path),
+        "gguf" => return gguf::import(path, options),
         "safetensors" => "a safetensors file",
         _ => return import_onnx(path, options),
     };
@@ -67,5 +73,9 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Module, ImportErro
 /// [`ImportError::UnsupportedOperators`] lists every unsupported operator before any other work is done;
 /// the other errors name the file, the node or tensor, and the reason.
 pub fn import_onnx(path: &Path, options: &ImportOptions) -> Result<Module, ImportError> {
+    if options.rope.is_some() || options.frequencies != DType::F32 {
+        let reason = "other rotary embeddings for an ONNX graph, which holds its frequencies: give the model as safetensors or GGUF";
+        return Err(Fault::unsupported(reason).in_file(path));
+    }
     onnx::import(path, options)
 }

@@ -30,7 +30,7 @@ pub struct Outline {
 /// As [`import`]. That weights are missing is none.
 pub fn outline(path: &Path, options: &ImportOptions) -> Result<Outline, ImportError> {
     match configuration(path) {
-        Some(file) => of_config(&Config::read(&file)?).map_err(|fault| fault.in_file(&file)),
+        Some(file) => of_config(&Config::read(&file)?, options).map_err(|fault| fault.in_file(&file)),
         None => {
             let module = import(path, options)?;
             let weight_element_bytes = element_bytes(&module);
@@ -60,8 +60,8 @@ fn configuration(path: &Path) -> Option<PathBuf> {
     extension.eq_ignore_ascii_case("json").then(|| path.to_path_buf())
 }
 
-fn of_config(config: &Config) -> Result<Outline, Fault> {
-    let module = model::build_outline(config)?;
+fn of_config(config: &Config, options: &ImportOptions) -> Result<Outline, Fault> {
+    let module = model::build_outline(config, options)?;
     let text = config.part("text_config")?;
     let language = text.as_ref().unwrap_or(config);
     let names = ["max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx"];

@@ -1,6 +1,9 @@
 use insta::assert_snapshot;
 
+use lathe_tensor::DType;
+
 use super::check;
+use crate::{Cache, Pass};
 
 /// A decoder of one layer: learned positions, attention with a residual, a head.
 const DECODER: &str = r#"graph "main" (input_ids: i64[batch, seq], attention_mask: i64[batch, seq]) {
@@ -53,6 +56,56 @@ fn refusal(text: &str) -> String {
 #[test]
 fn a_decoder_gets_a_cache() {
     assert_snapshot!(check("cache", &filled(DECODER)));
+}
+
+#[test]
+fn states_hold_what_is_asked_for() {
+    for dtype in [DType::F16, DType::BF16, DType::I8] {
+        let out = super::run(&[Pass::Function(&Cache { dtype })], &filled(DECODER));
+        let decode = out.split("graph \"decode\"").nth(1).expect("a decode");
+        // 2 heads of 2, 64 places; bytes have two scales of 4 bytes a place and head.
+        let elements = if dtype == DType::I8 { 64 * 2 * 12 } else { 64 * 2 * 4 };
+        assert!(decode.contains(&format!("kv.0: {}[pool0, {elements}]", dtype.name())), "{decode}");
+    }
+}
+
+/// The decoder with queries and keys rotated by a base that grows with the length, in graphs that declare it so.
+fn growing(scaling: &str) -> String {
+    let rotation = format!("{{heads=2,interleaved=false,rotary_dim=null,scaling={scaling}}}");
+    let tables = format!(
+        r#"%20: i64[] = reduce position_ids {{axes=[0,1],keep_dims=false,kind="max",noop_with_empty_axes=true}} // "last"
+  %21: i64[] = add %20, c2 // "total"
+  %22: i64[] = max %21, c8 // "grown"
+  %23: f32[] = cast %22 {{saturate=true,to="f32"}} // "grown"
+  %24: f32[1] = pow %23, c9 // "frequency"
+  %25: i64[3] = dims [batch, seq, 1]
+  %26: i64[batch, seq, 1] = reshape position_ids, %25 {{allow_zero=true}} // "column"
+  %27: f32[batch, seq, 1] = cast %26 {{saturate=true,to="f32"}} // "column"
+  %28: f32[batch, seq, 1] = mul %27, %24 // "angle"
+  %29: f32[batch, seq, 1] = cos %28 // "cos"
+  %30: f32[batch, seq, 1] = sin %28 // "sin"
+  %31: f32[batch, seq, 4] = rotary_embedding %5, %29, %30 {rotation} // "q"
+  %32: f32[batch, seq, 4] = rotary_embedding %6, %29, %30 {rotation} // "k"
+  %9: "#
+    );
+    DECODER
+        .replace("  %0: ", "  c8 = const i64[] 4\n  c9 = const f32[1] [-0.5]\n  %0: ")
+        .replace(
+            "attention_mask: i64[batch, seq]",
+            "attention_mask: i64[batch, seq], position_ids: i64[batch, seq]",
+        )
+        .replace("%9: ", &tables)
+        .replace("attention %5, %6", "attention %31, %32")
+}
+
+#[test]
+fn a_growing_base_is_that_of_each_row() {
+    assert_snapshot!(check("cache", &filled(&growing("\"dynamic\""))));
+}
+
+#[test]
+fn arithmetic_on_the_length_refuses_where_no_rotation_is_declared_to_grow() {
+    assert_snapshot!(refusal(&growing("null")), @"cache refused at grown: it computes with the total length");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Codes that builtins take as `int` arguments: each is an enum whose discriminants are in plans and generated code.
 
+use lathe_tensor::DType;
+
 macro_rules! codes {
     ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $code:literal $text:literal,)* }) => {
         $(#[doc = $doc])*
@@ -123,6 +125,29 @@ codes! {
         F16 = 1 "f16",
         /// The upper half of an f32.
         BF16 = 2 "bf16",
+        /// Bytes with a scale a key and a value.
+        I8 = 3 "i8",
+    }
+}
+
+impl StateElement {
+    /// The dtype of the state.
+    pub const fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::BF16 => DType::BF16,
+            Self::I8 => DType::I8,
+        }
+    }
+
+    /// Bytes of one.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::I8 => 1,
+        }
     }
 }
 

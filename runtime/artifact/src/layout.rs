@@ -11,7 +11,7 @@ pub mod resize;
 
 pub use blocks::{BlockKind, PackedBlocks};
 pub use conv::{ConvClass, PackedConv, TransposedSteps};
-pub use kv::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len};
+pub use kv::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len, narrowed, scale_of};
 pub use matrix::PackedMatrix;
 
 /// Why weights cannot be packed.

@@ -37,6 +37,14 @@ pub enum Error {
     /// Generation could not go on.
     #[error("{0}")]
     Generate(String),
+    /// An artifact is compiled already.
+    #[error("{path}: an artifact is compiled already: {reason}")]
+    Compiled {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What it cannot take any more.
+        reason: String,
+    },
     /// A file of a kind that Lathe does not read.
     #[error(
         "{path}: not a model: expected an .onnx file, a folder with config.json and *.safetensors, or a .lathe artifact"

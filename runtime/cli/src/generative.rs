@@ -83,6 +83,8 @@ pub struct GenerationConfig {
     pub suppress: Vec<u32>,
     /// Whether text is written in any order by masked diffusion, as LLaDA does.
     pub diffuses: bool,
+    /// Tokens that the model was made for.
+    pub context: Option<u64>,
 }
 
 impl GenerationConfig {
@@ -103,6 +105,8 @@ impl GenerationConfig {
             if config.suppress.is_empty() {
                 config.suppress = tokens(&value["suppress_tokens"]);
             }
+            config.context =
+                config.context.or_else(|| context(&value).or_else(|| context(&value["text_config"])));
             config.diffuses |= value["model_type"] == "llada";
             config.decoder_start =
                 config.decoder_start.or_else(|| tokens(&value["decoder_start_token_id"]).first().copied());
@@ -112,13 +116,16 @@ impl GenerationConfig {
 
     /// What the metadata of a GGUF file say.
     fn inside(model: &Path) -> Self {
-        let tokenizer = GgufFile::open(model).and_then(|file| GgufTokenizer::read(&file));
-        match tokenizer {
-            Ok(Some(tokenizer)) => {
-                let eos = tokenizer.eos.into_iter().chain(tokenizer.eot).collect();
-                Self { eos, ..Self::default() }
+        let read = |file: GgufFile| {
+            let architecture = file.text("general.architecture")?.unwrap_or_default().to_string();
+            let context = file.count(&format!("{architecture}.context_length"))?;
+            Ok((GgufTokenizer::read(&file)?, context))
+        };
+        match GgufFile::open(model).and_then(read) {
+            Ok((tokenizer, context)) => {
+                let eos = tokenizer.into_iter().flat_map(|it| it.eos.into_iter().chain(it.eot)).collect();
+                Self { eos, context, ..Self::default() }
             }
-            Ok(None) => Self::default(),
             Err(error) => {
                 tracing::warn!("{error}");
                 Self::default()
@@ -139,6 +146,12 @@ pub fn read_config(path: &Path) -> Option<Value> {
             None
         }
     }
+}
+
+/// Tokens that a model was made for, under the names that configurations have for it.
+fn context(config: &Value) -> Option<u64> {
+    let names = ["max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx"];
+    names.iter().find_map(|name| config[name].as_u64())
 }
 
 /// A token, or a list of them.

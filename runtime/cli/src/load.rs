@@ -74,6 +74,10 @@ fn load_source(path: &Path, options: &LoadOptions) -> Result<(Model, Origin), Er
 }
 
 fn load_artifact(path: &Path, options: &LoadOptions) -> Result<(Model, Origin), Error> {
+    if options.compile.rope.is_some() {
+        let reason = "its rotary embeddings stay; compile the model anew with others".to_string();
+        return Err(Error::Compiled { path: path.to_path_buf(), reason });
+    }
     let opened = lathe_artifact::open(path, &options.trust, LoadMode::Map)?;
     let artifact = opened.artifact;
     let runs_here = |code: &lathe_artifact::code::Code| code.target.missing_here().is_empty();

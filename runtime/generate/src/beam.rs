@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use crate::generator::{GenerateError, PREFILL_ROWS, Timing};
+use crate::generator::{GenerateError, PREFILL_ROWS, Timing, announce};
 use crate::sampling::History;
 use crate::{Extend, Finish, LanguageModel, Prompt, Sampling};
 
@@ -90,6 +90,8 @@ impl BeamSearch {
         let begin = Instant::now();
         let mut timing = Timing::default();
         let mut searches = Vec::with_capacity(prompts.len());
+        let texts: Vec<_> = prompts.iter().map(|prompt| (prompt.sequence, prompt.tokens.len())).collect();
+        announce(model, &texts)?;
         for (index, prompt) in prompts.iter().enumerate() {
             let search = self.prefill(model, prompt, index)?;
             timing.prompt_tokens += prompt.tokens.len();

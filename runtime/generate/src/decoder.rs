@@ -18,6 +18,10 @@ impl LanguageModel for Decoder {
         Ok(Logits::new(logits.values, logits.vocabulary))
     }
 
+    fn expect(&mut self, sequence: SequenceId, count: usize, padding: usize) -> Result<(), RuntimeError> {
+        Decoder::expect(self, sequence, count, padding)
+    }
+
     fn together(&self, sequence: SequenceId, count: usize) -> usize {
         Decoder::together(self, sequence, count)
     }

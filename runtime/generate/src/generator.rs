@@ -138,6 +138,15 @@ pub struct Generator {
     pub logprobs: Option<usize>,
 }
 
+/// Tells a model which texts come, and how much longer the longest of them is.
+pub(crate) fn announce<M: LanguageModel>(
+    model: &mut M,
+    prompts: &[(M::Sequence, usize)],
+) -> Result<(), M::Error> {
+    let longest = prompts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+    prompts.iter().try_for_each(|&(sequence, count)| model.expect(sequence, count, longest - count))
+}
+
 impl Generator {
     /// The new tokens of all prompts as they come: those of one step in the order of the prompts.
     pub fn stream<'m, M: LanguageModel>(

@@ -53,6 +53,13 @@ pub trait LanguageModel {
     /// sequence may stand in `steps` once. After an error no sequence has grown.
     fn extend(&mut self, steps: &[Extend<'_, Self::Sequence>]) -> Result<Logits<'_>, Self::Error>;
 
+    /// The next `count` tokens of a sequence are one text, in however many calls they come, in a batch whose longest text is `padding`
+    /// tokens longer: models whose positions depend on the length take it from the text's end, as when it comes in one call.
+    fn expect(&mut self, sequence: Self::Sequence, count: usize, padding: usize) -> Result<(), Self::Error> {
+        let _ = (sequence, count, padding);
+        Ok(())
+    }
+
     /// How many of the next `count` tokens a sequence may take in with one call so that every row of logits is what it is when
     /// they come one by one; at least 1. Fewer than `count` where what earlier tokens mean depends on how many there are.
     fn together(&self, sequence: Self::Sequence, count: usize) -> usize;

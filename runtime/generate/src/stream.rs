@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Instant;
 
-use crate::generator::{Finish, GenerateError, Generator, PREFILL_ROWS, Prompt, Timing, Token};
+use crate::generator::{Finish, GenerateError, Generator, PREFILL_ROWS, Prompt, Timing, Token, announce};
 use crate::sampling::Logprobs;
 use crate::speculate::{Draft, Meter, Speculated};
 use crate::{Extend, LanguageModel, Logits, Sampler};
@@ -48,6 +48,8 @@ pub struct Stream<'m, M: LanguageModel> {
     vocabulary: usize,
     speculation: Option<Speculation<'m>>,
     watch: Option<Box<dyn FnMut(usize) + 'm>>,
+    /// Whether the model knows which prompts come.
+    announced: bool,
     failed: bool,
 }
 
@@ -95,6 +97,7 @@ impl<'m, M: LanguageModel> Stream<'m, M> {
             vocabulary: 0,
             speculation: None,
             watch: None,
+            announced: false,
             failed: false,
         }
     }
@@ -133,6 +136,10 @@ impl<'m, M: LanguageModel> Stream<'m, M> {
             return Err(GenerateError::EmptyPrompt { prompt });
         }
         let begin = Instant::now();
+        if !std::mem::replace(&mut self.announced, true) {
+            let prompts: Vec<_> = self.active.iter().map(|active| (active.sequence, active.prompt)).collect();
+            announce(&mut *self.model, &prompts)?;
+        }
         let chunk = self.chunk();
         if !chunk.is_empty() {
             self.call(&chunk, true)?;

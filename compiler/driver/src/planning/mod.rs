@@ -6,7 +6,9 @@ mod count;
 
 use std::path::Path;
 
+use lathe_artifact::layout::KvPage;
 use lathe_import::ImportOptions;
+use lathe_tensor::DType;
 
 use crate::CompileError;
 
@@ -89,9 +91,11 @@ pub struct ExpertLayer {
 }
 
 impl CacheLayer {
-    /// Elements for so many tokens: `min(tokens, window) * kv_heads * (key_dim + value_dim)`.
-    fn elements(&self, tokens: u64) -> u64 {
-        self.kept(tokens) * self.kv_heads * (self.key_dim + self.value_dim)
+    /// Bytes for so many tokens: `min(tokens, window) * kv_heads * (key_dim + value_dim)` elements of this dtype, with the scales of i8.
+    fn bytes(&self, tokens: u64, kv: DType) -> f64 {
+        let element = kv.storage_bytes(1).unwrap_or(0) as u64;
+        let head = self.key_dim + self.value_dim + KvPage::scales(kv) as u64;
+        (self.kept(tokens) * self.kv_heads * head * element) as f64
     }
 
     fn kept(&self, tokens: u64) -> u64 {
@@ -116,22 +120,22 @@ impl Requirements {
         Ok(count::requirements(&lathe_import::outline(path, options)?))
     }
 
-    /// Bytes of keys and values of one sequence of so many tokens; an element takes `element_bytes`. A source counts as long.
-    pub fn cache_bytes(&self, tokens: u64, element_bytes: f64) -> f64 {
+    /// Bytes of keys and values of one sequence of so many tokens, kept as `kv`. A source counts as long.
+    pub fn cache_bytes(&self, tokens: u64, kv: DType) -> f64 {
         let layers = self.cache.iter().chain(&self.source_cache);
-        layers.map(|layer| layer.elements(tokens) as f64 * element_bytes).sum()
+        layers.map(|layer| layer.bytes(tokens, kv)).sum()
     }
 
     /// The same, had every query head keys and values of its own.
-    pub fn cache_bytes_multi_head(&self, tokens: u64, element_bytes: f64) -> f64 {
+    pub fn cache_bytes_multi_head(&self, tokens: u64, kv: DType) -> f64 {
         let layers = self.cache.iter().chain(&self.source_cache);
         let whole = layers.map(|layer| CacheLayer { kv_heads: layer.heads, ..*layer });
-        whole.map(|layer| layer.elements(tokens) as f64 * element_bytes).sum()
+        whole.map(|layer| layer.bytes(tokens, kv)).sum()
     }
 
     /// Bytes that one more token adds to the cache while no window is full.
-    pub fn cache_bytes_per_token(&self, element_bytes: f64) -> f64 {
-        self.cache.iter().map(|layer| layer.elements(1) as f64 * element_bytes).sum()
+    pub fn cache_bytes_per_token(&self, kv: DType) -> f64 {
+        self.cache.iter().map(|layer| layer.bytes(1, kv)).sum()
     }
 
     /// Operations of attention for a token that sees so many keys: `2 * heads * (key_dim + value_dim)` a key and layer.
@@ -153,9 +157,9 @@ impl Requirements {
     }
 
     /// Bytes of weights, cache and activations of so many sequences of so many tokens, prompts read `chunk` tokens at a time.
-    pub fn memory_bytes(&self, batch: u64, tokens: u64, element_bytes: f64, chunk: u64) -> f64 {
+    pub fn memory_bytes(&self, batch: u64, tokens: u64, kv: DType, chunk: u64) -> f64 {
         self.weight_bytes()
-            + batch as f64 * self.cache_bytes(tokens, element_bytes)
+            + batch as f64 * self.cache_bytes(tokens, kv)
             + self.activation_bytes(batch, chunk.min(tokens))
     }
 
@@ -169,8 +173,8 @@ impl Requirements {
     }
 
     /// Most tokens a sequence that fit into so many bytes; `None` where not even one does.
-    pub fn largest_context(&self, batch: u64, limit: f64, element_bytes: f64, chunk: u64) -> Option<u64> {
-        let fits = |tokens: u64| self.memory_bytes(batch, tokens, element_bytes, chunk) <= limit;
+    pub fn largest_context(&self, batch: u64, limit: f64, kv: DType, chunk: u64) -> Option<u64> {
+        let fits = |tokens: u64| self.memory_bytes(batch, tokens, kv, chunk) <= limit;
         if !fits(1) {
             return None;
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use lathe_import::ImportOptions;
+use lathe_tensor::DType;
 
 use super::{Requirements, Unit};
 
@@ -34,7 +35,7 @@ fn decoders_have_their_published_sizes() {
         let model = of(name);
         assert_eq!(model.unit, Unit::Token, "{name}");
         assert_eq!((model.parameters.total, model.parameters.active), (*total, *active), "{name}");
-        assert_eq!(model.cache_bytes_per_token(2.0) / 1024.0, *kib, "{name}");
+        assert_eq!(model.cache_bytes_per_token(DType::F16) / 1024.0, *kib, "{name}");
         assert!(close(model.weight_flops as f64 / 1e9, *gflop, 1), "{name}: {}", model.weight_flops);
     }
 }
@@ -51,8 +52,8 @@ fn the_cache_at_a_context_is_counted_with_and_without_shared_heads() {
         ("mistral-large-2", 131_072, 44.0, 528.0),
     ] {
         let model = of(name);
-        assert_eq!(gib(model.cache_bytes(tokens, 2.0)), grouped, "{name}");
-        assert_eq!(gib(model.cache_bytes_multi_head(tokens, 2.0)), whole, "{name}");
+        assert_eq!(gib(model.cache_bytes(tokens, DType::F16)), grouped, "{name}");
+        assert_eq!(gib(model.cache_bytes_multi_head(tokens, DType::F16)), whole, "{name}");
     }
 }
 
@@ -72,9 +73,9 @@ fn experts_met_by_a_batch_follow_the_formula() {
 #[test]
 fn the_largest_context_is_the_last_that_fits() {
     let model = of("llama-2-70b");
-    let limit = model.memory_bytes(1, 50_000, 2.0, 512);
-    assert_eq!(model.largest_context(1, limit, 2.0, 512), Some(50_000));
-    assert_eq!(model.largest_context(1, 1e9, 2.0, 512), None);
+    let limit = model.memory_bytes(1, 50_000, DType::F16, 512);
+    assert_eq!(model.largest_context(1, limit, DType::F16, 512), Some(50_000));
+    assert_eq!(model.largest_context(1, 1e9, DType::F16, 512), None);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use super::facts::Facts;
 use super::names::{ExpertStyle, Style};
 use super::{GgufArray, GgufFile, GgufTensor, GgufValue};
-use crate::ImportError;
 use crate::error::{Fault, quote};
 use crate::model::{self, Config, Weight, Weights};
+use crate::{ImportError, ImportOptions};
 
 /// An architecture.
 struct Architecture {
@@ -94,7 +94,7 @@ const LONG_FACTORS: &str = "rope_factors_long.weight";
 const SHORT_FACTORS: &str = "rope_factors_short.weight";
 
 /// Imports a model file.
-pub(crate) fn import(path: &Path) -> Result<Module, ImportError> {
+pub(crate) fn import(path: &Path, options: &ImportOptions) -> Result<Module, ImportError> {
     let file = GgufFile::open(path)?;
     let facts = Facts::read(&file)?;
     let Some(architecture) = ARCHITECTURES.iter().find(|known| known.name == facts.architecture) else {
@@ -104,7 +104,7 @@ pub(crate) fn import(path: &Path) -> Result<Module, ImportError> {
     };
     let config = Config::from_fields(configuration(&file, &facts, architecture)?);
     let weights = Tensors { file: &file, architecture, facts: &facts };
-    model::build(&config, &weights).map_err(|fault| fault.in_file(path))
+    model::build(&config, &weights, options).map_err(|fault| fault.in_file(path))
 }
 
 /// The fields of `config.json` that the metadata stand for.

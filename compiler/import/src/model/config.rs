@@ -103,6 +103,23 @@ impl Config {
         self
     }
 
+    /// The same with another value of a field.
+    pub(crate) fn with_value(mut self, name: &str, value: Value) -> Self {
+        self.fields.insert(name.to_string(), value);
+        self
+    }
+
+    /// The same without a field.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.fields.remove(name);
+        self
+    }
+
+    /// The fields.
+    pub(crate) fn into_fields(self) -> Map<String, Value> {
+        self.fields
+    }
+
     /// Names of the fields.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)

@@ -133,6 +133,8 @@ pub(crate) struct Net<'a> {
     made: FxHashMap<String, ValueId>,
     used: FxHashSet<String>,
     missing: Vec<String>,
+    /// What rotary frequencies are rounded to.
+    pub frequencies: DType,
 }
 
 impl<'a> Net<'a> {
@@ -146,6 +148,7 @@ impl<'a> Net<'a> {
             made: FxHashMap::default(),
             used: FxHashSet::default(),
             missing: Vec::new(),
+            frequencies: DType::F32,
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) fn import_config(path: &Path, options: &ImportOptions) -> Result<Modu
     let config = Config::read(path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shards = Shards::open(folder, options.max_memory)?;
-    model::build(&config, &shards).map_err(|fault| fault.in_file(path))
+    model::build(&config, &shards, options).map_err(|fault| fault.in_file(path))
 }
 
 pub use shards::{TensorFacts, indexed_tensors, weight_files};

@@ -162,27 +162,29 @@ fn packed_rows(cx: &mut Context<'_>, index: usize) -> Result<[Dim; 3], IrError> 
 }
 
 pub(super) fn kv_append(cx: &mut Context<'_>) -> Outputs {
-    cx.dtype_of(0, "f32, f16 or bf16", is_state_dtype)?;
+    cx.dtype_of(0, "f32, f16, bf16 or i8", is_state_dtype)?;
     let state = cx.ranked(0, 2)?.clone();
     let [kv_heads, count, k_size] = packed_rows(cx, 1)?;
     let [v_heads, v_count, v_size] = packed_rows(cx, 2)?;
     cx.equal(&kv_heads, &v_heads, "heads of k and v")?;
     cx.equal(&count, &v_count, "rows of k and v")?;
-    let elements = kv_heads.mul(&k_size.add(&v_size)).mul(&Dim::constant(KvPage::TOKENS as i64));
+    let scales = Dim::constant(KvPage::scales(state.dtype) as i64);
+    let head = k_size.add(&v_size).add(&scales);
+    let elements = kv_heads.mul(&head).mul(&Dim::constant(KvPage::TOKENS as i64));
     cx.equal(&state.dims[1], &elements, "elements of a page")?;
     rows(cx, &count, [3, 5])?;
     Ok(vec![Output::new(state.dtype, state.dims)])
 }
 
 pub(super) fn paged_attention(cx: &mut Context<'_>, attributes: &PagedAttention) -> Outputs {
-    cx.dtype_of(1, "f32, f16 or bf16", is_state_dtype)?;
+    cx.dtype_of(1, "f32, f16, bf16 or i8", is_state_dtype)?;
     let [heads, count, size] = packed_rows(cx, 0)?;
-    let Some(elements) = attributes.page().elements() else {
+    let state = cx.ranked(1, 2)?.clone();
+    let Some(elements) = attributes.page().elements(state.dtype) else {
         return Err(cx.bad("a page is too large"));
     };
     let elements = Dim::constant(cx.count(elements)?);
-    let page = cx.ranked(1, 2)?.dims[1].clone();
-    cx.equal(&page, &elements, "elements of a page")?;
+    cx.equal(&state.dims[1], &elements, "elements of a page")?;
     cx.equal(&size, &Dim::constant(cx.count(attributes.qk_head_dim)?), "elements of a query")?;
     let kv_heads = Dim::constant(cx.count(attributes.kv_heads)?);
     cx.at_least(&kv_heads, &Dim::constant(1), "heads of keys")?;

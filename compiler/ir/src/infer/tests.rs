@@ -212,7 +212,9 @@ fn paged_attention() {
     let append = format!("c: bf16[pool, e], k: f32[1, 2, n, 64], v: f32[1, 2, n, 32], {rows}");
     let line = "%0 = kv_append c, k, v, p, s, t";
     check(&append, line, "bf16[pool, e]; e == 12288; m == b + 1");
-    refuses(&append.replace("bf16", "i8"), line, "f32, f16 or bf16");
+    // Two scales of 4 bytes a place and head.
+    check(&append.replace("bf16", "i8"), line, "i8[pool, e]; e == 13312; m == b + 1");
+    refuses(&append.replace("bf16", "u8"), line, "f32, f16, bf16 or i8");
     refuses(&append.replace("[pool, e]", "[pool, 5]"), line, "elements of a page: 5 is not 12288");
     let attend = format!("q: f32[1, 8, n, 64], c: f16[pool, 12288], {rows}, l: i64[b]");
     let line = "%0 = paged_attention q, c, p, s, l, t {kv_heads=2, qk_head_dim=64, v_head_dim=32, window=4, scale=null, softcap=0.0}";

@@ -1,6 +1,7 @@
 //! Attention: ONNX Attention-23 to 25, with what models add to it (ALiBi, sinks, padding of keys), and its paged form.
 
 mod bias;
+mod contents;
 mod page;
 pub mod paged;
 

@@ -7,7 +7,8 @@
 use lathe_tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-pub use super::page::KvPage;
+use super::contents::Contents;
+pub use super::page::{KvPage, narrowed, scale_of};
 use super::{per_head, softmax};
 use crate::EvalError;
 use crate::evaluate::{Arity, Context, Evaluate};
@@ -101,14 +102,6 @@ impl Rows {
     }
 }
 
-/// Pages of a state `[pool, elements]` in this layout.
-fn pool(cx: &Context<'_>, state: &Tensor, page: KvPage) -> Result<usize, EvalError> {
-    match *state.shape() {
-        [pool, elements] if page.elements() == Some(elements) => Ok(pool),
-        _ => Err(cx.shape(format!("the state does not hold pages of {page:?}"))),
-    }
-}
-
 impl Evaluate for KvAppend {
     fn arity(&self) -> Arity {
         Arity::of(6, 6)
@@ -126,25 +119,21 @@ impl Evaluate for KvAppend {
             return Err(cx.shape("k and v differ in heads or rows"));
         }
         let page = KvPage { kv_heads, qk_head_dim, v_head_dim };
-        let rows = Rows::of(cx, rows, pool(cx, state, page)?, [3, 5])?;
+        let mut contents = Contents::of(cx, state, page)?;
+        let rows = Rows::of(cx, rows, contents.pool(), [3, 5])?;
         let (k, v) = (cx.floats("k", k)?, cx.floats("v", v)?);
         let count = rows.places.len();
-        let elements = state.shape()[1];
-        let mut cells = cx.floats("state", state)?;
         for (row, &(sequence, place)) in rows.places.iter().enumerate() {
-            let start = rows.page(cx, sequence, place)? * elements;
+            let page = rows.page(cx, sequence, place)?;
             let place = place % KvPage::TOKENS;
             for head in 0..kv_heads {
                 cx.work(qk_head_dim + v_head_dim)?;
-                for d in 0..qk_head_dim {
-                    cells[start + page.key(head, d, place)] = k[(head * count + row) * qk_head_dim + d];
-                }
-                for d in 0..v_head_dim {
-                    cells[start + page.value(head, place, d)] = v[(head * count + row) * v_head_dim + d];
-                }
+                let at = head * count + row;
+                contents.set_key(page, head, place, &k[at * qk_head_dim..][..qk_head_dim]);
+                contents.set_value(page, head, place, &v[at * v_head_dim..][..v_head_dim]);
             }
         }
-        Ok(vec![cx.rounded(state.dtype(), state.shape(), &cells)?])
+        Ok(vec![contents.tensor(cx)?])
     }
 }
 
@@ -166,7 +155,8 @@ impl Evaluate for PagedAttention {
         if qk_head_dim != page.qk_head_dim || page.kv_heads == 0 || heads % page.kv_heads != 0 {
             return Err(cx.shape(format!("q does not fit pages of {page:?}")));
         }
-        let rows = Rows::of(cx, count, pool(cx, state, page)?, [2, 5])?;
+        let contents = Contents::of(cx, state, page)?;
+        let rows = Rows::of(cx, count, contents.pool(), [2, 5])?;
         self.check_lengths(cx, &rows, lengths)?;
         let bias = Bias::of(cx, heads, count, lengths)?;
         let slopes = per_head(cx, "alibi_slopes", 7, heads)?;
@@ -174,36 +164,34 @@ impl Evaluate for PagedAttention {
         let q = cx.floats("q", q)?;
         let shape = [1, heads, count, page.v_head_dim];
         let mut y = cx.filled(cx.count(&shape)?, 0.0)?;
-        let elements = state.shape()[1];
-        let cells = cx.floats("state", state)?;
         for head in 0..heads {
             let kv_head = head / (heads / page.kv_heads);
             for (row, &(sequence, position)) in rows.places.iter().enumerate() {
                 let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
                 cx.spend((position + 1 - first).saturating_mul(2 * size_of::<f64>()))?;
-                let mut starts = Vec::with_capacity(position + 1 - first);
+                let mut pages = Vec::with_capacity(position + 1 - first);
                 let mut scores = Vec::with_capacity(position + 1 - first);
                 for key in first..=position {
                     cx.work(qk_head_dim + page.v_head_dim)?;
-                    let start = rows.page(cx, sequence, key)? * elements;
+                    let page = rows.page(cx, sequence, key)?;
                     let query = &q[(head * count + row) * qk_head_dim..][..qk_head_dim];
                     let score = query
                         .iter()
                         .enumerate()
-                        .map(|(d, q)| q * cells[start + page.key(kv_head, d, key % KvPage::TOKENS)]);
+                        .map(|(d, q)| q * contents.key(page, kv_head, d, key % KvPage::TOKENS));
                     let along = match self.alibi_origin {
                         Some(origin) => key as f64 + origin as f64,
                         None => key as f64 - position as f64,
                     };
                     let alibi = slopes.as_ref().map_or(0.0, |slopes| slopes[head] * along);
                     scores.push(self.capped(score.sum()) + alibi + bias.value(head, row, key));
-                    starts.push(start);
+                    pages.push(page);
                 }
                 softmax(&mut scores, sinks.as_ref().map(|sinks| sinks[head]));
                 let out = &mut y[(head * count + row) * page.v_head_dim..][..page.v_head_dim];
-                for ((key, start), weight) in (first..).zip(starts).zip(scores) {
+                for ((key, page), weight) in (first..).zip(pages).zip(scores) {
                     for (d, sum) in out.iter_mut().enumerate() {
-                        *sum += weight * cells[start + page.value(kv_head, key % KvPage::TOKENS, d)];
+                        *sum += weight * contents.value(page, kv_head, d, key % KvPage::TOKENS);
                     }
                 }
             }
@@ -264,5 +252,5 @@ impl Bias {
 
 /// The dtypes that a state may have.
 pub fn is_state_dtype(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::I8)
 }

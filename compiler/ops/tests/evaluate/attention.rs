@@ -136,6 +136,31 @@ fn pages_hold_what_was_appended() {
 }
 
 #[test]
+fn pages_of_bytes_hold_scaled_numbers() {
+    // One head of 2 elements each way: 256 bytes of numbers, then 64 scales of keys and 64 of values.
+    let state = Tensor::from_slice(&[0i8; 768], &[1, 768]).expect("a state");
+    let (position, starts, table) = (i(&[1, 2], &[0, 1]), i(&[2], &[0, 2]), i(&[1, 1], &[0]));
+    let (k, v) = (f(&[1, 1, 2, 2], &[0.0; 4]), f(&[1, 1, 2, 2], &[254.0, -127.0, 0.0, 0.1]));
+    let inputs = [&state, &k, &v, &position, &starts, &table];
+    let next = evaluate("kv_append", json!({}), &inputs, 1).expect("kv_append").remove(0);
+    let bytes = next.to_slice::<i8>().expect("i8");
+    assert_eq!(bytes[128..132], [127, -64, 0, 127]);
+    let scale = |at: usize| f32::from_ne_bytes([0, 1, 2, 3].map(|byte| bytes[at + byte] as u8));
+    assert_eq!([scale(256), scale(512), scale(516)], [0.0, 2.0, 0.1 / 127.0]);
+    let (q, lengths) = (f(&[1, 1, 2, 2], &[0.0; 4]), i(&[1], &[2]));
+    let attributes =
+        json!({"kv_heads": 1, "qk_head_dim": 2, "v_head_dim": 2, "window": 1, "scale": 1.0, "softcap": 0.0});
+    let inputs = [&q, &next, &position, &starts, &lengths, &table];
+    let y = evaluate("paged_attention", attributes, &inputs, 1).expect("paged_attention").remove(0);
+    let y = y.to_slice::<f32>().expect("f32");
+    assert_eq!(y[..3], [254.0, -128.0, 0.0]);
+    assert!((y[3] - 0.1).abs() < 1e-7, "{y:?}");
+    let wrong = Tensor::from_slice(&[0i8; 256], &[1, 256]).expect("a state");
+    let inputs = [&wrong, &k, &v, &position, &starts, &table];
+    refuse("kv_append", json!({}), &inputs, "does not hold pages");
+}
+
+#[test]
 fn paged_rows_take_biases_and_sinks() {
     let state = f(&[1, 128], &(0..128).map(|i| (i % 64) as f32).collect::<Vec<_>>());
     let (q, position) = (f(&[1, 2, 1, 1], &[0.0; 2]), i(&[1, 1], &[1]));

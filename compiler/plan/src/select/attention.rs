@@ -208,12 +208,9 @@ fn rows_of<const N: usize>(
 
 /// The pages of a state, and the code of their elements.
 fn state_of(context: &mut Context<'_, '_>, value: ValueId) -> Result<(Location, Operand<'static>), Refusal> {
-    let element = match context.dtype(value) {
-        DType::F32 => StateElement::F32,
-        DType::F16 => StateElement::F16,
-        DType::BF16 => StateElement::BF16,
-        other => return refuse(format!("no builtin for a state of {other}")),
-    };
+    let dtype = context.dtype(value);
+    let element = StateElement::ALL.iter().find(|element| element.dtype() == dtype);
+    let Some(&element) = element else { return refuse(format!("no builtin for a state of {dtype}")) };
     let location = context.location(value)?;
     match location.is_dense(&mut context.planner.sizes) {
         true => Ok((location, Operand::Int(element as i64))),

@@ -57,11 +57,11 @@ impl Decode<'_> {
         };
         let page = KvPage { kv_heads: k.heads, qk_head_dim: k.size, v_head_dim: v.size };
         let layer = self.states.len();
-        let elements = page.elements().and_then(|elements| i64::try_from(elements).ok());
+        let elements = page.elements(self.dtype).and_then(|elements| i64::try_from(elements).ok());
         let elements = elements.ok_or_else(|| refuse("a page of its keys is too large"))?;
         let pool = Dim::symbol(Symbol::new(&format!("pool{layer}")));
         let name = format!("kv.{layer}");
-        let ty = ValueType::new(DType::F32, [pool, elements.into()]);
+        let ty = ValueType::new(self.dtype, [pool, elements.into()]);
         let state = self.module.function_mut(self.function).add_input(name.clone(), ty);
         let (position, seq_start) = (self.inputs.position, self.inputs.seq_start);
         let appended = [state, k.value, v.value, position, seq_start, table];

@@ -23,6 +23,8 @@ pub(super) struct Inputs {
     pub logit_rows: ValueId,
     /// Whether the total length is above a boundary, by boundary.
     pub longer: Vec<(i64, ValueId)>,
+    /// The length that each row counts with `[1, n]`, where something is computed from it.
+    pub length: Option<ValueId>,
 }
 
 /// The inputs of a `decode` that reads an encoder's output.
@@ -65,17 +67,45 @@ pub(super) struct Decode<'a> {
     pub sources: Vec<SourceRows>,
     /// States after their appends, with their names.
     pub states: Vec<(String, ValueId)>,
-    /// Boundaries of the total length that were asked for and are no inputs yet.
-    pub asked: Vec<i64>,
+    /// What was asked for and is no input yet.
+    pub asked: Asked,
+    /// Elements of the states.
+    pub dtype: DType,
+}
+
+/// Inputs about the total length.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked {
+    /// Boundaries of regimes.
+    pub boundaries: Vec<i64>,
+    /// The length itself.
+    pub length: bool,
+}
+
+impl Asked {
+    /// Adds what another one asks for.
+    pub fn join(&mut self, other: Asked) {
+        self.boundaries.extend(other.boundaries);
+        self.boundaries.sort_unstable();
+        self.boundaries.dedup();
+        self.length |= other.length;
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.boundaries.is_empty() && !self.length
+    }
 }
 
 /// What `decode` needs to know before it is begun.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Signature {
     /// Windows of the attentions.
     pub windows: Vec<Option<usize>>,
-    /// Boundaries of regimes.
-    pub boundaries: Vec<i64>,
+    /// Inputs about the total length.
+    pub about_length: Asked,
+    /// Elements of the states.
+    pub dtype: DType,
 }
 
 impl<'a> Decode<'a> {
@@ -92,7 +122,7 @@ impl<'a> Decode<'a> {
         let i64s = |dims: Vec<Dim>| ValueType::new(DType::I64, dims);
         let (n, b) = (symbol("n"), symbol("b"));
         let tokens = body.add_input("tokens", i64s(vec![1.into(), n.clone()]));
-        let position = body.add_input("position", i64s(vec![1.into(), n]));
+        let position = body.add_input("position", i64s(vec![1.into(), n.clone()]));
         let seq_start = body.add_input("seq_start", i64s(vec![b.add(&1.into())]));
         let context_len = body.add_input("context_len", i64s(vec![b.clone()]));
         let tables = signature.windows.iter().map(|&window| {
@@ -107,11 +137,13 @@ impl<'a> Decode<'a> {
             table: body.add_input("block_table.cross", i64s(vec![b.clone(), symbol("pages.cross")])),
         });
         let logit_rows = body.add_input("logit_rows", i64s(vec![symbol("m")]));
-        let longer = signature.boundaries.iter().map(|&boundary| {
+        let about_length = &signature.about_length;
+        let longer = about_length.boundaries.iter().map(|&boundary| {
             (boundary, body.add_input(format!("longer.{boundary}"), ValueType::new(DType::Bool, [])))
         });
         let longer = longer.collect();
-        let inputs = Inputs { position, seq_start, context_len, tables, cross, logit_rows, longer };
+        let length = about_length.length.then(|| body.add_input("length", i64s(vec![1.into(), n])));
+        let inputs = Inputs { position, seq_start, context_len, tables, cross, logit_rows, longer, length };
         let function = module.add_function(body);
         let mut decode = Self {
             source,
@@ -126,7 +158,8 @@ impl<'a> Decode<'a> {
             crosses: Vec::new(),
             sources: Vec::new(),
             states: Vec::new(),
-            asked: Vec::new(),
+            asked: Asked::default(),
+            dtype: signature.dtype,
         };
         decode.map_inputs(tokens);
         decode

@@ -40,7 +40,8 @@ impl Decode<'_> {
                 | Mapped::Places(_)
                 | Mapped::Joined(..)
                 | Mapped::Count(_)
-                | Mapped::Length(_) => {
+                | Mapped::Length(_)
+                | Mapped::Lengths(_) => {
                     return Ok(false);
                 }
                 Mapped::Fixed(_) => {}
@@ -69,7 +70,7 @@ impl Decode<'_> {
             page(self.main, &cross).ok_or_else(|| refuse("its heads or head sizes are not constant"))?;
         let inputs = self.inputs.cross.ok_or_else(|| refuse("there is no encoder"))?;
         let layer = self.crosses.len();
-        let state = add_state(self.module.function_mut(self.function), layer, page)
+        let state = add_state(self.module.function_mut(self.function), layer, page, self.dtype)
             .ok_or_else(|| refuse("a page of its keys is too large"))?;
         self.crosses.push(cross);
         let paged = PagedAttention {
@@ -149,10 +150,10 @@ fn places(main: &Function, value: ValueId) -> Option<Dim> {
     dims.get(dims.len().checked_sub(2)?).cloned()
 }
 
-fn add_state(body: &mut Function, layer: usize, page: KvPage) -> Option<ValueId> {
-    let elements = page.elements().and_then(|elements| i64::try_from(elements).ok())?;
+fn add_state(body: &mut Function, layer: usize, page: KvPage, dtype: DType) -> Option<ValueId> {
+    let elements = page.elements(dtype).and_then(|elements| i64::try_from(elements).ok())?;
     let pool = Dim::symbol(Symbol::new(&format!("pool.cross{layer}")));
-    Some(body.add_input(format!("cross.{layer}"), ValueType::new(DType::F32, [pool, elements.into()])))
+    Some(body.add_input(format!("cross.{layer}"), ValueType::new(dtype, [pool, elements.into()])))
 }
 
 /// Adds `encode` to a module that has the `decode` which reads these.
@@ -161,6 +162,7 @@ pub(super) fn add_encode(
     main: &Function,
     interface: &Interface,
     crosses: &[Cross],
+    dtype: DType,
 ) -> Result<(), Refusal> {
     let mut encode = Outside::begin(module, "encode", main, interface);
     let values: Vec<ValueId> = crosses.iter().flat_map(|cross| [cross.keys, cross.values]).collect();
@@ -171,7 +173,7 @@ pub(super) fn add_encode(
     let mut states = Vec::new();
     for (layer, cross) in crosses.iter().enumerate() {
         let page = page(main, cross).ok_or_else(|| Refusal::new("encode", "heads are not constant"))?;
-        let state = add_state(encode.body(), layer, page);
+        let state = add_state(encode.body(), layer, page, dtype);
         states.push(state.ok_or_else(|| Refusal::new("encode", "a page is too large"))?);
     }
     for id in cone {

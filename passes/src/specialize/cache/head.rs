@@ -70,6 +70,7 @@ impl Decode<'_> {
                     Mapped::Rows(_)
                     | Mapped::Keyed(_)
                     | Mapped::Places(_)
+                    | Mapped::Lengths(_)
                     | Mapped::Joined(..)
                     | Mapped::Count(_),
                 ) => last_use[index].is_some(),

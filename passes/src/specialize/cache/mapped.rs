@@ -20,6 +20,8 @@ pub(super) enum Mapped {
     Keyed(Keyed),
     /// One element: the total length plus this.
     Length(i64),
+    /// Computed from the total length alone: `[1, rows, ...]`, as each row brings a length of its own, where `main` has rank 0 or 1.
+    Lengths(ValueId),
     /// The new keys or values (rows along axis 2) behind those of the past input of this index.
     Joined(Rows, usize),
     /// For each token how many up to it, itself included, have one of some ids.

@@ -14,6 +14,8 @@
 //! - **prefix scan**: positions counted by `range` or by `cum_sum` over the mask are the input `position` ([`positions`]). No row
 //!   is padding, so the mask is all ones and what follows from it is one constant ([`uniform`]); constant tables cut to the length are
 //!   gathered by position; a bias by the distance of row and key is computed for the places of the block table ([`keyed`]);
+//! - **length**: with rotary embeddings that are declared `dynamic`, arithmetic on the total length is done with a length that each row
+//!   brings ([`lengths`]);
 //! - **regime**: a comparison of the total length with a constant becomes the input `longer.N`: whether the sequence has more
 //!   than `N` tokens. All sequences of a call must agree; one that crosses `N` is computed again from its first token;
 //! - **pictures**: what is made of them alone is the function `vision`, of which rows take what they need ([`pictures`]);
@@ -31,6 +33,7 @@ mod cross;
 mod head;
 mod interface;
 mod keyed;
+mod lengths;
 mod mapped;
 mod outside;
 mod pictures;
@@ -43,19 +46,24 @@ use std::collections::BTreeSet;
 
 use lathe_ir::{Dim, FunctionId, Module, NodeId, Operation};
 use lathe_ops::Op;
+use lathe_tensor::DType;
 
 use crate::PassError;
 use crate::canonical::dead_code::DeadCode;
 use crate::driver::{FunctionPass, PassReport};
-use build::{Decode, Signature};
+use build::{Asked, Decode, Signature};
 use interface::Interface;
 use mapped::{Mapped, Refusal};
 
 /// Regimes that a model may have: each is one more pass over it.
 const MAX_REGIMES: usize = 8;
 
-/// The pass.
-pub(crate) struct Cache;
+/// The pass: keys and values become states of this dtype (f32, f16, bf16, or i8 with scales).
+#[derive(Clone, Copy, Debug)]
+pub struct Cache {
+    /// Elements of the states.
+    pub dtype: DType,
+}
 
 impl FunctionPass for Cache {
     fn name(&self) -> &'static str {
@@ -71,7 +79,7 @@ impl FunctionPass for Cache {
         if module.main() != Some(function) || module.function_named("decode").is_some() {
             return Ok(());
         }
-        match decode(module, function) {
+        match decode(module, function, self.dtype) {
             Ok(None) => {}
             Ok(Some(made)) => {
                 *module = made;
@@ -84,18 +92,20 @@ impl FunctionPass for Cache {
 }
 
 /// The module with `decode`; `None` where `main` is no language model.
-fn decode(module: &Module, main: FunctionId) -> Result<Option<Module>, Refusal> {
+fn decode(module: &Module, main: FunctionId, dtype: DType) -> Result<Option<Module>, Refusal> {
     let body = module.function(main);
     let Some(interface) = Interface::of(body)? else { return Ok(None) };
     let cone = head::cone(body, interface.logits);
-    let mut signature = Signature { windows: windows(module, main, &cone), boundaries: Vec::new() };
+    let windows = windows(module, main, &cone);
+    let mut signature = Signature { windows, about_length: Asked::default(), dtype };
     let attends = |id: &NodeId| {
         body.node(*id).is_some_and(|node| matches!(node.operation, Operation::Op(Op::Attention(_))))
     };
     if !cone.iter().any(attends) {
         return Err(Refusal::new("logits", "no attention was recognised"));
     }
-    for _ in 0..=MAX_REGIMES {
+    // One more round may ask for the length.
+    for _ in 0..=MAX_REGIMES + 1 {
         let mut decode = Decode::begin(module, body, &interface, &signature);
         for id in &cone {
             if let Some(node) = body.node(*id) {
@@ -103,9 +113,7 @@ fn decode(module: &Module, main: FunctionId) -> Result<Option<Module>, Refusal> 
             }
         }
         if !decode.asked.is_empty() {
-            signature.boundaries.append(&mut decode.asked);
-            signature.boundaries.sort_unstable();
-            signature.boundaries.dedup();
+            signature.about_length.join(std::mem::take(&mut decode.asked));
             continue;
         }
         return finish(decode, &cone).map(Some);
@@ -127,7 +135,7 @@ fn finish(mut decode: Decode<'_>, cone: &[NodeId]) -> Result<Module, Refusal> {
     let vocab = vocab.ok_or_else(|| Refusal::new("logits", "they have no axes"))?;
     let rows = Dim::symbol(decode.rows.clone());
     let logits = decode.reshape("logits", value, &[rows, vocab])?;
-    let (function, states) = (decode.function, std::mem::take(&mut decode.states));
+    let (function, states, dtype) = (decode.function, std::mem::take(&mut decode.states), decode.dtype);
     let (main, interface) = (decode.main, decode.interface);
     let (crosses, sources) = (std::mem::take(&mut decode.crosses), std::mem::take(&mut decode.sources));
     let mut module = decode.module;
@@ -141,7 +149,7 @@ fn finish(mut decode: Decode<'_>, cone: &[NodeId]) -> Result<Module, Refusal> {
         .run(&mut module, function, &mut ignored)
         .map_err(|error| Refusal::new("decode", error.to_string()))?;
     if !crosses.is_empty() {
-        cross::add_encode(&mut module, main, interface, &crosses)?;
+        cross::add_encode(&mut module, main, interface, &crosses, dtype)?;
     }
     if !sources.is_empty() {
         outside::add_vision(&mut module, main, interface, &sources)?;

@@ -80,7 +80,7 @@ impl Decode<'_> {
                 Ok(Operand { value, axis: axis.map_err(|reason| Refusal::new(&node.name, reason))? })
             }
             Mapped::Sizes(elements) => self.size_operand(node, op, index, input, &elements),
-            Mapped::Length(_) => refuse("it computes with the total length"),
+            Mapped::Length(_) | Mapped::Lengths(_) => refuse("it computes with the total length"),
             Mapped::Keyed(_) => refuse("it relates tokens to tokens, and is no attention"),
             Mapped::Source => refuse(
                 "it reads the encoder's output or pictures in another way than an attention or a choice of rows",

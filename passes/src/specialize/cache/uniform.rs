@@ -118,7 +118,7 @@ impl Decode<'_> {
             }
         };
         let Some(&(_, longer)) = self.inputs.longer.iter().find(|(known, _)| *known == boundary) else {
-            self.asked.push(boundary);
+            self.asked.boundaries.push(boundary);
             return Err(Refusal::new(&node.name, "the total length decides"));
         };
         let dims = vec![Dim::constant(1); self.main.ty(node.outputs[0]).rank()];

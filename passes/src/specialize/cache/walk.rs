@@ -92,9 +92,12 @@ impl Decode<'_> {
                 false => self.keyed_view(node, op)?,
             };
         }
+        if second.is_none() {
+            second = self.viewed(node, op)?;
+        }
         match second {
             Some(found) => Ok(Some(found)),
-            None => self.viewed(node, op),
+            None => self.lengths(node, op),
         }
     }
 }

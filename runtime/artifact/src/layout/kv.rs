@@ -1,7 +1,7 @@
 //! Pages of a KV cache, and the states of chunks of keys that workers share. The layout of a page is the ops' own, for the meaning
 //! of the paged ops rests on it.
 
-pub use lathe_ops::attention::paged::KvPage;
+pub use lathe_ops::attention::paged::{KvPage, narrowed, scale_of};
 
 /// Pages of a chunk of keys: attention joins the states of chunks in ascending order, whoever computes them.
 pub const CHUNK_PAGES: usize = 8;

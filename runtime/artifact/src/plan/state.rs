@@ -50,23 +50,20 @@ impl State {
 
     /// Elements of one page; `usize::MAX` where they do not fit.
     pub fn page_elements(&self) -> usize {
-        self.page().elements().unwrap_or(usize::MAX)
+        self.page().elements(self.dtype).unwrap_or(usize::MAX)
     }
 
-    /// Bytes that one token takes.
+    /// Bytes that one token takes, scales included.
     pub fn bytes_per_token(&self) -> u64 {
-        self.dtype.storage_bytes(self.token_elements()).unwrap_or(usize::MAX) as u64
+        let elements = self.page().token_elements(self.dtype).unwrap_or(usize::MAX);
+        self.dtype.storage_bytes(elements).unwrap_or(usize::MAX) as u64
     }
 
     /// Bytes of the tokens that a sequence of `tokens` tokens keeps: `min(tokens, window) * kv_heads * (qk_head_dim +
-    /// v_head_dim) * bytes`.
+    /// v_head_dim) * bytes`, and 8 bytes a kv head for the scales of int8.
     pub fn bytes(&self, tokens: u64) -> u64 {
         let kept = self.window.map_or(tokens, |window| tokens.min(window as u64));
         kept.saturating_mul(self.bytes_per_token())
-    }
-
-    fn token_elements(&self) -> usize {
-        self.kv_heads.saturating_mul(self.qk_head_dim.saturating_add(self.v_head_dim))
     }
 }
 
@@ -126,5 +123,7 @@ mod tests {
         }
         let half = State { dtype: DType::F16, ..state(None) };
         assert_eq!(half.bytes_per_token(), 2 * 24 * 2);
+        let bytes = State { dtype: DType::I8, ..state(None) };
+        assert_eq!((bytes.bytes_per_token(), bytes.page_elements()), (2 * 32, 64 * 2 * 32));
     }
 }

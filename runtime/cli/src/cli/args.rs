@@ -10,11 +10,13 @@ use super::sizing::{CompareArgs, PlanArgs};
 
 mod chat;
 mod generate;
+mod memory;
 mod pipeline;
 mod text;
 
 pub use chat::ChatArgs;
 pub use generate::{GenerateArgs, PromptArgs, SamplingArgs};
+pub use memory::{KvArg, RopeArgs};
 pub use pipeline::{ClassifyArgs, EmbedArgs, FillMaskArgs, Pooling, TranscribeArgs};
 pub use text::{TemplateArgs, TokenizeArgs};
 
@@ -60,6 +62,9 @@ pub struct Common {
     /// What products with quantised weights compute in: f32 follows the reference, int8 is fast
     #[arg(long, global = true, env = "LATHE_ACTIVATIONS", value_enum, default_value = "int8")]
     pub activations: ActivationsChoice,
+    /// Other rotary embeddings.
+    #[command(flatten)]
+    pub rope: RopeArgs,
     /// Neither read nor write the compile cache
     #[arg(long, global = true, env = "LATHE_NO_CACHE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub no_cache: bool,
@@ -159,6 +164,9 @@ pub struct CompileArgs {
     /// Merge key and value heads to this many by their means; the report says what that changes
     #[arg(long, env = "LATHE_KV_HEADS", value_name = "N")]
     pub kv_heads: Option<usize>,
+    /// Elements of the cache.
+    #[command(flatten)]
+    pub kv: KvArg,
     /// Stop after this many rewrites, to find the one that breaks a model
     #[arg(long, env = "LATHE_STOP_AFTER", value_name = "N")]
     pub stop_after: Option<usize>,
@@ -271,6 +279,9 @@ pub struct InspectArgs {
     /// Compare the hashes of an artifact's tensors
     #[arg(long, env = "LATHE_CHECK", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub check: bool,
+    /// Elements of the cache.
+    #[command(flatten)]
+    pub kv: KvArg,
     /// Write a self-contained page: the graph before and after each pass, memory over time, the hottest nodes
     #[arg(long, env = "LATHE_HTML", value_name = "FILE")]
     pub html: Option<PathBuf>,

@@ -3,11 +3,21 @@
 use std::path::Path;
 
 use lathe_artifact::Trust;
-use lathe_compiler::{Activations, Level, Target};
+use lathe_compiler::{Activations, ImportOptions, Level, Target};
 
 use super::args::{ActivationsChoice, Common, IsaChoice, TargetChoice};
 use super::error::CliError;
 use crate::{Cache, CompileOptions, Isa, LoadOptions, Team};
+
+/// How to import.
+pub fn import_options(common: &Common) -> Result<ImportOptions, CliError> {
+    Ok(ImportOptions {
+        max_memory: common.max_memory(),
+        dims: common.dim.clone(),
+        rope: common.rope.scaling()?,
+        frequencies: common.rope.rope_frequencies.dtype(),
+    })
+}
 
 /// How to compile.
 pub fn compile_options(common: &Common, targets: &[TargetChoice]) -> Result<CompileOptions, CliError> {
@@ -24,6 +34,8 @@ pub fn compile_options(common: &Common, targets: &[TargetChoice]) -> Result<Comp
             ActivationsChoice::F32 => Activations::F32,
             ActivationsChoice::Int8 => Activations::Int8,
         },
+        rope: common.rope.scaling()?,
+        frequencies: common.rope.rope_frequencies.dtype(),
         ..CompileOptions::default()
     })
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use lathe_tensor::DType;
 
 use super::args::{Common, JsonFlag};
 
@@ -29,18 +30,24 @@ pub enum CacheType {
     F16,
     /// 2 bytes.
     Bf16,
-    /// 1 byte.
+    /// 1 byte, and a scale of 4 bytes for each key and each value of a token and head.
     Int8,
 }
 
 impl CacheType {
-    /// Bytes of an element.
-    pub fn bytes(self) -> f64 {
+    /// The dtype of an element.
+    pub fn dtype(self) -> DType {
         match self {
-            CacheType::F32 => 4.0,
-            CacheType::F16 | CacheType::Bf16 => 2.0,
-            CacheType::Int8 => 1.0,
+            CacheType::F32 => DType::F32,
+            CacheType::F16 => DType::F16,
+            CacheType::Bf16 => DType::BF16,
+            CacheType::Int8 => DType::I8,
         }
+    }
+
+    /// The choice that keeps elements of this dtype.
+    pub fn of(dtype: DType) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|choice| choice.dtype() == dtype)
     }
 
     /// The name on the command line.

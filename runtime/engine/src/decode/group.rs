@@ -57,6 +57,20 @@ pub(super) fn plan_pages(plan: &Plan, options: &DecoderOptions) -> Vec<Planned> 
     groups
 }
 
+/// The most tokens a sequence whose keys and values fit into so many bytes.
+pub(super) fn most_tokens(plan: &Plan, options: &DecoderOptions, bytes: u64) -> usize {
+    let fits = |tokens: usize| {
+        let planned = plan_pages(plan, &DecoderOptions { tokens, ..*options });
+        planned.iter().fold(0u64, |sum, group| sum.saturating_add(group.bytes())) <= bytes
+    };
+    let (mut most, mut over) = (0, options.tokens);
+    while most + 1 < over {
+        let middle = most + (over - most) / 2;
+        if fits(middle) { most = middle } else { over = middle }
+    }
+    most
+}
+
 /// Pages for the sequences of a group.
 fn pages(group: &Planned, options: &DecoderOptions) -> usize {
     let tokens = if group.kind == StateKind::Cross { options.source } else { options.tokens };

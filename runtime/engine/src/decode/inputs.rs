@@ -5,6 +5,7 @@ use lathe_tensor::DType;
 
 use super::group::Group;
 use super::pool::Pages;
+use super::texts::Texts;
 use super::vision::{Table, Tables};
 use crate::{RuntimeError, TensorView};
 
@@ -26,6 +27,8 @@ pub(super) enum Input {
     Longer(usize),
     /// For each row a row of this table of its sequence.
     Source(usize),
+    /// The length that each row counts with.
+    Length,
     /// A state, whose memory is lent.
     State {
         dtype: DType,
@@ -57,6 +60,7 @@ pub(super) fn roles(plan: &Plan, groups: &[Group], tables: &[Table]) -> Result<V
         Ok(match (port.name.as_str(), port.tensor.dims.len()) {
             ("tokens", 2) => Input::Tokens,
             ("position", 2) => Input::Position,
+            (LENGTH, 2) => Input::Length,
             ("seq_start", 1) => Input::SeqStart,
             ("context_len", 1) => Input::ContextLen,
             ("logit_rows", 1) => Input::LogitRows,
@@ -67,6 +71,9 @@ pub(super) fn roles(plan: &Plan, groups: &[Group], tables: &[Table]) -> Result<V
     };
     plan.inputs.iter().enumerate().map(role).collect()
 }
+
+/// The input with the length that each row counts with.
+pub(super) const LENGTH: &str = "length";
 
 /// The length that an input asks about: `longer.32` is whether the sequences of the call have more than 32 tokens.
 pub(super) fn boundary(port: &Port) -> Option<usize> {
@@ -93,9 +100,16 @@ pub(super) struct Rows<'a> {
     pub(super) logits: usize,
     /// Places of its encoder's output.
     pub(super) source: usize,
+    /// What its tokens count with.
+    pub(super) texts: Texts,
 }
 
 impl Rows<'_> {
+    /// The length that decides about the meaning of its keys.
+    pub(super) fn counted(&self) -> usize {
+        self.texts.after(self.end())
+    }
+
     /// The length of the sequence after the call.
     pub(super) fn end(&self) -> usize {
         self.start + self.again.len() + self.tokens.len()
@@ -115,6 +129,9 @@ pub(super) struct Batch {
     logit_rows: Vec<i64>,
     cross_position: Vec<i64>,
     cross_len: Vec<i64>,
+    length: Vec<i64>,
+    /// What the lengths of the call's sequences are above or not.
+    counted: usize,
     /// By group.
     tables: Vec<Vec<i64>>,
     /// Sizes of the inputs, by what they are: `[1, n]`, `[b + 1]`, `[b]`, `[m]`.
@@ -137,6 +154,7 @@ impl Batch {
             &mut self.logit_rows,
             &mut self.cross_position,
             &mut self.cross_len,
+            &mut self.length,
         ] {
             list.clear();
         }
@@ -149,8 +167,11 @@ impl Batch {
             self.context_len.push(row.end() as i64);
             self.cross_position.resize(end, row.source as i64 - 1);
             self.cross_len.push(row.source as i64);
+            let length = |place: usize| i64::try_from(row.texts.length(place)).unwrap_or(i64::MAX);
+            self.length.extend((row.start..row.end()).map(length));
             self.logit_rows.extend((end - row.logits..end).map(|row| row as i64));
         }
+        self.counted = rows.iter().map(|row| row.counted()).max().unwrap_or(0);
         self.rows_shape = [1, self.tokens.len()];
         self.starts_shape = [self.seq_start.len()];
         self.lengths_shape = [self.context_len.len()];
@@ -209,9 +230,9 @@ impl Batch {
             }
             Input::CrossPosition => TensorView::from_slice(&self.cross_position, &self.rows_shape),
             Input::CrossLen => TensorView::from_slice(&self.cross_len, &self.lengths_shape),
+            Input::Length => TensorView::from_slice(&self.length, &self.rows_shape),
             Input::Longer(boundary) => {
-                let longer = self.context_len.first().is_some_and(|&length| length as u64 > *boundary as u64);
-                TensorView::new(DType::Bool, &[], if longer { &[1] } else { &[0] })
+                TensorView::new(DType::Bool, &[], if self.counted > *boundary { &[1] } else { &[0] })
             }
             Input::Source(table) => {
                 let (bytes, shape) = &self.sources[*table];

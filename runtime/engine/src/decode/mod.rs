@@ -8,10 +8,12 @@ mod encode;
 mod group;
 mod inputs;
 mod pool;
+mod regimes;
+mod texts;
 mod vision;
 
-use lathe_artifact::plan::{Plan, StateKind};
-use lathe_tensor::Tensor;
+use lathe_artifact::plan::{Plan, Port, StateKind};
+use lathe_tensor::{DType, Tensor};
 
 use crate::program::Address;
 use crate::session::Lent;
@@ -20,6 +22,7 @@ use encode::Encoder;
 use group::Group;
 use inputs::{Batch, Input, Rows};
 use pool::Pages;
+use texts::Texts;
 use vision::{Table, Tables, Vision};
 
 /// Names a sequence of a [`Decoder`].
@@ -70,6 +73,7 @@ struct Sequence {
     /// What its pictures give to its rows.
     tables: Tables,
     pages: Vec<Pages>,
+    texts: Texts,
 }
 
 /// Runs the function `decode` of a model over sequences that grow, fork and end.
@@ -106,7 +110,8 @@ impl Model {
     /// Whether it has a function `decode` in which the meaning of earlier tokens does not depend on how many there are.
     pub fn is_steady(&self) -> bool {
         let plan = self.function(FUNCTION).and_then(|function| self.program(function).ok());
-        plan.is_some_and(|program| !program.plan.inputs.iter().any(|port| inputs::boundary(port).is_some()))
+        let decides = |port: &Port| inputs::boundary(port).is_some() || port.name == inputs::LENGTH;
+        plan.is_some_and(|program| !program.plan.inputs.iter().any(decides))
     }
 }
 
@@ -136,9 +141,14 @@ impl Decoder {
         let bytes = planned.iter().fold(0u64, |sum, group| sum.saturating_add(group.bytes()));
         let weights = program.weight_bytes;
         if weights.saturating_add(bytes) > model.max_memory() {
+            let room = model.max_memory().saturating_sub(weights);
+            let fitting = match group::most_tokens(plan, options, room) {
+                0 => "no context fits".to_string(),
+                tokens => format!("a context of {tokens} tokens fits"),
+            };
             return Err(RuntimeError::Resource(format!(
                 "keys and values of {} sequences of {} tokens take {bytes} bytes: with {weights} bytes of weights that is over \
-                 the limit of {} bytes; raise the memory limit, or generate fewer tokens or sequences",
+                 the limit of {} bytes; {fitting}: raise the memory limit, or generate fewer tokens or sequences",
                 options.sequences,
                 options.tokens,
                 model.max_memory()
@@ -250,26 +260,19 @@ impl Decoder {
         self.sequence(id).map(|sequence| &sequence.tokens[..])
     }
 
-    /// How many of the next `count` tokens a sequence may take in with one call so that every row of logits is what it is when they
-    /// come one by one: up to the length at which its cached keys lose their meaning.
-    pub fn together(&self, id: SequenceId, count: usize) -> usize {
-        let length = self.sequence(id).map_or(0, |sequence| sequence.tokens.len());
-        let ahead = self.boundaries.iter().filter(|&&boundary| boundary > length);
-        ahead.map(|boundary| boundary - length).fold(count, usize::min)
-    }
-
     /// A second sequence that has seen the same tokens. Nothing is copied before one of the two grows.
     ///
     /// # Errors
     /// Where the sequence has ended.
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId, RuntimeError> {
-        let Sequence { tokens, cached, source, tables, .. } = self.sequence(id)?;
-        let (tokens, cached, source, tables) = (tokens.clone(), *cached, *source, tables.clone());
+        let Sequence { tokens, cached, source, tables, texts, .. } = self.sequence(id)?;
+        let (tokens, cached, source) = (tokens.clone(), *cached, *source);
+        let (tables, texts) = (tables.clone(), texts.clone());
         let of = self.sequences.get(id.0).and_then(Option::as_ref);
         let of = of.into_iter().flat_map(|sequence| &sequence.pages);
         let pages = of.zip(&mut self.groups).map(|(pages, group)| pages.fork(&mut group.pool));
         let pages = pages.collect();
-        Ok(self.add(Sequence { tokens, cached, source, tables, pages }))
+        Ok(self.add(Sequence { tokens, cached, source, tables, pages, texts }))
     }
 
     /// Lets a sequence forget the last `count` tokens that it has seen.
@@ -282,12 +285,13 @@ impl Decoder {
     pub fn rewind(&mut self, id: SequenceId, count: usize) -> Result<(), RuntimeError> {
         let old = self.sequence(id)?.tokens.len();
         let length = old.saturating_sub(count);
-        let crosses = self.boundaries.iter().any(|&boundary| length <= boundary && boundary < old);
+        let crosses = self.crosses(self.sequence(id)?, [length, old]);
         let Some(Some(sequence)) = self.sequences.get_mut(id.0) else { return Ok(()) };
         let own = sequence.pages.iter().zip(&self.groups);
         let mut windows = own.filter_map(|(pages, group)| Some((pages, group.window?)));
         let holds = windows.all(|(pages, window)| pages.holds(length, window));
         sequence.tokens.truncate(length);
+        sequence.texts.forget(length);
         sequence.cached = if crosses || !holds { 0 } else { sequence.cached.min(length) };
         let cached = sequence.cached;
         let own = sequence.pages.iter_mut().zip(&mut self.groups);
@@ -303,6 +307,14 @@ impl Decoder {
         for (pages, group) in sequence.pages.iter_mut().zip(&mut self.groups) {
             pages.truncate(&mut group.pool, 0);
         }
+    }
+
+    /// The dtype in which keys and values are kept; `None` where there are none.
+    pub fn kv_dtype(&self) -> Option<DType> {
+        self.inputs.iter().find_map(|input| match input {
+            Input::State { dtype, .. } => Some(*dtype),
+            _ => None,
+        })
     }
 
     /// Bytes reserved for keys and values.
@@ -337,9 +349,7 @@ impl Decoder {
 
     /// Runs the rows, those of each regime in a call of their own; leaves logits in the order of the rows.
     fn run_all(&mut self, rows: &[Rows<'_>]) -> Result<(), RuntimeError> {
-        let regime =
-            |row: &Rows<'_>| self.boundaries.iter().filter(|&&boundary| row.end() > boundary).count();
-        let regimes: Vec<usize> = rows.iter().map(regime).collect();
+        let regimes: Vec<usize> = rows.iter().map(|row| self.regime(row.counted())).collect();
         let mut parts = Vec::with_capacity(1);
         for count in 0..=self.boundaries.len() {
             let part: Vec<_> =
@@ -382,13 +392,14 @@ impl Decoder {
     fn rows<'a>(&self, step: &DecodeStep<'a>) -> Result<Rows<'a>, RuntimeError> {
         let sequence = self.sequence(step.sequence)?;
         let (old, new) = (sequence.tokens.len(), sequence.tokens.len() + step.tokens.len());
-        let crosses = old > 0 && self.boundaries.iter().any(|&boundary| old <= boundary && boundary < new);
+        let crosses = old > 0 && self.crosses(sequence, [old, new]);
         let (start, again) = match crosses || sequence.cached < old {
             true => (0, sequence.tokens.clone()),
             false => (old, Vec::new()),
         };
         let DecodeStep { sequence: SequenceId(place), tokens, logits } = *step;
-        Ok(Rows { sequence: place, again, tokens, start, logits, source: sequence.source })
+        let texts = sequence.texts.clone();
+        Ok(Rows { sequence: place, again, tokens, start, logits, source: sequence.source, texts })
     }
 
     fn reserve(&mut self, rows: &[Rows<'_>]) -> Result<(), RuntimeError> {
@@ -457,7 +468,7 @@ fn logits_output(plan: &Plan) -> Result<usize, RuntimeError> {
     let is_state = |index: usize| plan.states.iter().any(|state| state.output == Some(index as u32));
     let mut others = (0..plan.outputs.len()).filter(|&index| !is_state(index));
     match (others.next(), others.next()) {
-        (Some(index), None) if plan.outputs[index].tensor.dtype == lathe_tensor::DType::F32 => Ok(index),
+        (Some(index), None) if plan.outputs[index].tensor.dtype == DType::F32 => Ok(index),
         _ => Err(RuntimeError::Unsupported("`decode` gives something else than f32 logits".into())),
     }
 }

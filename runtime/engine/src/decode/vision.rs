@@ -189,7 +189,15 @@ mod tests {
     }
 
     fn call<'a>(start: usize, again: &[u32], tokens: &'a [u32]) -> Rows<'a> {
-        Rows { sequence: 0, again: again.to_vec(), tokens, start, logits: 0, source: 0 }
+        Rows {
+            sequence: 0,
+            again: again.to_vec(),
+            tokens,
+            start,
+            logits: 0,
+            source: 0,
+            texts: Default::default(),
+        }
     }
 
     /// The first element of each row of a call.

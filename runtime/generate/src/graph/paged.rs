@@ -125,6 +125,10 @@ impl LanguageModel for PagedModel {
         LanguageModel::extend(&mut self.decoder, steps)
     }
 
+    fn expect(&mut self, sequence: SequenceId, count: usize, padding: usize) -> Result<(), RuntimeError> {
+        self.decoder.expect(sequence, count, padding)
+    }
+
     fn together(&self, sequence: SequenceId, count: usize) -> usize {
         self.decoder.together(sequence, count)
     }

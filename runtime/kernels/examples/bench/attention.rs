@@ -57,7 +57,7 @@ fn step(isa: Isa, kv_heads: usize, length: usize, element: StateElement) -> (f64
     let (heads, dim) = (12, 64);
     let pages = length.div_ceil(KvPage::TOKENS);
     let page = KvPage { kv_heads, qk_head_dim: dim, v_head_dim: dim };
-    let elements = pages * page.elements().expect("sizes are small");
+    let elements = pages * page.elements(element.dtype()).expect("sizes are small");
     // Zeros read as zeros, whatever the elements are.
     let (q, state) = (numbers(heads * dim), vec![0.0f32; elements]);
     let table: Vec<i64> = (0..pages as i64).rev().collect();
@@ -100,7 +100,7 @@ fn step(isa: Isa, kv_heads: usize, length: usize, element: StateElement) -> (f64
     };
     // SAFETY: the buffers have the sizes given.
     let seconds = unsafe { best(isa, &args) };
-    let bytes = elements * if element == StateElement::F32 { 4 } else { 2 };
+    let bytes = elements * element.bytes();
     (seconds * 1e3, bytes as f64 / seconds / 1e9)
 }
 
@@ -122,7 +122,7 @@ pub fn run(isa: Isa) {
         println!("{kv_heads:2} kv heads, {seq:4}: {form:6} {window:10} {speed:7.1} {milliseconds:8.2} ms");
     }
     for (kv_heads, element) in
-        [(12, StateElement::F32), (4, StateElement::F32), (12, StateElement::F16), (12, StateElement::BF16)]
+        StateElement::ALL.iter().map(|&element| (12, element)).chain([(4, StateElement::F32)])
     {
         let (milliseconds, speed) = step(isa, kv_heads, 4096, element);
         let name = element.name();

@@ -3,28 +3,52 @@
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::StateElement;
 use lathe_artifact::builtin::args::KvAppend;
-use lathe_artifact::layout::KvPage;
+use lathe_artifact::layout::{KvPage, narrowed, scale_of};
 
 use super::pages::{Pages, Sequences, number};
 use crate::kernel::Kernel;
 use crate::matmul::sizes;
 use crate::simd::Simd;
 
-/// Writes `count` numbers into a state from element `at` on, `step` apart.
+/// Where a key or value goes in a state.
+struct Place {
+    /// Its first element.
+    at: usize,
+    /// Elements from one to the next.
+    step: usize,
+    /// The byte of its scale, where elements have one.
+    scale: usize,
+}
+
+/// Writes `count` numbers into a state.
 ///
 /// # Safety
 /// Both sides are valid for these elements.
 #[inline(always)]
-unsafe fn put(element: StateElement, state: *mut u8, at: usize, step: usize, from: *const f32, count: usize) {
-    for index in 0..count {
-        let to = at + index * step;
-        // SAFETY: the caller's promise.
-        unsafe {
-            let x = *from.add(index);
-            match element {
-                StateElement::F32 => *state.cast::<f32>().add(to) = x,
-                StateElement::F16 => *state.cast::<u16>().add(to) = half::f16::from_f32(x).to_bits(),
-                StateElement::BF16 => *state.cast::<u16>().add(to) = half::bf16::from_f32(x).to_bits(),
+unsafe fn put(element: StateElement, state: *mut u8, place: Place, from: *const f32, count: usize) {
+    let Place { at, step, scale: scale_at } = place;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match element {
+            StateElement::F32 => {
+                let to = state.cast::<f32>().add(at);
+                (0..count).for_each(|index| *to.add(index * step) = *from.add(index));
+            }
+            StateElement::F16 => {
+                let to = state.cast::<u16>().add(at);
+                let bits = |index: usize| half::f16::from_f32(*from.add(index)).to_bits();
+                (0..count).for_each(|index| *to.add(index * step) = bits(index));
+            }
+            StateElement::BF16 => {
+                let to = state.cast::<u16>().add(at);
+                let bits = |index: usize| half::bf16::from_f32(*from.add(index)).to_bits();
+                (0..count).for_each(|index| *to.add(index * step) = bits(index));
+            }
+            StateElement::I8 => {
+                let scale = scale_of((0..count).map(|index| *from.add(index)));
+                state.add(scale_at).cast::<f32>().write_unaligned(scale);
+                let to = state.cast::<i8>().add(at);
+                (0..count).for_each(|index| *to.add(index * step) = narrowed(*from.add(index), scale));
             }
         }
     }
@@ -62,10 +86,10 @@ impl Append<'_> {
         let [kv_heads, rows, qk_head_dim, v_head_dim, sequences] = sizes(numbers).ok_or(Status::Internal)?;
         let pool = sizes([self.pages, self.pool]).ok_or(Status::Internal)?;
         let page = KvPage { kv_heads, qk_head_dim, v_head_dim };
-        let pages = Pages::new(page, self.block_table, pool).ok_or(Status::Internal)?;
         // SAFETY: the plan's sizes describe the operands: there is one start more than sequences.
         let whole = unsafe { Sequences::new(self.seq_start, sequences, rows)? };
         let element = StateElement::from_code(self.element).ok_or(Status::Internal)?;
+        let pages = Pages::new(page, element, self.block_table, pool).ok_or(Status::Internal)?;
         let items = worker.share(kv_heads * rows, 1);
         for (sequence, start, end) in whole.each() {
             for head in 0..kv_heads {
@@ -85,10 +109,19 @@ impl Append<'_> {
                         let start = pages.page(sequence, place / KvPage::TOKENS)?;
                         let place = place % KvPage::TOKENS;
                         let k = self.k.cast::<f32>().offset(h * at[0] + r * at[1]);
-                        let to = start + page.key(head, 0, place);
-                        put(element, self.state, to, KvPage::TOKENS, k, qk_head_dim);
+                        let to = Place {
+                            at: start + page.key(head, 0, place),
+                            step: KvPage::TOKENS,
+                            scale: start + page.key_scale(head, place),
+                        };
+                        put(element, self.state, to, k, qk_head_dim);
                         let v = self.v.cast::<f32>().offset(h * at[2] + r * at[3]);
-                        put(element, self.state, start + page.value(head, place, 0), 1, v, v_head_dim);
+                        let to = Place {
+                            at: start + page.value(head, place, 0),
+                            step: 1,
+                            scale: start + page.value_scale(head, place),
+                        };
+                        put(element, self.state, to, v, v_head_dim);
                     }
                 }
             }

@@ -85,6 +85,13 @@ pub(crate) trait Keys {
         end: usize,
         space: *mut f32,
     ) -> Result<KeyTile, Status>;
+
+    /// Lets the caches know that tile `index` follows.
+    ///
+    /// # Safety
+    /// `index` lies within the keys.
+    #[inline(always)]
+    unsafe fn announce(&self, _index: usize) {}
 }
 
 /// Sizes of the heads.
@@ -229,6 +236,9 @@ pub(super) unsafe fn accumulate<S: Simd, K: Keys>(
                     join(simd, memory, rows.len());
                     memory.chunk.clear(rows.len());
                     chunk = index / CHUNK;
+                }
+                if (index + 1) * KEYS < end {
+                    keys.announce(index + 1);
                 }
                 let Some(facts) = scores.facts(memory.facts, index * KEYS, end) else { continue };
                 match keys.tile(simd, index, end.min((index + 1) * KEYS), memory.tile) {

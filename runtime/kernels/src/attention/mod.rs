@@ -8,6 +8,7 @@ mod pages;
 mod running;
 mod score;
 mod units;
+mod widen;
 
 #[cfg(test)]
 mod tests;

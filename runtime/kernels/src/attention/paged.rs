@@ -6,9 +6,10 @@ use lathe_artifact::builtin::args::PagedAttention;
 use lathe_artifact::layout::KvPage;
 
 use super::block::{BLOCK, HEAD, KEYS, Memory, Row, Sizes, attend};
-use super::pages::{Paged, Pages, Sequences, number};
+use super::pages::{Pages, Sequences, number};
 use super::score::{Mask, Positions, Scores};
 use super::units::{Split, cost, rows_of_block};
+use super::widen::Paged;
 use crate::kernel::Kernel;
 use crate::matmul::sizes;
 use crate::simd::Simd;
@@ -26,7 +27,6 @@ pub(super) struct Call {
 pub(super) struct Prepared {
     pub(super) call: Call,
     pub(super) memory: Memory,
-    pub(super) element: StateElement,
     pub(super) scores: Scores,
     pub(super) whole: Sequences,
     pub(super) sequences: usize,
@@ -55,7 +55,7 @@ impl Attend<'_> {
         let page = KvPage { kv_heads, qk_head_dim, v_head_dim };
         let pool = sizes([self.pages, self.pool])?;
         let capacity = pool[0].checked_mul(KEYS)?;
-        let pages = Pages::new(page, self.block_table, pool)?;
+        let pages = Pages::new(page, StateElement::from_code(self.element)?, self.block_table, pool)?;
         Some((Call { rows, group: heads / kv_heads, pages, capacity }, sequences))
     }
 
@@ -128,7 +128,6 @@ impl Attend<'_> {
         Ok(Prepared {
             call,
             memory: Memory::new(worker, dims).ok_or(Status::Internal)?,
-            element: StateElement::from_code(self.element).ok_or(Status::Internal)?,
             scores: self.scores(),
             whole,
             sequences,
@@ -147,8 +146,7 @@ impl Attend<'_> {
 
     #[inline(always)]
     pub(super) fn keys(&self, prepared: &Prepared, sequence: usize, head: usize) -> Paged {
-        let Prepared { call, element, .. } = *prepared;
-        Paged { pages: call.pages, state: self.state, element, sequence, head }
+        Paged { pages: prepared.call.pages, state: self.state, sequence, head }
     }
 
     /// Whole rows.

@@ -286,8 +286,27 @@ unsafe impl Simd for Avx2 {
     unsafe fn load_f16(self, from: *const u16) -> Self::F {
         // SAFETY: the token proves that the CPU has the instructions; the caller gives 16 elements.
         unsafe {
-            let halves = [from, from.add(8)].map(|from| _mm256_cvtph_ps(_mm_loadu_si128(from.cast())));
-            Pair(halves[0], halves[1])
+            let (low, high) = (_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(8).cast()));
+            Pair(_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> Self::F {
+        // SAFETY: as above.
+        unsafe {
+            let (low, high) = (_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(8).cast()));
+            let (low, high) = (_mm256_cvtepu16_epi32(low), _mm256_cvtepu16_epi32(high));
+            let (low, high) = (_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high));
+            Pair(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::F {
+        // SAFETY: as above.
+        unsafe {
+            let (low, high) = (_mm_loadl_epi64(from.cast()), _mm_loadl_epi64(from.add(8).cast()));
+            let (low, high) = (_mm256_cvtepi8_epi32(low), _mm256_cvtepi8_epi32(high));
+            Pair(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
         }
     }
 

@@ -227,6 +227,10 @@ unsafe impl Simd for Avx512 {
         let wide = op!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())));
         self.from_bits(self.int_shl::<16>(wide))
     }
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> __m512 {
+        op!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))))
+    }
 
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {

@@ -196,6 +196,17 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
         ))
     }
 
+    /// Reads 16 elements of i8.
+    ///
+    /// # Safety
+    /// `from` is readable for 16 elements.
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::F {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { from.cast::<[i8; LANES]>().read() };
+        self.from_array(bytes.map(f32::from))
+    }
+
     /// [`load`](Simd::load) of a whole vector, [`load_first`](Simd::load_first) of a part, which is slower.
     ///
     /// # Safety

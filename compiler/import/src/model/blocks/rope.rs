@@ -264,10 +264,14 @@ impl RopeConfig {
             let factors = self.fields.numbers(name)?;
             let factors = factors
                 .ok_or_else(|| Fault::bad(format!("the `{name}` of the rotary scaling is missing")))?;
-            if factors.len() != plain.len() || factors.iter().any(|factor| *factor <= 0.0) {
+            // One number counts for all pairs.
+            let one_for_all = factors.len() == 1;
+            let fits = one_for_all || factors.len() == plain.len();
+            if !fits || factors.iter().any(|factor| *factor <= 0.0) {
                 let reason = format!("`{name}` must hold {} numbers above 0, one a pair", plain.len());
                 return Err(Fault::bad(reason));
             }
+            let factors = factors.iter().cycle().take(plain.len());
             Ok(plain.iter().zip(factors).map(|(frequency, factor)| frequency / factor).collect())
         };
         let factor = match self.outer_original {

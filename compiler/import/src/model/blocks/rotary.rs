@@ -96,12 +96,12 @@ fn angles(net: &mut Net<'_>, column: ValueId, frequencies: ValueId) -> Result<Va
 /// Radians a position, one a pair: a constant, or what follows from the length.
 fn frequencies(net: &mut Net<'_>, rope: &Rope, positions: ValueId) -> Result<ValueId, Fault> {
     match &rope.scaling {
-        Scaling::Fixed { frequencies, .. } => list(net, frequencies),
+        Scaling::Fixed { frequencies, .. } => rounded(net, frequencies),
         Scaling::Switch { short, long, original } => {
             let length = length(net, positions)?;
             let limit = net.b.scalar(*original as i64);
             let longer = net.b.op(Op::Compare(Compare::Greater), &[length, limit])?;
-            let (short, long) = (list(net, short)?, list(net, long)?);
+            let (short, long) = (rounded(net, short)?, rounded(net, long)?);
             Ok(net.b.select(longer, long, short)?)
         }
         Scaling::Dynamic { factor, original } => {
@@ -122,6 +122,17 @@ fn frequencies(net: &mut Net<'_>, rope: &Rope, positions: ValueId) -> Result<Val
             Ok(net.b.mul(plain, shrunk)?)
         }
     }
+}
+
+/// Frequencies as the caller wants them rounded.
+fn rounded(net: &mut Net<'_>, frequencies: &[f64]) -> Result<ValueId, Fault> {
+    let round = |frequency: f64| match net.frequencies {
+        DType::BF16 => f64::from(half::bf16::from_f32(frequency as f32).to_f32()),
+        DType::F16 => f64::from(half::f16::from_f32(frequency as f32).to_f32()),
+        _ => frequency,
+    };
+    let frequencies: Vec<f64> = frequencies.iter().map(|&frequency| round(frequency)).collect();
+    list(net, &frequencies)
 }
 
 /// The largest position of the call, and 1.

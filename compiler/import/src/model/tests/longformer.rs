@@ -9,7 +9,8 @@ fn outline() -> Module {
     let config = r#"{"model_type": "longformer", "architectures": ["LongformerForMaskedLM"], "attention_window": [64, 128],
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
         "max_position_embeddings": 16386, "vocab_size": 100, "type_vocab_size": 1}"#;
-    build_outline(&Config::parse(config.as_bytes()).expect("a configuration")).expect("a module")
+    let config = Config::parse(config.as_bytes()).expect("a configuration");
+    build_outline(&config, &crate::ImportOptions::default()).expect("a module")
 }
 
 /// The product of sizes for two sequences of `seq` tokens with three global ones.

@@ -9,7 +9,7 @@ use crate::model::{Config, build_outline};
 
 /// The number of parameters of a configuration, without the statistics of norms.
 fn parameters(config: &Config) -> Result<i64, Fault> {
-    let module = build_outline(config)?;
+    let module = build_outline(config, &crate::ImportOptions::default())?;
     lathe_ir::verify(&module).expect("a valid module");
     let main = module.function(module.main().expect("main"));
     let weights = main.inputs().iter().filter_map(|&input| {

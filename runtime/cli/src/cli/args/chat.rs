@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{JsonFlag, SamplingArgs};
+use super::{JsonFlag, KvArg, SamplingArgs};
 
 /// `lathe chat`.
 #[derive(Args, Debug)]
@@ -20,9 +20,12 @@ pub struct ChatArgs {
     /// New tokens of each answer at most
     #[arg(short = 'n', long = "count", env = "LATHE_COUNT", value_name = "N", default_value_t = 512)]
     pub count: u32,
-    /// Tokens of the conversation at most
-    #[arg(long, env = "LATHE_CHAT_CONTEXT", value_name = "N", default_value_t = 4096)]
-    pub context: usize,
+    /// Tokens of the conversation at most; default: what the model was made for, up to 4096
+    #[arg(long, env = "LATHE_CONTEXT", value_name = "N")]
+    pub context: Option<usize>,
+    /// Elements of the cache.
+    #[command(flatten)]
+    pub kv: KvArg,
     /// Text that ends an answer; it is left out (repeatable)
     #[arg(long, env = "LATHE_STOP", value_name = "TEXT")]
     pub stop: Vec<String>,

@@ -6,7 +6,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use lathe_generate::{EarlyStopping, Remasking, Sampling};
 
-use super::{CacheChoice, JsonFlag, TokenList};
+use super::{CacheChoice, JsonFlag, KvArg, TokenList};
 
 /// `lathe generate`.
 #[derive(Args, Debug)]
@@ -41,6 +41,12 @@ pub struct GenerateArgs {
     /// Keep keys and values of earlier tokens, or run the whole prefix again for each token
     #[arg(long, env = "LATHE_CACHE", value_enum, default_value = "auto")]
     pub cache: CacheChoice,
+    /// Tokens of a sequence at most, prompt included, for which memory is set aside; default: what prompt and --count need
+    #[arg(long, env = "LATHE_CONTEXT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+    /// Elements of the cache.
+    #[command(flatten)]
+    pub kv: KvArg,
     /// First token of a decoder that follows an encoder; default: that of generation_config.json or config.json
     #[arg(long, env = "LATHE_DECODER_START", value_name = "ID")]
     pub decoder_start: Option<u32>,

@@ -15,13 +15,20 @@ use crate::cli::{interrupt, load, report, text};
 use crate::generative::GenerationConfig;
 use crate::{CancelToken, RunOptions};
 
+/// Tokens of a conversation where nothing is said and the model was made for more.
+const CONTEXT: usize = 4096;
+
 /// Runs the command.
 pub fn run(common: &Common, args: &ChatArgs) -> Result<(), CliError> {
     let tokenizer = text::tokenizer(&args.model)?;
     let template = text::template(&args.model, None)?;
-    let (options, team) = (load::load_options(common, None)?, load::team(common)?);
+    let (mut options, team) = (load::load_options(common, None)?, load::team(common)?);
+    options.compile.kv = args.kv.dtype();
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
+    let native =
+        GenerationConfig::beside(&args.model).context.and_then(|native| usize::try_from(native).ok());
+    let context = args.context.unwrap_or(native.map_or(CONTEXT, |native| native.min(CONTEXT)));
     let open = Open {
         model: &args.model,
         options: &options,
@@ -30,11 +37,14 @@ pub fn run(common: &Common, args: &ChatArgs) -> Result<(), CliError> {
         cache: CacheChoice::Auto,
         decoder_start: None,
         decoder_prompt: Vec::new(),
-        count: args.context,
+        count: context,
         beams: 1,
+        guesses: 0,
+        context: Some(context),
+        kv: args.kv.kv,
     };
     let messages = args.system.iter().map(|text| message("system", text)).collect();
-    let talk = Talk { args, tokenizer: &tokenizer, template: &template, messages, seen: Vec::new() };
+    let talk = Talk { args, context, tokenizer: &tokenizer, template: &template, messages, seen: Vec::new() };
     let (messages, _) = with_model(&open, &[PromptInputs::default()], talk)?;
     match args.json.json {
         true => report::print_json(&json!({"messages": messages})),
@@ -45,6 +55,8 @@ pub fn run(common: &Common, args: &ChatArgs) -> Result<(), CliError> {
 /// A conversation on its way.
 struct Talk<'a> {
     args: &'a ChatArgs,
+    /// Tokens of the conversation at most.
+    context: usize,
     tokenizer: &'a Tokenizer,
     template: &'a ChatTemplate,
     messages: Vec<Message>,
@@ -54,6 +66,9 @@ struct Talk<'a> {
 
 impl Task for Talk<'_> {
     type Output = Vec<Message>;
+
+    /// Each turn knows what is left of the context.
+    fn limit(&mut self, _: usize) {}
 
     fn run<M: LanguageModel>(
         mut self,
@@ -92,12 +107,12 @@ impl Talk<'_> {
         let Some(last) = tokens.len().checked_sub(1) else {
             return Err(CliError::Input("the chat template makes an empty prompt".into()));
         };
-        let room = self.args.context.saturating_sub(tokens.len());
+        let room = self.context.saturating_sub(tokens.len());
         if room == 0 {
             return Err(CliError::Input(format!(
                 "the conversation has {} tokens, --context is {}: begin a new one or raise it",
                 tokens.len(),
-                self.args.context
+                self.context
             )));
         }
         let common = self.seen.iter().zip(&tokens[..last]).take_while(|(a, b)| a == b).count();

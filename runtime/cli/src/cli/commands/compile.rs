@@ -21,6 +21,7 @@ pub fn run(common: &Common, args: &CompileArgs) -> Result<(), CliError> {
     options.disable.clone_from(&args.disable);
     options.kv_heads = args.kv_heads;
     options.stop_after = args.stop_after;
+    options.kv = args.kv.dtype();
     if let Some(stage) = stage(args) {
         return report::print(&lathe_compiler::emit(&args.model, &options, &stage)?);
     }

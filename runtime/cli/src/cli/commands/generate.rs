@@ -10,6 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::generation::{
     self, Answer, Beams, CacheReport, Generated, Guesses, Open, Prompts, Writer, with_model,
 };
+use crate::cli::sizing::CacheType;
 use crate::cli::{interrupt, load, report};
 use crate::generative::GenerationConfig;
 use crate::{CancelToken, RunOptions};
@@ -17,7 +18,8 @@ use crate::{CancelToken, RunOptions};
 /// Runs the command.
 pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
     let prompts = generation::prompts(&args.model, &args.prompt)?;
-    let (options, team) = (load::load_options(common, None)?, load::team(common)?);
+    let (mut options, team) = (load::load_options(common, None)?, load::team(common)?);
+    options.compile.kv = args.kv.dtype();
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
     let open = Open {
@@ -30,6 +32,9 @@ pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
         decoder_prompt: Vec::new(),
         count: args.count as usize,
         beams: args.beams.map_or(1, usize::from),
+        guesses: args.lookup.unwrap_or(if args.draft.is_some() { args.draft_tokens } else { 0 }),
+        context: args.context.map(|context| context as usize),
+        kv: args.kv.kv,
     };
     let config = GenerationConfig::beside(&args.model);
     if args.diffusion.steps.is_some() || config.diffuses {
@@ -128,6 +133,7 @@ fn print(
         "cache": cache.kind,
         "kv_bytes_planned": cache.bytes_planned,
         "kv_bytes_used": cache.bytes_used,
+        "kv": cache.kv.map(CacheType::name),
     });
     if let Some(text) = texts.first() {
         document["text"] = json!(text);

@@ -41,6 +41,7 @@ pub fn run(common: &Common, args: &InspectArgs) -> Result<(), CliError> {
         _ => {
             let mut options = load::compile_options(common, &[])?;
             options.dims.clone_from(&common.dim);
+            options.kv = args.kv.dtype();
             describe(&crate::compile(&args.model, &options)?)
         }
     };

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::Isa;
 use crate::cli::args::Common;
 use crate::cli::error::CliError;
-use crate::cli::report;
 use crate::cli::size::ByteSize;
 use crate::cli::sizing::{CacheType, CompareArgs, PlanArgs, Sizing};
+use crate::cli::{load, report};
 
 /// Tokens of a prompt that are read at a time.
 const CHUNK: u64 = 512;
@@ -29,8 +29,7 @@ struct Plan {
 
 impl Plan {
     fn of(common: &Common, path: &Path, sizing: &Sizing) -> Result<Self, CliError> {
-        let options =
-            lathe_compiler::ImportOptions { max_memory: common.max_memory(), dims: common.dim.clone() };
+        let options = load::import_options(common)?;
         let model = Requirements::of(path, &options)?;
         let context = sizing.context.or(model.native_context).unwrap_or(CONTEXT);
         let name = match path.file_name() {
@@ -41,11 +40,11 @@ impl Plan {
     }
 
     fn kv_bytes(&self) -> f64 {
-        self.batch as f64 * self.model.cache_bytes(self.context, self.kv.bytes())
+        self.batch as f64 * self.model.cache_bytes(self.context, self.kv.dtype())
     }
 
     fn kv_bytes_multi_head(&self) -> f64 {
-        self.batch as f64 * self.model.cache_bytes_multi_head(self.context, self.kv.bytes())
+        self.batch as f64 * self.model.cache_bytes_multi_head(self.context, self.kv.dtype())
     }
 
     fn activation_bytes(&self) -> f64 {
@@ -53,7 +52,7 @@ impl Plan {
     }
 
     fn memory_bytes(&self) -> f64 {
-        self.model.memory_bytes(self.batch, self.context, self.kv.bytes(), CHUNK)
+        self.model.memory_bytes(self.batch, self.context, self.kv.dtype(), CHUNK)
     }
 
     /// Operations a unit: of a token with the whole context before it, of a picture with all there is.
@@ -98,7 +97,7 @@ impl Plan {
             "weight_flops": model.weight_flops, "flops": self.flops(),
             "weight_bytes": model.weight_bytes(), "step_weight_bytes": model.step_weight_bytes(self.batch),
             "context": self.context, "native_context": model.native_context, "batch": self.batch, "kv": self.kv.name(),
-            "kv_bytes_per_token": model.cache_bytes_per_token(self.kv.bytes()),
+            "kv_bytes_per_token": model.cache_bytes_per_token(self.kv.dtype()),
             "kv_bytes": self.kv_bytes(), "kv_bytes_multi_head": self.kv_bytes_multi_head(),
             "activation_bytes": self.activation_bytes(), "memory_bytes": self.memory_bytes(),
             "gbps": bytes_per_second / 1e9, "tokens_per_second_bound": self.bound(bytes_per_second),
@@ -138,7 +137,7 @@ impl Plan {
             row("native context".to_string(), native);
             row(
                 format!("{} cache a token", self.kv.name()),
-                bytes(model.cache_bytes_per_token(self.kv.bytes())),
+                bytes(model.cache_bytes_per_token(self.kv.dtype())),
             );
             row(format!("cache at {} x {}", self.batch, self.context), bytes(self.kv_bytes()));
             row("had it been multi-head".to_string(), bytes(self.kv_bytes_multi_head()));
@@ -164,10 +163,10 @@ impl Plan {
             bytes(self.kv_bytes()),
             self.batch,
             self.context,
-            bytes(self.model.cache_bytes_per_token(self.kv.bytes())),
+            bytes(self.model.cache_bytes_per_token(self.kv.dtype())),
             bytes(self.activation_bytes()),
         );
-        let fitting = self.model.largest_context(self.batch, allowed, self.kv.bytes(), CHUNK);
+        let fitting = self.model.largest_context(self.batch, allowed, self.kv.dtype(), CHUNK);
         let hint = match fitting.filter(|_| self.model.unit == Unit::Token && !self.model.cache.is_empty()) {
             Some(tokens) => format!("`--context {tokens}` would fit"),
             None => "no context fits: the weights alone are too large".to_string(),

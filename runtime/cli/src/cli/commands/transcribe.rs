@@ -44,6 +44,9 @@ pub fn run(common: &Common, args: &TranscribeArgs) -> Result<(), CliError> {
         decoder_prompt,
         count: args.count as usize,
         beams: 1,
+        guesses: 0,
+        context: None,
+        kv: None,
     };
     let logit_bias = generation.suppress.iter().map(|token| (*token, f32::NEG_INFINITY)).collect();
     let task = Answer {

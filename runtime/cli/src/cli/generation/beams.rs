@@ -17,6 +17,10 @@ pub struct Beams<'a> {
 impl Task for Beams<'_> {
     type Output = Generated;
 
+    fn limit(&mut self, tokens: usize) {
+        self.search.max_tokens = self.search.max_tokens.min(tokens);
+    }
+
     fn run<M: LanguageModel>(
         self,
         model: &mut M,

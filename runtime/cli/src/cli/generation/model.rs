@@ -9,6 +9,7 @@ use lathe_tensor::Tensor;
 use super::prompt::PromptInputs;
 use crate::cli::args::CacheChoice;
 use crate::cli::error::CliError;
+use crate::cli::sizing::CacheType;
 use crate::generative::{GenerationConfig, GraphFiles};
 use crate::{LoadOptions, RunOptions, Team};
 
@@ -32,6 +33,12 @@ pub struct Open<'a> {
     pub count: usize,
     /// Sequences that a prompt may become.
     pub beams: usize,
+    /// Guessed tokens that come with a step.
+    pub guesses: usize,
+    /// Tokens of a sequence that memory is set aside for; what prompt and new tokens need where absent.
+    pub context: Option<usize>,
+    /// The elements that the cache must have, where a flag says so.
+    pub kv: Option<CacheType>,
 }
 
 /// How generation keeps the past, as the report says it.
@@ -43,12 +50,17 @@ pub struct CacheReport {
     pub bytes_planned: u64,
     /// Bytes of the most pages that were held at once.
     pub bytes_used: u64,
+    /// Elements of the cache; `None` where there is none.
+    pub kv: Option<CacheType>,
 }
 
 /// What is done with a model: it is written once for all kinds.
 pub trait Task {
     /// What comes of it.
     type Output;
+
+    /// Sequences may get so many new tokens at most.
+    fn limit(&mut self, tokens: usize);
 
     /// Does it, with a sequence and the tokens that it takes in first, a prompt.
     fn run<M: LanguageModel>(
@@ -80,18 +92,27 @@ fn with_pages<T: Task>(
     graphs: &Graphs,
     config: &GenerationConfig,
     prompts: &[PromptInputs],
-    task: T,
+    mut task: T,
 ) -> Result<(T::Output, CacheReport), CliError> {
     let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
     let has_encoder = graphs.has_encoder();
     let first = if has_encoder { 1 + open.decoder_prompt.len() } else { longest };
+    let tokens = open.context.unwrap_or(first.saturating_add(open.count));
+    task.limit(room(first, tokens)?);
+    warn_beyond(open, config, tokens);
     let options = DecoderOptions {
-        tokens: first.saturating_add(open.count),
+        tokens,
         source: if has_encoder { prompts.iter().map(places).max().unwrap_or(0) } else { 0 },
         sequences: prompts.len().saturating_mul(open.beams),
-        chunk: PREFILL_ROWS,
+        chunk: chunk(first).max(1 + open.guesses),
     };
     let mut model = PagedModel::new(graphs, open.team, &options)?;
+    let kv = model.decoder().kv_dtype().and_then(CacheType::of);
+    if let (Some(wanted), Some(kv)) = (open.kv.filter(|wanted| kv != Some(*wanted)), kv) {
+        let reason =
+            format!("it keeps keys and values in {}: compile it with --kv {}", kv.name(), wanted.name());
+        return Err(CliError::file(open.model, reason));
+    }
     model.set_options(open.run.clone());
     let mut begin = |prompt: &PromptInputs| -> Result<_, CliError> {
         if !has_encoder {
@@ -111,8 +132,36 @@ fn with_pages<T: Task>(
         kind: if graphs.has_past() { "adopted" } else { "synthesised" },
         bytes_planned: model.decoder().kv_bytes_planned(),
         bytes_used: model.decoder().kv_bytes_used(),
+        kv,
     };
     Ok((output, cache))
+}
+
+/// Tokens of a prompt that come in one call at most; where it is not known yet, as many as may.
+fn chunk(prompt: usize) -> usize {
+    if prompt == 0 { PREFILL_ROWS } else { prompt.min(PREFILL_ROWS) }
+}
+
+/// New tokens that a context leaves after so many.
+fn room(first: usize, tokens: usize) -> Result<usize, CliError> {
+    match tokens.checked_sub(first) {
+        Some(room) if room > 0 || first == 0 => Ok(room),
+        _ => Err(CliError::Input(format!(
+            "the prompt has {first} tokens and leaves no room in a context of {tokens}: raise --context or shorten it"
+        ))),
+    }
+}
+
+/// Says what a context needs that is longer than the model was made for.
+fn warn_beyond(open: &Open<'_>, config: &GenerationConfig, tokens: usize) {
+    let Some(native) = config.context.filter(|&native| native > 0 && native < tokens as u64) else { return };
+    let needed = tokens as f64 / native as f64;
+    let given = open.options.compile.rope.as_ref().and_then(|rope| rope.factor);
+    if given.is_none_or(|factor| factor < needed) {
+        tracing::warn!(
+            "the model was made for {native} tokens: {tokens} need `--rope-scaling` with `--rope-factor {needed:.1}` or more"
+        );
+    }
 }
 
 /// Places of an encoder's output at most: one a token or a frame of sound, or one for each 4 x 4 pixels of a picture.
@@ -134,6 +183,13 @@ fn with_graphs<T: Task>(
     prompts: &[PromptInputs],
     task: T,
 ) -> Result<(T::Output, CacheReport), CliError> {
+    if open.kv.is_some_and(|kv| kv != CacheType::F32) {
+        let reason = match open.cache {
+            CacheChoice::Off => "--cache off keeps none",
+            CacheChoice::Auto => graphs.decoder.undecodable().unwrap_or("the graphs keep them themselves"),
+        };
+        return Err(CliError::file(open.model, format!("--kv needs keys and values in pages: {reason}")));
+    }
     let past = if open.cache == CacheChoice::Auto { Past::Thread } else { Past::Recompute };
     let mut model = GraphModel::new(graphs, past, open.team)?;
     model.options = open.run.clone();
@@ -160,7 +216,7 @@ fn with_graphs<T: Task>(
     };
     let begun = prompts.iter().map(&mut begin).collect::<Result<Vec<_>, _>>()?;
     let output = task.run(&mut model, &begun)?;
-    Ok((output, CacheReport { kind, bytes_planned: 0, bytes_used: 0 }))
+    Ok((output, CacheReport { kind, bytes_planned: 0, bytes_used: 0, kv: None }))
 }
 
 /// The tokens that a decoder which follows an encoder takes in before the first new one.

@@ -39,7 +39,10 @@ impl Guesses<'_> {
             Guesses::Model { draft, count, open, longest, prompts } => {
                 let graphs = GraphFiles::find(draft)?.load(open.options)?;
                 let options = DecoderOptions {
-                    tokens: longest.saturating_add(open.count).saturating_add(*count),
+                    tokens: longest
+                        .saturating_add(open.count)
+                        .min(open.context.unwrap_or(usize::MAX))
+                        .saturating_add(*count),
                     source: 0,
                     sequences: *prompts,
                     chunk: PREFILL_ROWS,

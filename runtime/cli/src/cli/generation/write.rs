@@ -47,6 +47,10 @@ struct Growing {
 impl Task for Answer<'_> {
     type Output = Generated;
 
+    fn limit(&mut self, tokens: usize) {
+        self.generator.max_tokens = self.generator.max_tokens.min(tokens);
+    }
+
     fn run<M: LanguageModel>(
         mut self,
         model: &mut M,

@@ -4,10 +4,10 @@ use std::ptr::null;
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::{StateElement, args};
-use lathe_artifact::layout::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len};
+use lathe_artifact::layout::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len, narrowed, scale_of};
 use lathe_ops::Op;
 use lathe_ops::attention::paged;
-use lathe_tensor::Tensor;
+use lathe_tensor::{DType, Tensor};
 use proptest::prelude::*;
 
 use super::{Operand, Shape, evaluated};
@@ -17,7 +17,7 @@ use crate::isa::Isa;
 /// Sequences whose rows come in the same calls.
 struct Cache {
     shape: Shape,
-    /// Of f32, or of as many elements of 16 bits.
+    /// Room for pages of any elements.
     state: Vec<f32>,
     element: StateElement,
     table: Vec<i64>,
@@ -51,7 +51,7 @@ impl Cache {
             table.collect()
         };
         // Places that nobody wrote must not matter.
-        let state = vec![f32::NAN; pool * page.elements().unwrap()];
+        let state = vec![f32::NAN; pool * page.elements(DType::I8).unwrap()];
         let sinks = numbers(8, shape.heads());
         let slopes = numbers(9, shape.heads()).iter().map(|x| x / 40.0).collect();
         Self {
@@ -258,6 +258,21 @@ fn chunked(isa: Isa, cache: &mut Cache, [q, k, v]: [&Operand; 3], chunks: &[usiz
     result
 }
 
+/// Rows of keys or values as a state gives them back.
+fn round_rows(element: StateElement, data: &mut [f32], width: usize) {
+    for row in data.chunks_mut(width) {
+        let scale = scale_of(row.iter().copied());
+        for x in row {
+            *x = match element {
+                StateElement::F32 => *x,
+                StateElement::F16 => half::f16::from_f32(*x).to_f32(),
+                StateElement::BF16 => half::bf16::from_f32(*x).to_f32(),
+                StateElement::I8 => f32::from(narrowed(*x, scale)) * scale,
+            };
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
 
@@ -282,8 +297,10 @@ proptest! {
     }
 
     #[test]
-    fn states_of_16_bits_hold_rounded_numbers(
-        kv_heads in 1_usize..3, total in 1_usize..150, qk_dim in 1_usize..40, v_dim in 1_usize..70, half: bool,
+    fn narrow_states_hold_rounded_numbers(
+        kv_heads in 1_usize..3, total in prop_oneof![1_usize..150, Just(530_usize)],
+        qk_dim in 1_usize..40, v_dim in prop_oneof![Just(32_usize), Just(64_usize), 1_usize..70],
+        element in prop_oneof![Just(StateElement::F16), Just(StateElement::BF16), Just(StateElement::I8)],
         chunks in proptest::collection::vec(1_usize..140, 1..4), seed: u64,
     ) {
         let shape = Shape { batch: 2, kv_heads, group: 2, seq: total, total, qk_dim, v_dim };
@@ -292,11 +309,10 @@ proptest! {
         let mut v = Operand::random(seed ^ 2, [2, kv_heads, total, v_dim], false, 0);
         for isa in isas() {
             let mut cache = Cache::new(shape, -1);
-            cache.element = if half { StateElement::F16 } else { StateElement::BF16 };
+            cache.element = element;
             let narrow = chunked(isa, &mut cache, [&q, &k, &v], &chunks);
-            for x in k.data.iter_mut().chain(&mut v.data) {
-                *x = if half { half::f16::from_f32(*x).to_f32() } else { half::bf16::from_f32(*x).to_f32() };
-            }
+            round_rows(element, &mut k.data, qk_dim);
+            round_rows(element, &mut v.data, v_dim);
             assert!(narrow == dense(isa, &cache, [&q, &k, &v]), "{} {shape:?}", isa.name());
         }
     }
@@ -308,7 +324,7 @@ proptest! {
     ) {
         let shape = Shape { batch, kv_heads, group, seq: total, total, qk_dim: 8, v_dim };
         let mut cache = Cache { origin, ..Cache::new(shape, window) };
-        cache.state = numbers(seed, cache.state.len());
+        cache.state = numbers(seed, cache.pool * Cache::page_of(shape).elements(DType::F32).unwrap());
         let mut rows = Rows { starts: vec![0], ..Rows::default() };
         for sequence in 0..batch {
             rows.position.extend((sequence.min(total)..total).map(|place| place as i64));
@@ -321,7 +337,7 @@ proptest! {
             kv_heads, qk_head_dim: 8, v_head_dim: v_dim, window: usize::try_from(window).ok(), scale: Some(0.25), softcap: 0.0,
             alibi_origin: origin,
         });
-        let elements = Cache::page_of(shape).elements().unwrap();
+        let elements = Cache::page_of(shape).elements(cache.element.dtype()).unwrap();
         let tensor = |data: &[f32], dims: &[usize]| Tensor::from_slice(data, dims).unwrap();
         let integers = |data: &[i64], dims: &[usize]| Tensor::from_slice(data, dims).unwrap();
         let heads = shape.heads();
