@@ -44,11 +44,6 @@ const LATER: &[&str] = &[
     "--image",
     "--video",
     "--frames",
-    "--kv",
-    "--context",
-    "--rope-scaling",
-    "--rope-factor",
-    "--rope-original",
 ];
 
 /// Runs the command line; `command` is put before the arguments of a binary that is named after a command.
