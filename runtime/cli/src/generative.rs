@@ -1,16 +1,15 @@
 //! Models that generate: which files they are, and what their configuration says about generation.
 
+mod config;
+
+pub use config::{GenerationConfig, read_config};
+
 use std::path::{Path, PathBuf};
 
-use lathe_compiler::gguf::{GgufFile, GgufTokenizer};
 use lathe_generate::Graphs;
-use serde_json::Value;
 
 use crate::load::{LoadOptions, load};
 use crate::{Error, Model};
-
-/// Largest configuration file that is read.
-const MAX_CONFIG_BYTES: u64 = 64 << 20;
 
 /// The model files of a generative model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,114 +71,9 @@ fn exports(folder: &Path) -> Vec<String> {
     exports
 }
 
-/// What a model's configuration says about generation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GenerationConfig {
-    /// Tokens that end a sequence.
-    pub eos: Vec<u32>,
-    /// The first token of a decoder that follows an encoder.
-    pub decoder_start: Option<u32>,
-    /// Tokens that are never chosen.
-    pub suppress: Vec<u32>,
-    /// Whether text is written in any order by masked diffusion, as LLaDA does.
-    pub diffuses: bool,
-    /// Tokens that the model was made for.
-    pub context: Option<u64>,
-}
-
-impl GenerationConfig {
-    /// Reads `generation_config.json`, then `config.json`, beside the model or in its folder. Files that are not there, or that
-    /// do not say, leave the default.
-    pub fn beside(model: &Path) -> Self {
-        if model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-            return Self::inside(model);
-        }
-        let folder = if model.is_dir() { Some(model) } else { model.parent() };
-        let mut config = Self::default();
-        let Some(folder) = folder else { return config };
-        for name in ["generation_config.json", "config.json"] {
-            let Some(value) = read_config(&folder.join(name)) else { continue };
-            if config.eos.is_empty() {
-                config.eos = tokens(&value["eos_token_id"]);
-            }
-            if config.suppress.is_empty() {
-                config.suppress = tokens(&value["suppress_tokens"]);
-            }
-            config.context =
-                config.context.or_else(|| context(&value).or_else(|| context(&value["text_config"])));
-            config.diffuses |= value["model_type"] == "llada";
-            config.decoder_start =
-                config.decoder_start.or_else(|| tokens(&value["decoder_start_token_id"]).first().copied());
-        }
-        config
-    }
-
-    /// What the metadata of a GGUF file say.
-    fn inside(model: &Path) -> Self {
-        let read = |file: GgufFile| {
-            let architecture = file.text("general.architecture")?.unwrap_or_default().to_string();
-            let context = file.count(&format!("{architecture}.context_length"))?;
-            Ok((GgufTokenizer::read(&file)?, context))
-        };
-        match GgufFile::open(model).and_then(read) {
-            Ok((tokenizer, context)) => {
-                let eos = tokenizer.into_iter().flat_map(|it| it.eos.into_iter().chain(it.eot)).collect();
-                Self { eos, context, ..Self::default() }
-            }
-            Err(error) => {
-                tracing::warn!("{error}");
-                Self::default()
-            }
-        }
-    }
-}
-
-/// Reads a configuration file of a model; `None`, with a warning where it is broken, for one that cannot be used.
-pub fn read_config(path: &Path) -> Option<Value> {
-    if std::fs::metadata(path).ok()?.len() > MAX_CONFIG_BYTES {
-        return None;
-    }
-    match serde_json::from_slice(&std::fs::read(path).ok()?) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            tracing::warn!("{}: {error}", path.display());
-            None
-        }
-    }
-}
-
-/// Tokens that a model was made for, under the names that configurations have for it.
-fn context(config: &Value) -> Option<u64> {
-    let names = ["max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx"];
-    names.iter().find_map(|name| config[name].as_u64())
-}
-
-/// A token, or a list of them.
-fn tokens(value: &Value) -> Vec<u32> {
-    let token = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Value::Array(values) => values.iter().filter_map(token).collect(),
-        value => token(value).into_iter().collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn configuration_beside_the_model_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        assert_eq!(GenerationConfig::beside(folder.path()), GenerationConfig::default());
-        write("config.json", r#"{"eos_token_id": 7, "decoder_start_token_id": 3}"#);
-        write("generation_config.json", r#"{"eos_token_id": [1, 2, -1, "x"]}"#);
-        let expected =
-            GenerationConfig { eos: vec![1, 2], decoder_start: Some(3), ..GenerationConfig::default() };
-        assert_eq!(GenerationConfig::beside(&folder.path().join("model.onnx")), expected);
-        write("generation_config.json", "not JSON");
-        assert_eq!(GenerationConfig::beside(folder.path()).eos, [7]);
-    }
 
     #[test]
     fn a_folder_s_files_are_found_by_name() {

@@ -27,6 +27,6 @@ pub use generator::{Continuation, Finish, GenerateError, Generator, PREFILL_ROWS
 pub use graph::{GraphError, GraphModel, GraphSequence, Graphs, PagedModel, Past, Source};
 pub use masked::{GraphMasked, encoder_inputs};
 pub use model::{Extend, LanguageModel, Logits};
-pub use sampling::{History, Logprobs, Sampler, Sampling};
+pub use sampling::{History, Logprobs, Rules, Sampler, Sampling};
 pub use speculate::{Draft, ModelDraft, PromptLookup, Speculated};
 pub use stream::Stream;

@@ -17,7 +17,7 @@ mod text;
 pub use chat::ChatArgs;
 pub use generate::{GenerateArgs, PromptArgs, SamplingArgs};
 pub use memory::{KvArg, RopeArgs};
-pub use pipeline::{ClassifyArgs, EmbedArgs, FillMaskArgs, Pooling, TranscribeArgs};
+pub use pipeline::{CaptionArgs, ClassifyArgs, EmbedArgs, FillMaskArgs, Pooling, TranscribeArgs};
 pub use text::{TemplateArgs, TokenizeArgs};
 
 /// Compile transformer models into native CPU programs and run them.
@@ -122,6 +122,8 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// Fill the gaps of a text
     FillMask(FillMaskArgs),
+    /// Say what a picture shows
+    Caption(CaptionArgs),
     /// Write down what is said
     Transcribe(TranscribeArgs),
     /// Turn text into tokens, or tokens into text
@@ -254,12 +256,18 @@ pub struct BenchArgs {
     /// Where inputs come from.
     #[command(flatten)]
     pub inputs: InputArgs,
-    /// Measured runs
-    #[arg(long, env = "LATHE_RUNS", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub runs: u32,
-    /// Runs before the measured ones
-    #[arg(long, env = "LATHE_WARMUP", value_name = "N", default_value_t = 3)]
-    pub warmup: u32,
+    /// Measured runs; default: 20, or 3 with --prompt-tokens
+    #[arg(long, env = "LATHE_RUNS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: Option<u32>,
+    /// Runs before the measured ones; default: 3, or 1 with --prompt-tokens
+    #[arg(long, env = "LATHE_WARMUP", value_name = "N")]
+    pub warmup: Option<u32>,
+    /// Measure generation instead: take in a prompt of this many random tokens; 512 where only --gen-tokens is given
+    #[arg(long, env = "LATHE_PROMPT_TOKENS", value_name = "N", conflicts_with_all = ["vary", "profile", "inputs", "input", "fill"])]
+    pub prompt_tokens: Option<u32>,
+    /// Measure generation instead: this many new tokens after the prompt's first; 128 where only --prompt-tokens is given
+    #[arg(long, env = "LATHE_GEN_TOKENS", value_name = "N", conflicts_with_all = ["vary", "profile", "inputs", "input", "fill"])]
+    pub gen_tokens: Option<u32>,
     /// Vary a symbolic size from run to run, such as seq=1..256
     #[arg(long, env = "LATHE_VARY", value_name = "NAME=FROM..TO")]
     pub vary: Option<String>,

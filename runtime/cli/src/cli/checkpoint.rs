@@ -2,8 +2,11 @@
 //!
 //! `caseN.in.*` and `caseN.out.*` are runs of the model (`caseN.out_bf16w.*` of the weights in `hf_bf16/`), `caseN.compare_mask` says which
 //! positions count. `gen`, `gen_eos` and `gen_batch` are greedy continuations, `gen_beam4` and
-//! `gen_beam4_eos` the best of beam search, of the inputs of `gen` where they have none of their own: `lathe generate` must give them. `meta.json` holds
+//! `gen_beam4_eos` the best of beam search, of the inputs of `gen` where they have none of their own, `NAME.steps` what masked diffusion holds
+//! after each step: `lathe generate` must give them. `meta.json` holds
 //! tolerances and settings.
+
+mod diffusion;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,6 +76,12 @@ pub fn run(common: &Common, config: &Path) -> Result<Distance, CliError> {
     for name in CONTINUATIONS.into_iter().filter(|_| !rounded) {
         if cases.contains_key(&format!("{name}.ids")) {
             continuation(config, &cases, &meta["generation"], name).map_err(|error| in_case(name, error))?;
+        }
+    }
+    if !rounded {
+        for name in diffusion::names(&cases) {
+            diffusion::check(config, &cases, &meta["generation"][&name], &name)
+                .map_err(|error| in_case(&name, error))?;
         }
     }
     Ok(worst)

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::args::Common;
 use super::error::CliError;
-use super::{interrupt, load, text};
+use super::generation::preprocessor;
+use super::text::{self, Companions};
+use super::{interrupt, load};
 use crate::generative::{GraphFiles, read_config};
 use crate::{CancelToken, Model, Outputs, RunOptions, Session, Team};
 
@@ -34,7 +36,7 @@ pub struct Encoder {
 impl Encoder {
     /// Loads it, with its tokenizer where it is to take text.
     pub fn open(common: &Common, path: &Path, takes_text: bool) -> Result<Self, CliError> {
-        let tokenizer = text::tokenizer(path);
+        let tokenizer = Companions::of(path).tokenizer();
         let tokenizer = if takes_text { Some(tokenizer?) } else { tokenizer.ok() };
         let options = load::load_options(common, None)?;
         let model = GraphFiles::find(path)?.load(&options)?.decoder;
@@ -55,9 +57,7 @@ impl Encoder {
 
     /// A picture as the model takes it.
     pub fn picture(&self, path: &Path) -> Result<Source, CliError> {
-        let file = self.folder.join("preprocessor_config.json");
-        let config = read_config(&file)
-            .ok_or_else(|| CliError::file(&file, "cannot be read: it says how the model takes pictures"))?;
+        let config = preprocessor(&self.folder, "image_processor")?;
         let tensor = ImageProcessor::from_config(&config)?.process(&Picture::open(path)?)?;
         Ok(vec![("pixel_values".to_string(), tensor)])
     }

@@ -31,19 +31,11 @@ use error::CliError;
 
 /// Commands and flags that are described but come in a later version.
 const LATER: &[&str] = &[
-    "caption",
     "quantize",
     "convert",
     "serve",
-    "--kv-heads",
     "--precision",
-    "--activations",
     "--trace",
-    "--prompt-tokens",
-    "--gen-tokens",
-    "--image",
-    "--video",
-    "--frames",
 ];
 
 /// Runs the command line; `command` is put before the arguments of a binary that is named after a command.
@@ -81,6 +73,7 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Embed(args) => commands::embed::run(common, args),
         Command::Classify(args) => commands::classify::run(common, args),
         Command::FillMask(args) => commands::fill_mask::run(common, args),
+        Command::Caption(args) => commands::caption::run(common, args),
         Command::Transcribe(args) => commands::transcribe::run(common, args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Template(args) => commands::template::run(args),

@@ -1,4 +1,4 @@
-//! The tokenizer and the template of a model.
+//! The tokenizer, the template and the settings of a model.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,7 @@ use lathe_compiler::gguf::{self, GgufFile};
 use lathe_generate::text::{ChatTemplate, GgufTokenizer, TokenType, Tokenizer};
 
 use super::error::CliError;
+use crate::generative::GenerationConfig;
 
 /// Where the files beside a model lie: its folder, or the folder that it is in.
 pub fn folder(model: &Path) -> PathBuf {
@@ -15,52 +16,80 @@ pub fn folder(model: &Path) -> PathBuf {
     }
 }
 
-/// The tokenizer of a model: the file itself, what a GGUF file holds, or `tokenizer.json` beside the model.
-pub fn tokenizer(model: &Path) -> Result<Tokenizer, CliError> {
-    if let Some(inside) = inside(model)? {
-        return Ok(Tokenizer::from_gguf(&described(inside), model.display().to_string())?);
-    }
-    let named = model.extension().is_some_and(|extension| extension == "json");
-    let file = if named { model.to_path_buf() } else { folder(model).join("tokenizer.json") };
-    if !named && !file.exists() {
-        return Err(CliError::file(
-            model,
-            format!("has no tokenizer: expected {}; give tokens with --tokens", file.display()),
-        ));
-    }
-    Ok(Tokenizer::from_file(&file)?)
+/// What a model comes with: tokenizer, chat template and settings of generation, in files beside it or in its GGUF file, which is read once.
+pub struct Companions {
+    model: PathBuf,
+    /// What a GGUF file says; `None` for other files, and where it says nothing.
+    inside: Option<Result<gguf::GgufTokenizer, String>>,
+    /// What a GGUF file says about generation.
+    generation: Option<GenerationConfig>,
 }
 
-/// The chat template of a model, `name` where it has several.
-pub fn template(model: &Path, name: Option<&str>) -> Result<ChatTemplate, CliError> {
-    match inside(model)? {
-        Some(tokenizer) => {
-            let Some(source) = tokenizer.chat_template else {
-                return Err(CliError::file(
-                    model,
-                    "has no chat template: give a text with -p and without --chat",
-                ));
-            };
-            let named = [
-                ("bos_token", tokenizer.bos),
-                ("eos_token", tokenizer.eos),
-                ("unk_token", tokenizer.unknown),
-            ];
-            let piece = |id: u32| tokenizer.tokens.get(id as usize).cloned();
-            let special = named.into_iter().filter_map(|(name, id)| Some((name.to_string(), piece(id?)?)));
-            Ok(ChatTemplate::new(source, special.collect(), model.display().to_string()))
+impl Companions {
+    /// Those of a model. What is broken is an error of the methods that need it.
+    pub fn of(model: &Path) -> Self {
+        let gguf = model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        let read = |file: &GgufFile| Ok((gguf::GgufTokenizer::read(file)?, GenerationConfig::of_gguf(file)?));
+        let (inside, generation) = match gguf.then(|| GgufFile::open(model).and_then(|file| read(&file))) {
+            None => (None, None),
+            Some(Ok((tokenizer, generation))) => (tokenizer.map(Ok), Some(generation)),
+            Some(Err(error)) => (Some(Err(error.to_string())), None),
+        };
+        Self { model: model.to_path_buf(), inside, generation }
+    }
+
+    fn inside(&self) -> Result<Option<&gguf::GgufTokenizer>, CliError> {
+        match &self.inside {
+            None => Ok(None),
+            Some(Ok(inside)) => Ok(Some(inside)),
+            Some(Err(reason)) => Err(CliError::Input(reason.clone())),
         }
-        None => Ok(ChatTemplate::find(model, name)?),
     }
-}
 
-/// What the metadata of a GGUF file say about its tokenizer; `None` for other files, and where they say nothing.
-fn inside(model: &Path) -> Result<Option<gguf::GgufTokenizer>, CliError> {
-    if !model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-        return Ok(None);
+    /// The tokenizer: what a GGUF file holds, the model itself where it is a `tokenizer.json`, or the one beside it.
+    pub fn tokenizer(&self) -> Result<Tokenizer, CliError> {
+        let model = &self.model;
+        if let Some(inside) = self.inside()? {
+            return Ok(Tokenizer::from_gguf(&described(inside.clone()), model.display().to_string())?);
+        }
+        let is_config = model.file_name().is_some_and(|name| name.to_string_lossy().starts_with("config."));
+        let named = !is_config && model.extension().is_some_and(|extension| extension == "json");
+        let file = if named { model.clone() } else { folder(model).join("tokenizer.json") };
+        if !named && !file.exists() {
+            return Err(CliError::file(
+                model,
+                format!("has no tokenizer: expected {}; give tokens with --tokens", file.display()),
+            ));
+        }
+        Ok(Tokenizer::from_file(&file)?)
     }
-    let read = GgufFile::open(model).and_then(|file| gguf::GgufTokenizer::read(&file));
-    Ok(read.map_err(lathe_compiler::CompileError::from)?)
+
+    /// The chat template, `name` where there are several.
+    pub fn template(&self, name: Option<&str>) -> Result<ChatTemplate, CliError> {
+        let model = &self.model;
+        let Some(tokenizer) = self.inside()? else { return Ok(ChatTemplate::find(model, name)?) };
+        let Some(source) = tokenizer.chat_template.clone() else {
+            let reason = "has no chat template: give a text with -p and without --chat";
+            return Err(CliError::file(model, reason));
+        };
+        let named =
+            [("bos_token", tokenizer.bos), ("eos_token", tokenizer.eos), ("unk_token", tokenizer.unknown)];
+        let piece = |id: u32| tokenizer.tokens.get(id as usize).cloned();
+        let special = named.into_iter().filter_map(|(name, id)| Some((name.to_string(), piece(id?)?)));
+        Ok(ChatTemplate::new(source, special.collect(), model.display().to_string()))
+    }
+
+    /// The settings of generation.
+    pub fn generation(&self) -> GenerationConfig {
+        match (&self.generation, &self.inside) {
+            (Some(generation), _) => generation.clone(),
+            (None, Some(Err(reason))) => {
+                tracing::warn!("{reason}");
+                GenerationConfig::default()
+            }
+            (None, _) => GenerationConfig::beside(&self.model),
+        }
+    }
 }
 
 fn described(tokenizer: gguf::GgufTokenizer) -> GgufTokenizer {

@@ -5,13 +5,15 @@
 
 mod filter;
 mod penalty;
+mod rules;
 
 use lathe_tensor::SplitMix64;
 
 use filter::Candidate;
 pub use penalty::History;
+pub use rules::Rules;
 
-/// How tokens are chosen. Penalties come first, then the temperature, `top_k`, `top_p`, `min_p` and `typical_p` one after the
+/// How tokens are chosen. Penalties come first, then rules, then the temperature, `top_k`, `top_p`, `min_p` and `typical_p` one after the
 /// other, as in transformers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -35,6 +37,8 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Which tokens may come where.
+    pub rules: Rules,
     /// The same seed and logits give the same tokens.
     pub seed: u64,
 }
@@ -52,6 +56,7 @@ impl Default for Sampling {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
+            rules: Rules::default(),
             seed: 0,
         }
     }

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 
 use super::Sampling;
 
-/// The tokens of a sequence, counted.
+/// The tokens of a sequence, in order and counted.
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    tokens: Vec<u32>,
+    /// How many of them are the prompt's.
+    prompt: usize,
     /// How often a token stands in the answer; 0 for those of the prompt alone.
     counts: HashMap<u32, u32>,
 }
@@ -18,17 +21,20 @@ impl Sampling {
             || self.presence_penalty != 0.0
             || self.frequency_penalty != 0.0
             || !self.logit_bias.is_empty()
+            || self.rules.restrict()
     }
 }
 
 impl History {
     /// The history of a sequence that has seen `prompt`.
     pub fn new(prompt: &[u32]) -> Self {
-        Self { counts: prompt.iter().map(|&token| (token, 0)).collect() }
+        let counts = prompt.iter().map(|&token| (token, 0)).collect();
+        Self { tokens: prompt.to_vec(), prompt: prompt.len(), counts }
     }
 
     /// The answer goes on with `token`.
     pub fn take(&mut self, token: u32) {
+        self.tokens.push(token);
         *self.counts.entry(token).or_insert(0) += 1;
     }
 
@@ -47,5 +53,6 @@ impl History {
                 *logit += bias;
             }
         }
+        sampling.rules.apply(&self.tokens, self.prompt, logits);
     }
 }

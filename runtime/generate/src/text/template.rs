@@ -60,8 +60,8 @@ pub enum TemplateError {
 pub struct Message {
     /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
-    /// What was said.
-    pub content: String,
+    /// What was said: a text, or a list of parts such as `{"type": "image"}`.
+    pub content: serde_json::Value,
 }
 
 /// A template with the names of special tokens.
@@ -97,6 +97,8 @@ impl ChatTemplate {
             None => serde_json::Value::Null,
         };
         let jinja = folder.join("chat_template.jinja");
+        // Where processors of pictures and text keep theirs.
+        let json = folder.join("chat_template.json");
         let (source, place) = match own_template(&value, name) {
             Some(source) if is_config => (source, config),
             _ if jinja.exists() => {
@@ -109,9 +111,21 @@ impl ChatTemplate {
                 (text, jinja)
             }
             Some(source) => (source, config),
+            None if json.exists() => {
+                let value: serde_json::Value = serde_json::from_slice(&read(&json)?)
+                    .map_err(|error| TemplateError::File { path: json.clone(), reason: error.to_string() })?;
+                let place = json.display().to_string();
+                let source = own_template(&value, name).ok_or(TemplateError::None { place })?;
+                (source, json)
+            }
             None => return Err(TemplateError::None { place: path.display().to_string() }),
         };
         Ok(Self::new(source, special_tokens(&value), place.display().to_string()))
+    }
+
+    /// Whether it knows content in parts, of which some are pictures.
+    pub fn knows_parts(&self) -> bool {
+        ["'image'", "\"image\"", "'text'", "\"text\""].iter().any(|kind| self.source.contains(kind))
     }
 
     /// The file that it is from.

@@ -1,6 +1,8 @@
 //! Pictures to what a vision model takes, as its `preprocessor_config.json` says.
 
+mod patches;
 mod resample;
+mod visual;
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,9 @@ use std::path::{Path, PathBuf};
 use lathe_tensor::{Tensor, TensorError};
 use serde_json::Value;
 
+pub use patches::{Grid, Patches};
 pub use resample::{Filter, Picture};
+pub use visual::{Shown, Visual, placed, sampled};
 
 /// Pixels of a picture at most, as it comes and as it is resized.
 const MAX_PIXELS: u64 = 1 << 28;

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use lathe_generate::{EarlyStopping, Remasking, Sampling};
 
 use super::{CacheChoice, JsonFlag, KvArg, TokenList};
+use crate::generative::GenerationConfig;
 
 /// `lathe generate`.
 #[derive(Args, Debug)]
@@ -20,9 +21,9 @@ pub struct GenerateArgs {
     /// What to continue.
     #[command(flatten)]
     pub prompt: PromptArgs,
-    /// New tokens of each sequence at most
-    #[arg(short = 'n', long = "count", env = "LATHE_COUNT", value_name = "N", default_value_t = 128)]
-    pub count: u32,
+    /// New tokens of each sequence at most; default: `max_new_tokens` of generation_config.json, else 128
+    #[arg(short = 'n', long = "count", env = "LATHE_COUNT", value_name = "N")]
+    pub count: Option<u32>,
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -50,17 +51,17 @@ pub struct GenerateArgs {
     /// First token of a decoder that follows an encoder; default: that of generation_config.json or config.json
     #[arg(long, env = "LATHE_DECODER_START", value_name = "ID")]
     pub decoder_start: Option<u32>,
-    /// Search with this many beams instead of taking one token at a time
+    /// Search with this many beams instead of taking one token at a time; default: as generation_config.json says
     #[arg(long, env = "LATHE_BEAMS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024),
           conflicts_with_all = ["temperature", "draft", "lookup", "logprobs"])]
     pub beams: Option<u16>,
     /// Exponent of the length that a beam's score is divided by
-    #[arg(long, env = "LATHE_LENGTH_PENALTY", value_name = "X", default_value_t = 1.0, requires = "beams")]
-    pub length_penalty: f32,
+    #[arg(long, env = "LATHE_LENGTH_PENALTY", value_name = "X", requires = "beams")]
+    pub length_penalty: Option<f32>,
     /// When beam search stops: with as many endings as beams, by comparing scores, or when nothing better can come
-    #[arg(long, env = "LATHE_EARLY_STOPPING", value_enum, default_value = "heuristic", default_missing_value = "always",
-          num_args = 0..=1, require_equals = true, requires = "beams")]
-    pub early_stopping: EarlyStoppingChoice,
+    #[arg(long, env = "LATHE_EARLY_STOPPING", value_enum, default_missing_value = "always", num_args = 0..=1,
+          require_equals = true, requires = "beams")]
+    pub early_stopping: Option<EarlyStoppingChoice>,
     /// Let this smaller model with the same vocabulary guess tokens that the model checks together; they stay the same
     #[arg(long, env = "LATHE_DRAFT", value_name = "MODEL")]
     pub draft: Option<PathBuf>,
@@ -141,32 +142,49 @@ pub struct PromptArgs {
     /// What the names in --inputs begin with, such as gen.
     #[arg(long, env = "LATHE_PREFIX", value_name = "PREFIX", default_value = "", requires = "inputs")]
     pub prefix: String,
+    /// A picture that the prompt is about (repeatable); it stands where the prompt has the model's token for it, else before the text
+    #[arg(long, env = "LATHE_IMAGE", value_name = "FILE", conflicts_with_all = ["inputs", "video"])]
+    pub image: Vec<PathBuf>,
+    /// A video that the prompt is about: a folder of its frames, in the order of their names
+    #[arg(long, env = "LATHE_VIDEO", value_name = "DIR", conflicts_with = "inputs")]
+    pub video: Option<PathBuf>,
+    /// Frames of the video that the model sees, evenly spaced
+    #[arg(long, env = "LATHE_FRAMES", value_name = "N", default_value_t = 8, requires = "video",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub frames: u16,
+}
+
+impl PromptArgs {
+    /// Whether prompts are given as tokens, so that answers are written so too.
+    pub fn in_ids(&self) -> bool {
+        !self.tokens.is_empty() || self.inputs.is_some()
+    }
 }
 
 /// How tokens are chosen.
 #[derive(Args, Debug, Clone)]
 pub struct SamplingArgs {
-    /// Take the most likely token at each step, which is what happens without --temperature
+    /// Take the most likely token at each step, which is what happens unless --temperature or generation_config.json says otherwise
     #[arg(long, env = "LATHE_GREEDY", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue, conflicts_with = "temperature")]
     pub greedy: bool,
     /// Draw tokens, from logits divided by this
     #[arg(long, env = "LATHE_TEMPERATURE", value_name = "X", value_parser = not_negative)]
     pub temperature: Option<f32>,
     /// Draw from this many of the most likely tokens
-    #[arg(long, env = "LATHE_TOP_K", value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub top_k: usize,
+    #[arg(long, env = "LATHE_TOP_K", value_name = "N")]
+    pub top_k: Option<usize>,
     /// Draw from the most likely tokens that together reach this probability
-    #[arg(long, env = "LATHE_TOP_P", value_name = "P", default_value_t = 1.0, value_parser = share)]
-    pub top_p: f32,
+    #[arg(long, env = "LATHE_TOP_P", value_name = "P", value_parser = share)]
+    pub top_p: Option<f32>,
     /// Draw from tokens with at least this share of the most likely token's probability
-    #[arg(long, env = "LATHE_MIN_P", value_name = "P", default_value_t = 0.0, value_parser = share)]
-    pub min_p: f32,
+    #[arg(long, env = "LATHE_MIN_P", value_name = "P", value_parser = share)]
+    pub min_p: Option<f32>,
     /// Draw from the tokens of the most typical surprise that together reach this probability
-    #[arg(long, env = "LATHE_TYPICAL_P", value_name = "P", default_value_t = 1.0, value_parser = share)]
-    pub typical_p: f32,
+    #[arg(long, env = "LATHE_TYPICAL_P", value_name = "P", value_parser = share)]
+    pub typical_p: Option<f32>,
     /// Divide the logits of tokens in the prompt and the answer by this
-    #[arg(long, env = "LATHE_REPETITION_PENALTY", value_name = "X", default_value_t = 1.0, value_parser = positive)]
-    pub repetition_penalty: f32,
+    #[arg(long, env = "LATHE_REPETITION_PENALTY", value_name = "X", value_parser = positive)]
+    pub repetition_penalty: Option<f32>,
     /// Take this off the logits of tokens in the answer
     #[arg(
         long,
@@ -194,18 +212,25 @@ pub struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// The same for the library.
-    pub fn sampling(&self) -> Sampling {
+    /// The same for the library: what flags do not say is as the model's configuration says. `stop` ends a sequence, which has at most `count`
+    /// new tokens.
+    pub fn sampling(&self, config: &GenerationConfig, stop: &[u32], count: usize) -> Sampling {
+        let base = &config.sampling;
+        let temperature = if self.greedy { Some(0.0) } else { self.temperature };
+        let mut rules = base.rules.clone();
+        rules.endings = stop.to_vec();
+        rules.forced_last = config.forced_last.map(|token| (count, token));
         Sampling {
-            temperature: self.temperature.unwrap_or(0.0),
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            typical_p: self.typical_p,
-            repetition_penalty: self.repetition_penalty,
+            temperature: temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            typical_p: self.typical_p.unwrap_or(base.typical_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             logit_bias: self.logit_bias.clone(),
+            rules,
             seed: self.seed,
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
-use super::JsonFlag;
+use super::{JsonFlag, SamplingArgs, TokenList};
 
 /// `lathe embed`.
 #[derive(Args, Debug)]
@@ -115,4 +115,39 @@ pub struct TranscribeArgs {
     /// New tokens of each piece of sound at most
     #[arg(short = 'n', long = "count", env = "LATHE_COUNT", value_name = "N", default_value_t = 224)]
     pub count: u32,
+}
+
+/// `lathe caption`.
+#[derive(Args, Debug)]
+pub struct CaptionArgs {
+    /// `--json`.
+    #[command(flatten)]
+    pub json: JsonFlag,
+    /// A vision-language model
+    pub model: PathBuf,
+    /// Pictures
+    #[arg(value_name = "PICTURE", required_unless_present = "image")]
+    pub files: Vec<PathBuf>,
+    /// A picture (repeatable)
+    #[arg(long, env = "LATHE_IMAGE", value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// What to ask about each; it goes into the model's chat template where there is one
+    #[arg(short = 'p', long, env = "LATHE_PROMPT", value_name = "TEXT", conflicts_with = "tokens")]
+    pub prompt: Option<String>,
+    /// The prompt as tokens, with the model's token for a picture
+    #[arg(long, env = "LATHE_TOKENS", value_name = "IDS")]
+    pub tokens: Vec<TokenList>,
+    /// New tokens at most
+    #[arg(short = 'n', long = "count", env = "LATHE_COUNT", value_name = "N", default_value_t = 64)]
+    pub count: u32,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+impl CaptionArgs {
+    /// All pictures.
+    pub fn pictures(&self) -> impl Iterator<Item = &PathBuf> {
+        self.files.iter().chain(&self.image)
+    }
 }

@@ -1,5 +1,7 @@
 //! `lathe bench MODEL`: how long an inference takes.
 
+mod generation;
+
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -12,11 +14,18 @@ use crate::cli::profile::{self, Profile};
 use crate::cli::{inputs, load, report};
 use crate::{Isa, Model, RunOptions, RunStats, Session};
 
+/// Measured runs where none are asked for.
+const RUNS: u32 = 20;
+/// Runs before them.
+const WARMUP: u32 = 3;
 /// Runs that measure the cost of a new shape.
 const NEW_SHAPES: usize = 5;
 
 /// Runs the command.
 pub fn run(common: &Common, args: &BenchArgs) -> Result<(), CliError> {
+    if args.prompt_tokens.is_some() || args.gen_tokens.is_some() {
+        return generation::run(common, args);
+    }
     let options = load::load_options(common, args.inputs.trust_key.as_deref())?;
     let (model, load_ms) = timed(|| crate::load(&args.model, &options));
     let model = model?;
@@ -28,7 +37,7 @@ pub fn run(common: &Common, args: &BenchArgs) -> Result<(), CliError> {
     };
     let (first, first_run_ms) = timed(|| run_once(&mut session, &sets[0], false));
     let shape_first_us = micros(&first?.1);
-    for index in 0..args.warmup as usize {
+    for index in 0..args.warmup.unwrap_or(WARMUP) as usize {
         run_once(&mut session, &sets[index % sets.len()], false)?;
     }
     let measured = measure(args, &mut session, &sets)?;
@@ -96,16 +105,17 @@ fn measure(
     session: &mut Session,
     sets: &[Vec<(String, Tensor)>],
 ) -> Result<Measured, CliError> {
+    let runs = args.runs.unwrap_or(RUNS) as usize;
     let mut measured = Measured {
-        seconds: Vec::with_capacity(args.runs as usize),
+        seconds: Vec::with_capacity(runs),
         shape_cached_us: f64::INFINITY,
         rss_first_mib: 0.0,
         rss_last_mib: 0.0,
         profile: Profile::default(),
     };
     // A tenth of the runs settles allocators and caches of shapes; growth after that is a leak.
-    let settled = args.runs as usize / 10;
-    for index in 0..args.runs as usize {
+    let settled = runs / 10;
+    for index in 0..runs {
         let (elapsed, stats) = run_once(session, &sets[index % sets.len()], args.profile)?;
         measured.seconds.push(elapsed.as_secs_f64());
         let cost = micros(&stats);

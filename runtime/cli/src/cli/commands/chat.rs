@@ -11,7 +11,8 @@ use crate::cli::error::CliError;
 use crate::cli::generation::{
     self, Answer, Guesses, Open, PromptInputs, Task, Writer, chat_tokens, message, with_model,
 };
-use crate::cli::{interrupt, load, report, text};
+use crate::cli::text::Companions;
+use crate::cli::{interrupt, load, report};
 use crate::generative::GenerationConfig;
 use crate::{CancelToken, RunOptions};
 
@@ -20,17 +21,18 @@ const CONTEXT: usize = 4096;
 
 /// Runs the command.
 pub fn run(common: &Common, args: &ChatArgs) -> Result<(), CliError> {
-    let tokenizer = text::tokenizer(&args.model)?;
-    let template = text::template(&args.model, None)?;
+    let companions = Companions::of(&args.model);
+    let (tokenizer, template) = (companions.tokenizer()?, companions.template(None)?);
+    let config = companions.generation();
     let (mut options, team) = (load::load_options(common, None)?, load::team(common)?);
     options.compile.kv = args.kv.dtype();
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
-    let native =
-        GenerationConfig::beside(&args.model).context.and_then(|native| usize::try_from(native).ok());
+    let native = config.context.and_then(|native| usize::try_from(native).ok());
     let context = args.context.unwrap_or(native.map_or(CONTEXT, |native| native.min(CONTEXT)));
     let open = Open {
         model: &args.model,
+        config: &config,
         options: &options,
         team: &team,
         run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
@@ -44,7 +46,15 @@ pub fn run(common: &Common, args: &ChatArgs) -> Result<(), CliError> {
         kv: args.kv.kv,
     };
     let messages = args.system.iter().map(|text| message("system", text)).collect();
-    let talk = Talk { args, context, tokenizer: &tokenizer, template: &template, messages, seen: Vec::new() };
+    let talk = Talk {
+        args,
+        config: &config,
+        context,
+        tokenizer: &tokenizer,
+        template: &template,
+        messages,
+        seen: Vec::new(),
+    };
     let (messages, _) = with_model(&open, &[PromptInputs::default()], talk)?;
     match args.json.json {
         true => report::print_json(&json!({"messages": messages})),
@@ -57,6 +67,7 @@ struct Talk<'a> {
     args: &'a ChatArgs,
     /// Tokens of the conversation at most.
     context: usize,
+    config: &'a GenerationConfig,
     tokenizer: &'a Tokenizer,
     template: &'a ChatTemplate,
     messages: Vec<Message>,
@@ -119,13 +130,14 @@ impl Talk<'_> {
         model
             .rewind(sequence, self.seen.len() - common)
             .map_err(|error| CliError::from(lathe_generate::GenerateError::Model(error)))?;
+        let count = room.min(self.args.count as usize);
         let mut out = generation::write;
         let writes = !self.args.json.json;
         let task = Answer {
             generator: Generator {
-                sampling: self.args.sampling.sampling(),
-                stop: GenerationConfig::beside(&self.args.model).eos,
-                max_tokens: room.min(self.args.count as usize),
+                sampling: self.args.sampling.sampling(self.config, &self.config.eos, count),
+                stop: self.config.eos.clone(),
+                max_tokens: count,
                 logprobs: None,
             },
             stop: &self.args.stop,

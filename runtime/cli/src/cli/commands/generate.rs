@@ -2,7 +2,7 @@
 
 mod diffuse;
 
-use lathe_generate::{BeamSearch, Finish, Generator};
+use lathe_generate::{BeamSearch, EarlyStopping, Finish, Generator, Sampling};
 use serde_json::{Value, json};
 
 use crate::cli::args::{Common, GenerateArgs};
@@ -11,67 +11,99 @@ use crate::cli::generation::{
     self, Answer, Beams, CacheReport, Generated, Guesses, Open, Prompts, Writer, with_model,
 };
 use crate::cli::sizing::CacheType;
+use crate::cli::text::Companions;
 use crate::cli::{interrupt, load, report};
 use crate::generative::GenerationConfig;
 use crate::{CancelToken, RunOptions};
 
+/// New tokens where neither flags nor the model's configuration say.
+const NEW_TOKENS: u32 = 128;
+
 /// Runs the command.
 pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
-    let prompts = generation::prompts(&args.model, &args.prompt)?;
+    let companions = Companions::of(&args.model);
+    let config = companions.generation();
+    let prompts = generation::prompts(&args.model, &companions, &args.prompt)?;
+    let settings = Settings::of(args, &config);
     let (mut options, team) = (load::load_options(common, None)?, load::team(common)?);
     options.compile.kv = args.kv.dtype();
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
     let open = Open {
         model: &args.model,
+        config: &config,
         options: &options,
         team: &team,
         run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
         cache: args.cache,
         decoder_start: args.decoder_start,
-        decoder_prompt: Vec::new(),
-        count: args.count as usize,
-        beams: args.beams.map_or(1, usize::from),
+        decoder_prompt: config.decoder_prompt.clone(),
+        count: settings.count,
+        beams: settings.beams.unwrap_or(1),
         guesses: args.lookup.unwrap_or(if args.draft.is_some() { args.draft_tokens } else { 0 }),
         context: args.context.map(|context| context as usize),
         kv: args.kv.kv,
     };
-    let config = GenerationConfig::beside(&args.model);
     if args.diffusion.steps.is_some() || config.diffuses {
         return diffuse::run(&open, args, &prompts);
     }
-    if !args.stop.is_empty() && (prompts.tokenizer.is_none() || args.beams.is_some()) {
+    if !args.stop.is_empty() && (prompts.tokenizer.is_none() || settings.beams.is_some()) {
         return Err(CliError::Usage(
             "--stop needs a tokenizer beside the model, and goes without --beams".into(),
         ));
     }
-    let (generated, cache) = match args.beams {
-        Some(_) => {
-            let task = Beams { search: search(args), tokenizer: prompts.tokenizer.as_ref() };
+    let (generated, cache) = match settings.beams {
+        Some(beams) => {
+            let task = Beams { search: settings.search(args, beams), tokenizer: prompts.tokenizer.as_ref() };
             with_model(&open, &prompts.prompts, task)?
         }
-        None => answer(&open, args, &prompts)?,
+        None => answer(&open, args, &settings, &prompts)?,
     };
     print(args, &prompts, &generated, cache)
 }
 
-/// Tokens that end a sequence.
-fn stop(args: &GenerateArgs) -> Vec<u32> {
-    match (args.ignore_eos, &args.eos) {
-        (true, _) => Vec::new(),
-        (false, Some(eos)) => eos.0.clone(),
-        (false, None) => GenerationConfig::beside(&args.model).eos,
-    }
+/// What the flags and, where they do not say, the model's configuration ask for.
+struct Settings<'a> {
+    config: &'a GenerationConfig,
+    /// Tokens that end a sequence.
+    stop: Vec<u32>,
+    /// New tokens at most.
+    count: usize,
+    /// Beams of beam search, where that is how tokens are found.
+    beams: Option<usize>,
+    sampling: Sampling,
 }
 
-fn search(args: &GenerateArgs) -> BeamSearch {
-    BeamSearch {
-        beams: args.beams.map_or(1, usize::from),
-        length_penalty: args.length_penalty,
-        early_stopping: args.early_stopping.into(),
-        stop: stop(args),
-        max_tokens: args.count as usize,
-        sampling: args.sampling.sampling(),
+impl<'a> Settings<'a> {
+    fn of(args: &GenerateArgs, config: &'a GenerationConfig) -> Self {
+        let stop = match (args.ignore_eos, &args.eos) {
+            (true, _) => Vec::new(),
+            (false, Some(eos)) => eos.0.clone(),
+            (false, None) => config.eos.clone(),
+        };
+        let count = args.count.or(config.max_new_tokens).unwrap_or(NEW_TOKENS) as usize;
+        // What names another way of choosing tokens, or of watching them, goes before the configuration.
+        let other = args.sampling.greedy
+            || args.sampling.temperature.is_some()
+            || args.draft.is_some()
+            || args.lookup.is_some()
+            || args.logprobs.is_some()
+            || !args.stop.is_empty();
+        let configured = config.beams.filter(|beams| *beams > 1 && !other);
+        let sampling = args.sampling.sampling(config, &stop, count);
+        Self { config, stop, count, beams: args.beams.or(configured).map(usize::from), sampling }
+    }
+
+    fn search(&self, args: &GenerateArgs, beams: usize) -> BeamSearch {
+        let early_stopping = args.early_stopping.map(Into::into).or(self.config.early_stopping);
+        BeamSearch {
+            beams,
+            length_penalty: args.length_penalty.or(self.config.length_penalty).unwrap_or(1.0),
+            early_stopping: early_stopping.unwrap_or(EarlyStopping::Heuristic),
+            stop: self.stop.clone(),
+            max_tokens: self.count,
+            sampling: self.sampling.clone(),
+        }
     }
 }
 
@@ -79,6 +111,7 @@ fn search(args: &GenerateArgs) -> BeamSearch {
 fn answer(
     open: &Open<'_>,
     args: &GenerateArgs,
+    settings: &Settings<'_>,
     prompts: &Prompts,
 ) -> Result<(Generated, CacheReport), CliError> {
     let mut out = generation::write;
@@ -96,14 +129,14 @@ fn answer(
     };
     let task = Answer {
         generator: Generator {
-            sampling: args.sampling.sampling(),
-            stop: stop(args),
-            max_tokens: open.count,
+            sampling: settings.sampling.clone(),
+            stop: settings.stop.clone(),
+            max_tokens: settings.count,
             logprobs: args.logprobs,
         },
         stop: &args.stop,
         tokenizer: prompts.tokenizer.as_ref(),
-        ids: args.prompt.prompt.is_empty(),
+        ids: args.prompt.in_ids(),
         writer: if streams { Some(&mut out as Writer<'_>) } else { None },
         guesses,
     };
@@ -129,7 +162,7 @@ fn print(
         "prompt_tokens": prompts.prompts.iter().map(|prompt| prompt.tokens.len()).sum::<usize>(),
         "prefill_tps": timing.prefill_rate(),
         "decode_tps": timing.step_rate(),
-        "ttft_ms": timing.first.as_secs_f64() * 1e3,
+        "ttft_ms": (timing.first + cache.encode).as_secs_f64() * 1e3,
         "cache": cache.kind,
         "kv_bytes_planned": cache.bytes_planned,
         "kv_bytes_used": cache.bytes_used,
@@ -171,10 +204,10 @@ fn print_plain(args: &GenerateArgs, generated: &Generated) -> Result<(), CliErro
             speculated.speedup
         );
     }
-    if generated.results.len() == 1 && args.beams.is_none() {
+    if generated.results.len() == 1 && generated.scores.is_empty() {
         return report::print("\n");
     }
-    let as_text = !args.prompt.prompt.is_empty();
+    let as_text = !args.prompt.in_ids();
     let lines = generated.results.iter().enumerate().map(|(index, result)| {
         let text = generated.texts.get(index).filter(|_| as_text);
         text.map_or_else(|| format!("{}\n", ids(&result.tokens)), |text| format!("{text}\n"))

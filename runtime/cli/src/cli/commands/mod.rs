@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub mod bench;
+pub mod caption;
 pub mod chat;
 pub mod classify;
 pub mod compile;

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use crate::cli::args::TemplateArgs;
 use crate::cli::error::CliError;
+use crate::cli::report;
 use crate::cli::sandbox::{self, Conversation};
-use crate::cli::{report, text};
+use crate::cli::text::Companions;
 
 /// Runs the command.
 pub fn run(args: &TemplateArgs) -> Result<(), CliError> {
@@ -13,7 +14,7 @@ pub fn run(args: &TemplateArgs) -> Result<(), CliError> {
         Some(model) if !args.worker => model,
         _ => return sandbox::work(),
     };
-    let template = text::template(model, args.template.as_deref())?;
+    let template = Companions::of(model).template(args.template.as_deref())?;
     let conversation =
         Conversation { messages: args.messages.clone(), tools: args.tools.clone(), prompt: !args.no_prompt };
     let prompt = sandbox::render(&template, conversation)?;

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use crate::cli::args::TokenizeArgs;
 use crate::cli::error::CliError;
-use crate::cli::{report, text};
+use crate::cli::report;
+use crate::cli::text::Companions;
 
 /// Runs the command.
 pub fn run(args: &TokenizeArgs) -> Result<(), CliError> {
-    let tokenizer = text::tokenizer(&args.model)?;
+    let tokenizer = Companions::of(&args.model).tokenizer()?;
     let (ids, decoded) = match &args.decode {
         Some(tokens) => (tokens.0.clone(), tokenizer.decode(&tokens.0, args.plain)?),
         None => {

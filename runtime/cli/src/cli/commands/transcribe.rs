@@ -1,23 +1,25 @@
 //! `lathe transcribe MODEL FILE.wav`: what is said, by Whisper.
 
+use lathe_generate::Generator;
 use lathe_generate::audio::{MelSpectrogram, read_wav};
-use lathe_generate::{Generator, Sampling};
 use serde_json::json;
 
 use crate::cli::args::{CacheChoice, Common, TranscribeArgs};
 use crate::cli::error::CliError;
 use crate::cli::generation::{Answer, Guesses, Open, PromptInputs, with_model};
-use crate::cli::{interrupt, load, report, text};
-use crate::generative::{GenerationConfig, read_config};
+use crate::cli::text::{self, Companions};
+use crate::cli::{interrupt, load, report};
+use crate::generative::read_config;
 use crate::{CancelToken, RunOptions};
 
 /// Runs the command. Long sound is cut into pieces of the length that the model takes, each transcribed alone.
 pub fn run(common: &Common, args: &TranscribeArgs) -> Result<(), CliError> {
-    let tokenizer = text::tokenizer(&args.model)?;
+    let companions = Companions::of(&args.model);
+    let (tokenizer, config) = (companions.tokenizer()?, companions.generation());
     let file = text::folder(&args.model).join("preprocessor_config.json");
-    let config = read_config(&file)
+    let features = read_config(&file)
         .ok_or_else(|| CliError::file(&file, "cannot be read: it says how the model takes sound"))?;
-    let maker = MelSpectrogram::from_config(&config)?;
+    let maker = MelSpectrogram::from_config(&features)?;
     let sound = read_wav(&args.sound, maker.rate())?;
     let piece = |samples: &[f32]| -> Result<PromptInputs, CliError> {
         let features = maker.features(samples)?;
@@ -29,13 +31,15 @@ pub fn run(common: &Common, args: &TranscribeArgs) -> Result<(), CliError> {
     }
     // Models of one language know no names of languages.
     let names = [format!("<|{}|>", args.language), "<|transcribe|>".into(), "<|notimestamps|>".into()];
+    let said = read_config(&text::folder(&args.model).join("generation_config.json")).unwrap_or_default();
+    let names = if said["is_multilingual"] == false { &names[2..] } else { &names[..] };
     let decoder_prompt = names.iter().filter_map(|name| tokenizer.token(name)).collect();
-    let generation = GenerationConfig::beside(&args.model);
     let (options, team) = (load::load_options(common, None)?, load::team(common)?);
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
     let open = Open {
         model: &args.model,
+        config: &config,
         options: &options,
         team: &team,
         run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
@@ -48,11 +52,10 @@ pub fn run(common: &Common, args: &TranscribeArgs) -> Result<(), CliError> {
         context: None,
         kv: None,
     };
-    let logit_bias = generation.suppress.iter().map(|token| (*token, f32::NEG_INFINITY)).collect();
     let task = Answer {
         generator: Generator {
-            sampling: Sampling { logit_bias, ..Sampling::default() },
-            stop: generation.eos,
+            sampling: config.sampling.clone(),
+            stop: config.eos.clone(),
             max_tokens: open.count,
             logprobs: None,
         },

@@ -3,12 +3,14 @@
 mod beams;
 mod model;
 mod prompt;
+mod seen;
 mod speculate;
 mod write;
 
 pub use beams::Beams;
-pub use model::{CacheReport, Open, Task, with_model};
+pub use model::{CacheReport, Open, Task, with_loaded, with_model};
 pub use prompt::{PromptInputs, Prompts, chat_tokens, message, prompts};
+pub use seen::preprocessor;
 pub use speculate::Guesses;
 pub use write::{Answer, Writer, write};
 

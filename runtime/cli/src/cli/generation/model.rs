@@ -1,6 +1,7 @@
 //! The model behind a command: whichever way its files keep the past.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lathe_generate::{GraphModel, Graphs, LanguageModel, PREFILL_ROWS, PagedModel, Past, Source};
 use lathe_runtime::DecoderOptions;
@@ -17,6 +18,8 @@ use crate::{LoadOptions, RunOptions, Team};
 pub struct Open<'a> {
     /// Its path.
     pub model: &'a Path,
+    /// What its configuration says about generation.
+    pub config: &'a GenerationConfig,
     /// How to load it.
     pub options: &'a LoadOptions,
     /// What runs it.
@@ -52,6 +55,8 @@ pub struct CacheReport {
     pub bytes_used: u64,
     /// Elements of the cache; `None` where there is none.
     pub kv: Option<CacheType>,
+    /// How long it took to begin the sequences: the time of an encoder.
+    pub encode: Duration,
 }
 
 /// What is done with a model: it is written once for all kinds.
@@ -78,11 +83,20 @@ pub fn with_model<T: Task>(
     prompts: &[PromptInputs],
     task: T,
 ) -> Result<(T::Output, CacheReport), CliError> {
-    let config = GenerationConfig::beside(open.model);
     let graphs = GraphFiles::find(open.model)?.load(open.options)?;
+    with_loaded(open, &graphs, prompts, task)
+}
+
+/// The same with graphs that are loaded already.
+pub fn with_loaded<T: Task>(
+    open: &Open<'_>,
+    graphs: &Graphs,
+    prompts: &[PromptInputs],
+    task: T,
+) -> Result<(T::Output, CacheReport), CliError> {
     match open.cache {
-        CacheChoice::Auto if graphs.can_page() => with_pages(open, &graphs, &config, prompts, task),
-        _ => with_graphs(open, &graphs, &config, prompts, task),
+        CacheChoice::Auto if graphs.can_page() => with_pages(open, graphs, prompts, task),
+        _ => with_graphs(open, graphs, prompts, task),
     }
 }
 
@@ -90,7 +104,6 @@ pub fn with_model<T: Task>(
 fn with_pages<T: Task>(
     open: &Open<'_>,
     graphs: &Graphs,
-    config: &GenerationConfig,
     prompts: &[PromptInputs],
     mut task: T,
 ) -> Result<(T::Output, CacheReport), CliError> {
@@ -124,15 +137,18 @@ fn with_pages<T: Task>(
         if !prompt.tokens.is_empty() {
             source.extend(encoder_inputs(&prompt.tokens)?);
         }
-        Ok((model.begin(source)?, decoder_prompt(open, config)?))
+        Ok((model.begin(source)?, decoder_prompt(open)?))
     };
+    let start = Instant::now();
     let begun = prompts.iter().map(&mut begin).collect::<Result<Vec<_>, _>>()?;
+    let encode = start.elapsed();
     let output = task.run(&mut model, &begun)?;
     let cache = CacheReport {
         kind: if graphs.has_past() { "adopted" } else { "synthesised" },
         bytes_planned: model.decoder().kv_bytes_planned(),
         bytes_used: model.decoder().kv_bytes_used(),
         kv,
+        encode,
     };
     Ok((output, cache))
 }
@@ -179,7 +195,6 @@ fn places(prompt: &PromptInputs) -> usize {
 fn with_graphs<T: Task>(
     open: &Open<'_>,
     graphs: &Graphs,
-    config: &GenerationConfig,
     prompts: &[PromptInputs],
     task: T,
 ) -> Result<(T::Output, CacheReport), CliError> {
@@ -212,16 +227,18 @@ fn with_graphs<T: Task>(
                 "the encoder takes no tokens: give what it takes with --inputs FILE".into(),
             ));
         }
-        Ok((model.begin(source)?, decoder_prompt(open, config)?))
+        Ok((model.begin(source)?, decoder_prompt(open)?))
     };
+    let start = Instant::now();
     let begun = prompts.iter().map(&mut begin).collect::<Result<Vec<_>, _>>()?;
+    let encode = start.elapsed();
     let output = task.run(&mut model, &begun)?;
-    Ok((output, CacheReport { kind, bytes_planned: 0, bytes_used: 0, kv: None }))
+    Ok((output, CacheReport { kind, bytes_planned: 0, bytes_used: 0, kv: None, encode }))
 }
 
 /// The tokens that a decoder which follows an encoder takes in before the first new one.
-fn decoder_prompt(open: &Open<'_>, config: &GenerationConfig) -> Result<Vec<u32>, CliError> {
-    let start = open.decoder_start.or(config.decoder_start).ok_or_else(|| {
+fn decoder_prompt(open: &Open<'_>) -> Result<Vec<u32>, CliError> {
+    let start = open.decoder_start.or(open.config.decoder_start).ok_or_else(|| {
         CliError::Input(
             "the decoder needs a start token: give --decoder-start ID, or put the model's generation_config.json \
              beside it"

@@ -4,12 +4,16 @@ use std::path::Path;
 
 use lathe_generate::Source;
 use lathe_generate::text::{ChatTemplate, Message, Tokenizer};
+use lathe_generate::vision::Shown;
 use lathe_tensor::{Buffer, Tensor};
+use serde_json::json;
 
-use crate::cli::args::PromptArgs;
+use super::seen;
+use crate::cli::args::{PromptArgs, TokenList};
 use crate::cli::error::CliError;
 use crate::cli::sandbox::{self, Conversation};
-use crate::cli::{tensors, text};
+use crate::cli::tensors;
+use crate::cli::text::Companions;
 
 /// What a file of inputs may hold beside tokens.
 const EXTRAS: &[&str] = &[
@@ -49,44 +53,76 @@ impl Prompts {
 }
 
 /// The prompts that the flags name.
-pub fn prompts(model: &Path, args: &PromptArgs) -> Result<Prompts, CliError> {
+pub fn prompts(model: &Path, companions: &Companions, args: &PromptArgs) -> Result<Prompts, CliError> {
     if let Some(file) = &args.inputs {
-        return Ok(Prompts {
-            prompts: from_file(file, &args.prefix)?,
-            tokenizer: text::tokenizer(model).ok(),
-        });
+        let prompts = from_file(file, &args.prefix)?;
+        return Ok(Prompts { prompts, tokenizer: companions.tokenizer().ok() });
     }
-    if args.prompt.is_empty() {
+    if args.tokens.len().max(args.prompt.len()) > 1 && !(args.image.is_empty() && args.video.is_none()) {
+        return Err(CliError::Usage("--image and --video go with a single prompt".into()));
+    }
+    let shown = seen::shown(model, args)?;
+    let extras = shown.as_ref().map(|shown| shown.inputs.clone()).unwrap_or_default();
+    let placed = |tokenizer: Option<&Tokenizer>, tokens: Vec<u32>| match &shown {
+        Some(shown) => seen::with_pictures(shown, tokenizer, &tokens),
+        None => Ok(tokens),
+    };
+    if !args.tokens.is_empty() {
         if args.tokens.iter().any(|prompt| prompt.0.is_empty()) {
             return Err(CliError::Usage("--tokens: a prompt has at least one token".into()));
         }
-        let prompts =
-            args.tokens.iter().map(|tokens| PromptInputs { tokens: tokens.0.clone(), ..Default::default() });
-        return Ok(Prompts { prompts: prompts.collect(), tokenizer: text::tokenizer(model).ok() });
+        let tokenizer = companions.tokenizer().ok();
+        let prompt = |tokens: &TokenList| {
+            Ok(PromptInputs { tokens: placed(tokenizer.as_ref(), tokens.0.clone())?, extras: extras.clone() })
+        };
+        let prompts = args.tokens.iter().map(prompt).collect::<Result<_, CliError>>()?;
+        return Ok(Prompts { prompts, tokenizer });
     }
-    let tokenizer = text::tokenizer(model)?;
-    let template = if args.chat { Some(text::template(model, None)?) } else { None };
-    let mut prompts = Vec::with_capacity(args.prompt.len());
-    for prompt in &args.prompt {
+    let tokenizer = companions.tokenizer()?;
+    let template = if args.chat { Some(companions.template(None)?) } else { None };
+    let texts = if args.prompt.is_empty() { vec![String::new()] } else { args.prompt.clone() };
+    let mut prompts = Vec::with_capacity(texts.len());
+    for text in &texts {
         let tokens = match &template {
             Some(template) => {
                 let system = args.system.iter().map(|text| message("system", text));
-                let messages: Vec<Message> = system.chain([message("user", prompt)]).collect();
-                chat_tokens(template, &tokenizer, &messages)?
+                let user = asked(template, &tokenizer, shown.as_ref(), text)?;
+                chat_tokens(template, &tokenizer, &system.chain([user]).collect::<Vec<_>>())?
             }
-            None => tokenizer.encode(prompt, true)?,
+            None => {
+                let before = shown.as_ref().map(|shown| seen::introduction(shown, &tokenizer, text));
+                tokenizer.encode(&format!("{}{text}", before.transpose()?.unwrap_or_default()), true)?
+            }
         };
         if tokens.is_empty() {
             return Err(CliError::Input("-p: the prompt has no token".into()));
         }
-        prompts.push(PromptInputs { tokens, ..PromptInputs::default() });
+        prompts.push(PromptInputs { tokens: placed(Some(&tokenizer), tokens)?, extras: extras.clone() });
     }
     Ok(Prompts { prompts, tokenizer: Some(tokenizer) })
 }
 
+/// What a user asks about what is shown: in parts where the template knows them, else with placeholders in the text.
+fn asked(
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    shown: Option<&Shown>,
+    text: &str,
+) -> Result<Message, CliError> {
+    let Some(shown) = shown else { return Ok(message("user", text)) };
+    let before = seen::introduction(shown, tokenizer, text)?;
+    if before.is_empty() || !template.knows_parts() {
+        return Ok(message("user", &format!("{before}{text}")));
+    }
+    let video = shown.inputs.iter().any(|(name, _)| name.contains("video"));
+    let part = json!({"type": if video { "video" } else { "image" }});
+    let parts = std::iter::repeat_n(part, shown.counts.len()).chain([json!({"type": "text", "text": text})]);
+    Ok(Message { role: "user".to_string(), content: parts.collect() })
+}
+
 /// One turn.
 pub fn message(role: &str, content: &str) -> Message {
-    Message { role: role.to_string(), content: content.to_string() }
+    Message { role: role.to_string(), content: content.into() }
 }
 
 /// The tokens of a conversation. The template writes the special tokens itself.

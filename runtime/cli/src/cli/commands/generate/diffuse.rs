@@ -87,7 +87,7 @@ fn print(args: &GenerateArgs, prompts: &Prompts, answers: &[Written], seconds: f
         None => Vec::new(),
     };
     if !args.json.json {
-        let as_text = !args.prompt.prompt.is_empty();
+        let as_text = !args.prompt.in_ids();
         let lines =
             answers.iter().enumerate().map(|(index, answer)| match texts.get(index).filter(|_| as_text) {
                 Some(text) => format!("{text}\n"),
