@@ -13,6 +13,7 @@ mod fuse;
 mod mask;
 pub mod pattern;
 pub mod pipeline;
+mod quantize;
 mod rewrite;
 mod specialize;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use context::Context;
 pub use driver::{FunctionPass, Options, Pass, PassReport, Report, Rule, optimise};
 pub use error::PassError;
 pub use pipeline::standard;
+pub use quantize::weights::{Choice, QuantizeWeights, WeightBits, encoded};
 pub use rewrite::{Proposal, Rewrite, Term};
 pub use specialize::cache::Cache;
 pub use specialize::gqa::HeadMerging;

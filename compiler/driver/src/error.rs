@@ -57,6 +57,14 @@ pub enum CompileError {
         /// Why.
         reason: String,
     },
+    /// A checkpoint cannot be changed or written.
+    #[error("{path}: {reason}")]
+    Convert {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// Two stages give different answers: a bug.
     #[error("{path}: {what}")]
     Different {

@@ -12,7 +12,7 @@ use crate::CompileError;
 use crate::verify::{Difference, Verification, compare};
 
 /// The pass that makes means of heads.
-const PASS: &str = "pool_kv_heads";
+pub(crate) const PASS: &str = "pool_kv_heads";
 
 /// The module before and after heads were merged.
 #[derive(Default)]

@@ -5,6 +5,7 @@
 
 pub mod cache;
 mod caching;
+pub mod convert;
 mod describe;
 mod emit;
 mod error;
@@ -24,7 +25,7 @@ pub use lathe_codegen::{Level, Target};
 pub use lathe_import::{
     ImportOptions, RopeScaling, TensorFacts, gguf, indexed_tensors, read_tensor, tensor_bytes, weight_files,
 };
-pub use lathe_passes::Report;
+pub use lathe_passes::{Report, WeightBits};
 pub use lathe_plan::Activations;
 pub use options::CompileOptions;
 pub use pipeline::{BUILD_ID, compile, compile_ir_text, compile_observed, import, optimise, typical_size};

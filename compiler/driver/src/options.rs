@@ -2,6 +2,7 @@
 
 use lathe_codegen::Target;
 use lathe_import::RopeScaling;
+use lathe_passes::WeightBits;
 use lathe_plan::{Activations, PlanOptions};
 use lathe_tensor::DType;
 
@@ -14,6 +15,8 @@ pub struct CompileOptions {
     pub disable: Vec<String>,
     /// Key and value heads to merge to, by the means of groups of heads, which changes the answer.
     pub kv_heads: Option<usize>,
+    /// Bits that weights get, which changes the answer; they stay as they are where absent.
+    pub weight_bits: Option<WeightBits>,
     /// Stop after this many rewrites.
     pub stop_after: Option<usize>,
     /// Bytes that compiling may take, mapped files apart.
@@ -38,6 +41,7 @@ impl Default for CompileOptions {
             dims: Vec::new(),
             disable: Vec::new(),
             kv_heads: None,
+            weight_bits: None,
             stop_after: None,
             max_memory: 6 << 30,
             targets: Vec::new(),
@@ -57,6 +61,7 @@ impl CompileOptions {
             dims,
             disable,
             kv_heads,
+            weight_bits,
             stop_after,
             max_memory: _,
             targets,
@@ -67,7 +72,7 @@ impl CompileOptions {
             check_passes: _,
         } = self;
         format!(
-            "{dims:?} {disable:?} {kv_heads:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {rope:?} {frequencies:?}"
+            "{dims:?} {disable:?} {kv_heads:?} {weight_bits:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {rope:?} {frequencies:?}"
         )
     }
 

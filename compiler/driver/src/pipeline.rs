@@ -8,7 +8,7 @@ use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
 use lathe_ir::{FunctionId, Module};
-use lathe_passes::{Cache, HeadMerging, Pass, Report};
+use lathe_passes::{Cache, HeadMerging, Pass, QuantizeWeights, Report};
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
@@ -87,6 +87,12 @@ pub fn optimise(
         if options.kv_heads.is_some() { heads::passes(&merging) } else { lathe_passes::standard() };
     for pass in list.iter_mut().filter(|pass| pass.name() == caching::PASS) {
         *pass = Pass::Function(&cache);
+    }
+    let quantize = options.weight_bits.map(|bits| QuantizeWeights { bits });
+    if let Some(quantize) = &quantize {
+        // First, so that no constant is folded to f32 that blocks are made of; but behind what makes new weights.
+        let merged = list.iter().position(|pass| pass.name() == heads::PASS).map_or(0, |place| place + 1);
+        list.insert(merged, Pass::Function(quantize));
     }
     Ok(lathe_passes::optimise(module, &list, &passes, observe)?)
 }

@@ -13,10 +13,11 @@ mod outline;
 mod safetensors;
 
 pub use error::{ImportError, UnsupportedOperator};
+pub use model::quantised::METHOD as QUANTISED_BY;
 pub use model::{RopeScaling, WEIGHT};
 pub use onnx::{external_files, read_tensor, tensor_bytes};
 pub use outline::{Outline, outline};
-pub use safetensors::{TensorFacts, indexed_tensors, weight_files};
+pub use safetensors::{StoredTensor, TensorFacts, indexed_tensors, stored_tensors, weight_files};
 
 use std::path::Path;
 

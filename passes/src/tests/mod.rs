@@ -9,6 +9,7 @@ mod gqa;
 mod masks;
 mod moe;
 mod pictures;
+mod quantize;
 mod regions;
 mod rms_norm;
 mod rotary;

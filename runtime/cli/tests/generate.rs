@@ -27,7 +27,7 @@ fn what_is_wrong_is_said() {
         (&["m.onnx"][..], 2, "--tokens <IDS>|--prompt <TEXT>"),
         (&["m.onnx", "--tokens", "1,x"], 2, "`x` is not a token id"),
         (&["m.onnx", "--tokens", "1", "--cache", "some"], 2, "invalid value"),
-        (&["m.onnx", "--tokens", "1", "--precision", "int8"], 2, "`--precision` is not in this version"),
+        (&["m.onnx", "--tokens", "1", "--trace", "t"], 2, "`--trace` is not in this version"),
         (&["m.onnx", "--tokens", "1", "--beams", "4", "--temperature", "1"], 2, "cannot be used with"),
         (&["m.onnx", "--tokens", "1", "--top-p", "1.5"], 2, "expected a number of 0 to 1"),
         (&["m.onnx", "--tokens", "1", "--chat"], 2, "cannot be used with"),

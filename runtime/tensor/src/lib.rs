@@ -8,9 +8,11 @@ mod buffer;
 mod dtype;
 mod encoding;
 mod error;
+mod quantise;
 mod random;
 mod shape;
 mod tensor;
+mod widen;
 
 pub use block::{BlockFormat, BlockParts};
 pub use buffer::{ALIGN, Buffer, MappedFile};

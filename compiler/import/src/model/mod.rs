@@ -10,6 +10,7 @@ mod families;
 mod json;
 mod net;
 mod projections;
+pub(crate) mod quantised;
 mod scaling;
 mod seq2seq;
 mod stack;
@@ -70,16 +71,9 @@ fn construct<'a>(
     let scaled = options.rope.as_ref().map(|scaling| scaling.apply(config)).transpose()?;
     let config = scaled.as_ref().unwrap_or(config);
     let family = families::find(config)?;
-    refuse_quantised(config)?;
+    quantised::formats(config)?;
     let mut net = net::Net::new(module, weights, family.base);
     net.frequencies = options.frequencies;
     (family.build)(&mut net, config)?;
     Ok(net)
-}
-
-/// Weights that other programs quantised have names and dtypes of their own.
-fn refuse_quantised(config: &Config) -> Result<(), Fault> {
-    let Some(quantisation) = config.part("quantization_config")? else { return Ok(()) };
-    let method = quantisation.text(&["quant_method"])?.unwrap_or("an unnamed method");
-    Err(Fault::unsupported(format!("weights quantised by {method}: give the model with float weights")))
 }

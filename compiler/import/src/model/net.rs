@@ -197,6 +197,16 @@ impl<'a> Net<'a> {
         Ok(false)
     }
 
+    /// Whether the file has a weight in quantised blocks.
+    fn is_quantised(&self, name: &str) -> Result<bool, Fault> {
+        for spelling in self.spellings(name) {
+            if let Some(weight) = self.weights.weight(&spelling)? {
+                return Ok(weight.encoding != Encoding::Dense);
+            }
+        }
+        Ok(false)
+    }
+
     /// A weight as it is stored, which is then used. A missing one is noted, and `None`.
     pub(crate) fn stored(&mut self, name: &str) -> Result<Option<super::Weight>, Fault> {
         for spelling in self.spellings(name) {
@@ -217,7 +227,8 @@ impl<'a> Net<'a> {
         let value = match self.stored(name)? {
             Some(weight) => {
                 check_sizes(name, &weight.shape, sizes)?;
-                self.constant(name, weight)?
+                let stored = self.spellings(name).into_iter().find(|spelling| self.used.contains(spelling));
+                self.constant(&stored.unwrap_or_else(|| name.to_string()), weight)?
             }
             None => self.placeholder(name, sizes)?,
         };
@@ -260,7 +271,8 @@ impl<'a> Net<'a> {
         output: usize,
     ) -> Result<ValueId, Fault> {
         let weight = format!("{}.weight", linear.name);
-        let matrix = match linear.transposed {
+        // Quantised matrices are `[out, in]`, whatever the model's own are.
+        let matrix = match linear.transposed && !self.is_quantised(&weight)? {
             true => self.weight(&weight, &[input, output])?,
             false => self.transposed(&weight, output, input)?,
         };

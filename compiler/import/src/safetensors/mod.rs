@@ -27,8 +27,9 @@ pub(crate) fn import(folder: &Path, options: &ImportOptions) -> Result<Module, I
 pub(crate) fn import_config(path: &Path, options: &ImportOptions) -> Result<Module, ImportError> {
     let config = Config::read(path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let shards = Shards::open(folder, options.max_memory)?;
+    let formats = model::quantised::formats(&config).map_err(|fault| fault.in_file(path))?;
+    let shards = Shards::open(folder, options.max_memory)?.with_blocks(formats);
     model::build(&config, &shards, options).map_err(|fault| fault.in_file(path))
 }
 
-pub use shards::{TensorFacts, indexed_tensors, weight_files};
+pub use shards::{StoredTensor, TensorFacts, indexed_tensors, stored_tensors, weight_files};

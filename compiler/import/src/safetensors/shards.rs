@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lathe_tensor::{Buffer, DType, MappedFile, Tensor};
+use lathe_tensor::{BlockFormat, Buffer, DType, MappedFile, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::ImportError;
 use crate::error::{Fault, quote};
-use crate::model::{Weight, Weights};
+use crate::model::{Weight, Weights, quantised};
 use crate::onnx::{Budget, ExternalFiles};
 
 /// The file that names shards.
@@ -30,6 +30,30 @@ struct Place {
 /// The tensors of a folder by name.
 pub(crate) struct Shards {
     places: BTreeMap<String, Place>,
+    /// Formats of the tensors that are quantised blocks.
+    blocks: BTreeMap<String, BlockFormat>,
+}
+
+/// A tensor as it lies in its file.
+#[derive(Clone, Debug)]
+pub struct StoredTensor {
+    /// Its name.
+    pub name: String,
+    /// Its elements, mapped.
+    pub tensor: Tensor,
+}
+
+/// The tensors of a folder's weight files, by name.
+///
+/// # Errors
+/// As reading a model; dtypes that are none of a tensor.
+pub fn stored_tensors(folder: &Path, max_memory: u64) -> Result<Vec<StoredTensor>, ImportError> {
+    let shards = Shards::open(folder, max_memory)?;
+    let stored = shards.places.keys().map(|name| {
+        let weight = shards.weight(name).map_err(|fault| fault.in_file(folder))?;
+        Ok(weight.map(|weight| StoredTensor { name: name.clone(), tensor: weight.tensor }))
+    });
+    stored.filter_map(Result::transpose).collect()
 }
 
 /// The weight files of a folder, sorted.
@@ -131,6 +155,12 @@ impl Shards {
         Self::open_files(&folder.join(INDEX), &files, &index, max_memory)
     }
 
+    /// The same, of which these tensors are quantised blocks.
+    pub(crate) fn with_blocks(mut self, blocks: BTreeMap<String, BlockFormat>) -> Self {
+        self.blocks = blocks;
+        self
+    }
+
     /// Opens files beside an index, which says which tensor lies in which of them.
     fn open_files(
         index_file: &Path,
@@ -160,7 +190,7 @@ impl Shards {
                 .at(|| format!("tensor {}", quote(tensor)));
             return Err(fault.in_file(index_file));
         }
-        Ok(Self { places })
+        Ok(Self { places, blocks: BTreeMap::new() })
     }
 }
 
@@ -188,7 +218,10 @@ impl Weights for Shards {
         let dtype = dtype(place.dtype).ok_or_else(|| fault(format!("the dtype {:?}", place.dtype)))?;
         let tensor = Tensor::new(dtype, place.shape.clone(), place.bytes.clone());
         let tensor = tensor.map_err(|error| Fault::from(error).at(|| format!("tensor {}", quote(name))))?;
-        Ok(Some(Weight::dense(tensor)))
+        match self.blocks.get(name) {
+            Some(format) => Ok(Some(quantised::weight(name, tensor, *format)?)),
+            None => Ok(Some(Weight::dense(tensor))),
+        }
     }
 
     fn names(&self) -> Vec<String> {

@@ -12,12 +12,14 @@ mod chat;
 mod generate;
 mod memory;
 mod pipeline;
+mod quantize;
 mod text;
 
 pub use chat::ChatArgs;
 pub use generate::{GenerateArgs, PromptArgs, SamplingArgs};
 pub use memory::{KvArg, RopeArgs};
 pub use pipeline::{CaptionArgs, ClassifyArgs, EmbedArgs, FillMaskArgs, Pooling, TranscribeArgs};
+pub use quantize::{PrecisionChoice, QuantizeArgs};
 pub use text::{TemplateArgs, TokenizeArgs};
 
 /// Compile transformer models into native CPU programs and run them.
@@ -65,6 +67,9 @@ pub struct Common {
     /// Other rotary embeddings.
     #[command(flatten)]
     pub rope: RopeArgs,
+    /// What weights are stored in: as the model has them, or in blocks of 8 or 4 bits with scales
+    #[arg(long, global = true, env = "LATHE_PRECISION", value_enum)]
+    pub precision: Option<PrecisionChoice>,
     /// Neither read nor write the compile cache
     #[arg(long, global = true, env = "LATHE_NO_CACHE", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub no_cache: bool,
@@ -114,6 +119,10 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Continue prompts
     Generate(Box<GenerateArgs>),
+    /// Write a model anew with weights of fewer bits, and say how far its answers are off
+    Quantize(QuantizeArgs),
+    /// Write a model anew with other floats or fewer key and value heads, and say how far its answers are off
+    Convert(QuantizeArgs),
     /// Talk with a model
     Chat(ChatArgs),
     /// Give each text a vector
@@ -422,3 +431,6 @@ fn parse_dim(text: &str) -> Result<(String, i64), String> {
         _ => Err(format!("`{size}` is not a size")),
     }
 }
+
+#[cfg(test)]
+mod tests;

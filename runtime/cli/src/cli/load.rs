@@ -1,11 +1,14 @@
 //! Loading as the flags of every command say.
 
+use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Duration;
 
+use indicatif::ProgressBar;
 use lathe_artifact::Trust;
-use lathe_compiler::{Activations, ImportOptions, Level, Target};
+use lathe_compiler::{Activations, ImportOptions, Level, Target, WeightBits};
 
-use super::args::{ActivationsChoice, Common, IsaChoice, TargetChoice};
+use super::args::{ActivationsChoice, Common, IsaChoice, PrecisionChoice, TargetChoice};
 use super::error::CliError;
 use crate::{Cache, CompileOptions, Isa, LoadOptions, Team};
 
@@ -36,6 +39,15 @@ pub fn compile_options(common: &Common, targets: &[TargetChoice]) -> Result<Comp
         },
         rope: common.rope.scaling()?,
         frequencies: common.rope.rope_frequencies.dtype(),
+        weight_bits: match common.precision {
+            None | Some(PrecisionChoice::F32) => None,
+            Some(PrecisionChoice::Int8) => Some(WeightBits::Eight),
+            Some(PrecisionChoice::Int4) => Some(WeightBits::Four),
+            Some(PrecisionChoice::Bf16) => {
+                let reason = "--precision bf16 is not in this version, but for `convert`; weights of bf16 run as they are";
+                return Err(CliError::Usage(reason.into()));
+            }
+        },
         ..CompileOptions::default()
     })
 }
@@ -66,6 +78,19 @@ pub fn load_options(common: &Common, trust_key: Option<&Path>) -> Result<LoadOpt
         cache: if common.no_cache { None } else { Cache::of_user() },
         runtime,
     })
+}
+
+/// Runs what may take a while with a sign of life on a terminal, which comes after a moment.
+pub fn waiting<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.set_message(what);
+    bar.enable_steady_tick(Duration::from_millis(120));
+    let result = work();
+    bar.finish_and_clear();
+    result
 }
 
 /// A team with as many workers as `--threads` says; the process-wide one where it says nothing.

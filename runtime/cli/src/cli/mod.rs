@@ -5,6 +5,7 @@ mod cases;
 mod checkpoint;
 mod commands;
 mod compare;
+mod difference;
 mod encoder;
 mod error;
 mod fill;
@@ -30,13 +31,7 @@ use args::{Cli, Command};
 use error::CliError;
 
 /// Commands and flags that are described but come in a later version.
-const LATER: &[&str] = &[
-    "quantize",
-    "convert",
-    "serve",
-    "--precision",
-    "--trace",
-];
+const LATER: &[&str] = &["serve", "--trace"];
 
 /// Runs the command line; `command` is put before the arguments of a binary that is named after a command.
 pub fn main(command: Option<&str>) -> ExitCode {
@@ -69,6 +64,8 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Inspect(args) => commands::inspect::run(common, args),
         Command::Explain(args) => commands::explain::run(common, args),
         Command::Generate(args) => commands::generate::run(common, args),
+        Command::Quantize(args) => commands::quantize::quantize(common, args),
+        Command::Convert(args) => commands::quantize::run_convert(common, args),
         Command::Chat(args) => commands::chat::run(common, args),
         Command::Embed(args) => commands::embed::run(common, args),
         Command::Classify(args) => commands::classify::run(common, args),

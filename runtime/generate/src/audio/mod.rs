@@ -122,7 +122,10 @@ impl MelSpectrogram {
             hop: field("hop_length", 160, 1 << 16)?,
             mels: field("feature_size", 80, 1 << 10)?,
             rate,
-            samples: field("chunk_length", 30, 600)? * rate,
+            samples: match config["n_samples"].is_u64() {
+                true => field("n_samples", 0, 600 * rate as u64)?,
+                false => field("chunk_length", 30, 600)? * rate,
+            },
         })
     }
 

@@ -62,7 +62,7 @@ pub struct ClassifyArgs {
     /// The sentence around a label
     #[arg(
         long,
-        env = "LATHE_LABEL_TEMPLATE",
+        env = "LATHE_TEMPLATE",
         value_name = "TEXT",
         default_value = "a photo of a {}",
         requires = "labels"

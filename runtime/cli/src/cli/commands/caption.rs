@@ -20,7 +20,7 @@ pub fn run(common: &Common, args: &CaptionArgs) -> Result<(), CliError> {
     let config = companions.generation();
     let prompts = prompts(args, &companions)?;
     let (options, team) = (load::load_options(common, None)?, load::team(common)?);
-    let graphs = GraphFiles::find(&args.model)?.load(&options)?;
+    let graphs = load::waiting("load", || GraphFiles::find(&args.model)?.load(&options))?;
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
     let count = args.count as usize;

@@ -26,7 +26,7 @@ pub fn run(common: &Common, args: &CompileArgs) -> Result<(), CliError> {
         return report::print(&lathe_compiler::emit(&args.model, &options, &stage)?);
     }
     let verification = args.verify.then(|| verify_passes(&args.model, &options)).transpose()?;
-    let artifact = crate::compile(&args.model, &options)?;
+    let artifact = load::waiting("compile", || crate::compile(&args.model, &options))?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
     let mut keys = SealKeys::of_user()?;
     if let Some(file) = &args.sign_key {

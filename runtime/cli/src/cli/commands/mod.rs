@@ -12,6 +12,7 @@ pub mod fill_mask;
 pub mod generate;
 pub mod inspect;
 pub mod plan;
+pub mod quantize;
 pub mod run;
 pub mod template;
 pub mod test;

@@ -10,6 +10,7 @@ use lathe_tensor::Tensor;
 use super::prompt::PromptInputs;
 use crate::cli::args::CacheChoice;
 use crate::cli::error::CliError;
+use crate::cli::load;
 use crate::cli::sizing::CacheType;
 use crate::generative::{GenerationConfig, GraphFiles};
 use crate::{LoadOptions, RunOptions, Team};
@@ -83,7 +84,7 @@ pub fn with_model<T: Task>(
     prompts: &[PromptInputs],
     task: T,
 ) -> Result<(T::Output, CacheReport), CliError> {
-    let graphs = GraphFiles::find(open.model)?.load(open.options)?;
+    let graphs = load::waiting("load", || GraphFiles::find(open.model)?.load(open.options))?;
     with_loaded(open, &graphs, prompts, task)
 }
 
@@ -112,7 +113,7 @@ fn with_pages<T: Task>(
     let first = if has_encoder { 1 + open.decoder_prompt.len() } else { longest };
     let tokens = open.context.unwrap_or(first.saturating_add(open.count));
     task.limit(room(first, tokens)?);
-    warn_beyond(open, config, tokens);
+    warn_beyond(open, open.config, tokens);
     let options = DecoderOptions {
         tokens,
         source: if has_encoder { prompts.iter().map(places).max().unwrap_or(0) } else { 0 },

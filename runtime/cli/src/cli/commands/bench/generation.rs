@@ -43,7 +43,7 @@ pub fn run(common: &Common, args: &BenchArgs) -> Result<(), CliError> {
     }
     let config = Companions::of(&args.model).generation();
     let (options, team) = (load::load_options(common, None)?, load::team(common)?);
-    let (graphs, load_ms) = timed(|| GraphFiles::find(&args.model)?.load(&options));
+    let (graphs, load_ms) = timed(|| load::waiting("load", || GraphFiles::find(&args.model)?.load(&options)));
     let graphs = graphs?;
     let cancel = CancelToken::new();
     interrupt::watch(cancel.clone());
