@@ -25,6 +25,7 @@ pub use lathe_codegen::{Level, Target};
 pub use lathe_import::{
     ImportOptions, RopeScaling, TensorFacts, gguf, indexed_tensors, read_tensor, tensor_bytes, weight_files,
 };
+pub use lathe_ir::{CustomNode, CustomOp, CustomOps, CustomOutput, Dim, ValueType};
 pub use lathe_passes::{Report, WeightBits};
 pub use lathe_plan::Activations;
 pub use options::CompileOptions;

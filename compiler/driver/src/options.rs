@@ -1,7 +1,10 @@
 //! How to compile.
 
+use std::sync::Arc;
+
 use lathe_codegen::Target;
 use lathe_import::RopeScaling;
+use lathe_ir::CustomOps;
 use lathe_passes::WeightBits;
 use lathe_plan::{Activations, PlanOptions};
 use lathe_tensor::DType;
@@ -33,6 +36,9 @@ pub struct CompileOptions {
     pub frequencies: DType,
     /// Verify the module after each pass.
     pub check_passes: bool,
+    /// Operators that the app brings. The compile cache knows them by domain, name and first opset: one that changes its shapes
+    /// needs another of these, or no cache.
+    pub custom: Arc<CustomOps>,
 }
 
 impl Default for CompileOptions {
@@ -50,6 +56,7 @@ impl Default for CompileOptions {
             rope: None,
             frequencies: DType::F32,
             check_passes: cfg!(debug_assertions),
+            custom: Arc::default(),
         }
     }
 }
@@ -70,9 +77,10 @@ impl CompileOptions {
             rope,
             frequencies,
             check_passes: _,
+            custom,
         } = self;
         format!(
-            "{dims:?} {disable:?} {kv_heads:?} {weight_bits:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {rope:?} {frequencies:?}"
+            "{dims:?} {disable:?} {kv_heads:?} {weight_bits:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {rope:?} {frequencies:?} {custom:?}"
         )
     }
 

@@ -66,6 +66,7 @@ pub fn import(path: &Path, options: &CompileOptions) -> Result<Module, CompileEr
         dims: options.dims.clone(),
         rope: options.rope.clone(),
         frequencies: options.frequencies,
+        custom: options.custom.clone(),
     };
     Ok(lathe_import::import(path, &import)?)
 }
@@ -113,7 +114,7 @@ pub fn compile_ir_text(
             .and_then(|count| dtype.storage_bytes(count));
         bytes.filter(|bytes| *bytes as u64 <= limit).and_then(|_| Tensor::zeros(dtype, shape).ok())
     };
-    let module = parsed(&artifact.ir_text, &placeholder, path)?;
+    let module = parsed(&artifact.ir_text, &placeholder, path, options)?;
     let (functions, _) = plan_and_generate(&module, path, options)?;
     Ok(Artifact {
         functions,
@@ -137,7 +138,7 @@ fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Ar
         let fits = same.iter().find(|tensor| tensor.dtype() == dtype && tensor.shape() == shape);
         fits.or_else(|| same.first()).map(|tensor| (*tensor).clone())
     };
-    let module = &parsed(&ir_text, &constant, path)?;
+    let module = &parsed(&ir_text, &constant, path, options)?;
     let (functions, planned) = plan_and_generate(module, path, options)?;
     let mut weights = BTreeMap::new();
     for weight in &planned {
@@ -155,8 +156,13 @@ fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Ar
     })
 }
 
-fn parsed(text: &str, constants: lathe_ir::Lookup<'_>, path: &Path) -> Result<Module, CompileError> {
-    lathe_ir::parse_with(text, constants)
+fn parsed(
+    text: &str,
+    constants: lathe_ir::Lookup<'_>,
+    path: &Path,
+    options: &CompileOptions,
+) -> Result<Module, CompileError> {
+    lathe_ir::parse_custom(text, constants, options.custom.clone())
         .map_err(|error| CompileError::Ir { path: path.to_path_buf(), reason: error.to_string() })
 }
 

@@ -15,13 +15,14 @@ mod safetensors;
 pub use error::{ImportError, UnsupportedOperator};
 pub use model::quantised::METHOD as QUANTISED_BY;
 pub use model::{RopeScaling, WEIGHT};
-pub use onnx::{external_files, read_tensor, tensor_bytes};
+pub use onnx::{Operator, external_files, operators, read_tensor, tensor_bytes};
 pub use outline::{Outline, outline};
 pub use safetensors::{StoredTensor, TensorFacts, indexed_tensors, stored_tensors, weight_files};
 
 use std::path::Path;
+use std::sync::Arc;
 
-use lathe_ir::Module;
+use lathe_ir::{CustomOps, Module};
 use lathe_tensor::DType;
 
 use crate::error::Fault;
@@ -38,11 +39,19 @@ pub struct ImportOptions {
     /// What rotary frequencies are rounded to. Models keep them in f32, whatever the dtype of their weights; a PyTorch module that was
     /// converted as a whole has them in that dtype.
     pub frequencies: DType,
+    /// Operators that the app brings.
+    pub custom: Arc<CustomOps>,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { max_memory: 6 << 30, dims: Vec::new(), rope: None, frequencies: DType::F32 }
+        Self {
+            max_memory: 6 << 30,
+            dims: Vec::new(),
+            rope: None,
+            frequencies: DType::F32,
+            custom: Arc::default(),
+        }
     }
 }
 

@@ -308,7 +308,8 @@ impl<'a> Walker<'a> {
             Operation::Op(op) => {
                 let references: Vec<_> = inputs.iter().map(Option::as_ref).collect();
                 let left = self.options.limits.max_bytes.saturating_sub(self.live_bytes);
-                let limits = Limits { max_bytes: left, ..self.options.limits };
+                let custom = Some(self.module.custom().functions());
+                let limits = Limits { max_bytes: left, custom, ..self.options.limits };
                 op.evaluate(&references, node.outputs.len(), &limits).map_err(|source| EvaluateError::Node {
                     node: node.name.clone(),
                     op: op.name().to_string(),

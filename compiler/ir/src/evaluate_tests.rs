@@ -46,7 +46,7 @@ proptest! {
         let module = random::module(&bytes);
         let Some(inputs) = inputs(&module, &sizes) else { return Ok(()) };
         let main = module.main().ok_or(TestCaseError::fail("no main"))?;
-        let limits = Limits { max_bytes: 16 << 20, cancel: None };
+        let limits = Limits { max_bytes: 16 << 20, cancel: None, custom: None };
         let options = EvaluateOptions { limits, check: true };
         let result = evaluate(&module, main, &inputs, &options);
         if let Err(error @ (EvaluateError::Bug { .. } | EvaluateError::BadInput { .. })) = result {

@@ -7,6 +7,7 @@
 mod algebra;
 mod build;
 mod builder;
+mod custom;
 mod dim;
 mod edit;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod verify;
 
 pub use algebra::DimAlgebra;
 pub use builder::Builder;
+pub use custom::{CustomNode, CustomOp, CustomOps, CustomOutput};
 pub use dim::{Answer, Atom, Dim, DimParseError, Symbol, Term};
 pub use edit::{Applied, Edit, EditValue};
 pub use error::IrError;
@@ -36,6 +38,6 @@ pub use evaluate::{EvaluateError, EvaluateOptions, evaluate};
 pub use function::{Function, Guard, GuardCondition, Node, Source, Value};
 pub use module::{Constant, Module};
 pub use operation::Operation;
-pub use text::{Lookup, ParseError, constant_hash, parse, parse_with};
+pub use text::{Lookup, ParseError, constant_hash, parse, parse_custom, parse_with};
 pub use types::{ConstantId, FunctionId, NodeId, ValueId, ValueType};
 pub use verify::{VerifyError, verify};

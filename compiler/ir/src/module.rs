@@ -1,9 +1,11 @@
 //! Modules: functions over shared constants.
 
+use std::sync::Arc;
+
 use lathe_tensor::{DType, Encoding, Shape, Tensor};
 use rustc_hash::FxHashMap;
 
-use crate::{ConstantId, Function, FunctionId};
+use crate::{ConstantId, CustomOps, Function, FunctionId};
 
 /// A constant: shared bytes under a logical type.
 #[derive(Clone, Debug)]
@@ -47,12 +49,23 @@ pub struct Module {
     /// Names of the functions, each with the number that the next one of that name may get.
     names: FxHashMap<String, u32>,
     pub(crate) fresh_symbols: u32,
+    custom: Arc<CustomOps>,
 }
 
 impl Module {
     /// An empty module.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty module that knows an app's operators.
+    pub fn with_custom(custom: Arc<CustomOps>) -> Self {
+        Self { custom, ..Self::default() }
+    }
+
+    /// The app's operators.
+    pub fn custom(&self) -> &CustomOps {
+        &self.custom
     }
 
     /// Adds a function; the first one is `main`. A name that another function has gets a number.

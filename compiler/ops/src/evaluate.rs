@@ -5,6 +5,7 @@ use std::cell::Cell;
 use lathe_tensor::{DType, Element, Tensor, TensorError, element_count};
 
 use crate::EvalError;
+use crate::custom::CustomFunctions;
 
 /// Budget of one evaluation.
 #[derive(Clone, Copy)]
@@ -13,19 +14,26 @@ pub struct Limits<'a> {
     pub max_bytes: usize,
     /// Asked now and then; `true` ends the evaluation with [`EvalError::Cancelled`].
     pub cancel: Option<&'a dyn Fn() -> bool>,
+    /// What evaluates [`crate::Op::Custom`].
+    pub custom: Option<&'a CustomFunctions>,
 }
 
 impl Default for Limits<'_> {
     /// 4 GiB, never cancelled.
     fn default() -> Self {
-        Self { max_bytes: 4 << 30, cancel: None }
+        Self { max_bytes: 4 << 30, cancel: None, custom: None }
     }
 }
 
 impl std::fmt::Debug for Limits<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let cancel = self.cancel.is_some();
-        f.debug_struct("Limits").field("max_bytes", &self.max_bytes).field("cancel", &cancel).finish()
+        let mut limits = f.debug_struct("Limits");
+        limits
+            .field("max_bytes", &self.max_bytes)
+            .field("cancel", &cancel)
+            .field("custom", &self.custom)
+            .finish()
     }
 }
 
@@ -123,7 +131,22 @@ impl<'a> Context<'a> {
         outputs: usize,
     ) -> Result<Vec<Tensor>, EvalError> {
         let max_bytes = self.limits.max_bytes.saturating_sub(self.spent.get());
-        run(self.op, row, inputs, outputs, &Limits { max_bytes, cancel: self.limits.cancel })
+        run(self.op, row, inputs, outputs, &Limits { max_bytes, ..*self.limits })
+    }
+
+    /// The inputs by position.
+    pub fn inputs(&self) -> &'a [Option<&'a Tensor>] {
+        self.inputs
+    }
+
+    /// What says whether the evaluation is to end.
+    pub fn cancel(&self) -> Option<&'a dyn Fn() -> bool> {
+        self.limits.cancel
+    }
+
+    /// The functions of an app's operators.
+    pub fn custom(&self) -> Option<&'a CustomFunctions> {
+        self.limits.custom
     }
 
     /// The input at `index`, which must be there.

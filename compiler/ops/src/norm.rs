@@ -274,6 +274,22 @@ impl Evaluate for GroupNorm {
     }
 }
 
+/// The denominator of a softmax. bf16 has no wider sum behind it: it is rounded after each addition, in runs of 16 that are
+/// added exactly, so that a long line does not stop growing.
+pub(crate) fn total(dtype: DType, weights: impl Iterator<Item = f64>, round: impl Fn(f64) -> f64) -> f64 {
+    if dtype != DType::BF16 {
+        return round(weights.sum());
+    }
+    let (mut sum, mut run) = (0.0, 0.0);
+    for (index, weight) in weights.enumerate() {
+        if index % 16 == 0 {
+            sum += std::mem::take(&mut run);
+        }
+        run = round(run + weight);
+    }
+    round(sum + run)
+}
+
 impl Evaluate for Softmax {
     fn arity(&self) -> Arity {
         Arity::of(1, 1)
@@ -292,7 +308,7 @@ impl Evaluate for Softmax {
             let largest = line().map(|i| cells[i]).fold(f64::NEG_INFINITY, f64::max);
             // Narrow floats round after each step, as the ops that softmax is defined by do.
             let round = |value: f64| if narrow { cx.round_to(x.dtype(), value) } else { value };
-            let sum = round(line().map(|i| round(round(cells[i] - largest).exp())).sum());
+            let sum = total(x.dtype(), line().map(|i| round(round(cells[i] - largest).exp())), round);
             for i in line() {
                 let shifted = round(cells[i] - largest);
                 cells[i] = if self.log { shifted - round(sum.ln()) } else { round(shifted.exp()) / sum };

@@ -1,12 +1,12 @@
 //! Signals: Fourier transforms and mel filters. Complex numbers are a last axis of two.
 
 use lathe_tensor::{DType, Tensor};
-use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
 use crate::EvalError;
 use crate::evaluate::{Arity, Context, Evaluate};
+use crate::fourier::{Sample, Transform};
 use crate::walk::Around;
 
 /// Attributes of [`crate::Op::Dft`].
@@ -34,31 +34,6 @@ pub struct MelWeightMatrix {
     pub to: DType,
 }
 
-/// Transforms of one length, with its plan.
-struct Transform {
-    plan: std::sync::Arc<dyn rustfft::Fft<f64>>,
-    buffer: Vec<Complex<f64>>,
-    scratch: Vec<Complex<f64>>,
-}
-
-impl Transform {
-    fn new(cx: &Context<'_>, length: usize, inverse: bool) -> Result<Self, EvalError> {
-        // Plans of other lengths than products of small primes take a few times the length.
-        cx.spend(length.checked_mul(16 * size_of::<Complex<f64>>()).ok_or_else(|| cx.too_large(None))?)?;
-        let mut planner = FftPlanner::new();
-        let plan = if inverse { planner.plan_fft_inverse(length) } else { planner.plan_fft_forward(length) };
-        let zero = Complex::new(0.0, 0.0);
-        let scratch = cx.filled(plan.get_inplace_scratch_len(), zero)?;
-        Ok(Self { plan, buffer: vec![zero; length], scratch })
-    }
-
-    fn run(&mut self, cx: &Context<'_>) -> Result<(), EvalError> {
-        cx.work(self.buffer.len().saturating_mul(8))?;
-        self.plan.process_with_scratch(&mut self.buffer, &mut self.scratch);
-        Ok(())
-    }
-}
-
 /// The length of a transform: positive, and small enough to count with.
 fn length(cx: &Context<'_>, length: i64) -> Result<usize, EvalError> {
     let bounded = usize::try_from(length).ok().filter(|&length| (1..=u32::MAX as usize).contains(&length));
@@ -79,7 +54,7 @@ impl Evaluate for Dft {
     }
 
     /// `x` is `[..., 1]` or `[..., 2]`; input 1 is the length of the transform, to which the signal is cut or padded with
-    /// zeros. In f64. Without it the length is the signal's, for a one-sided inverse `2 * (size - 1)`.
+    /// zeros. Without it the length is the signal's, for a one-sided inverse `2 * (size - 1)`.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let x = cx.input(0)?;
         let parts = parts(cx, x)?;
@@ -106,16 +81,44 @@ impl Evaluate for Dft {
         };
         let mut shape = x.shape().to_vec();
         (shape[axis], shape[x.rank() - 1]) = (kept, out_parts);
-        let mut out = cx.filled(cx.count(&shape)?, 0.0)?;
-        let cells = cx.floats("x", x)?;
-        let mut transform = Transform::new(cx, count, self.inverse)?;
-        let (from, to) =
-            (Around::of(&x.shape()[..x.rank() - 1], axis), Around::of(&shape[..x.rank() - 1], axis));
+        let lines = Lines { dft: self, cells: cx.floats("x", x)?, parts, axis, count, shape: &shape };
+        // The standard's reference takes the inverse in the precision of the operand, the other way in f64.
+        let out = match self.inverse && x.dtype() != DType::F64 {
+            true => lines.transformed::<f32>(cx, x.shape())?,
+            false => lines.transformed::<f64>(cx, x.shape())?,
+        };
+        Ok(vec![cx.rounded(x.dtype(), &shape, &out)?])
+    }
+}
+
+/// The lines of a tensor that are transformed.
+struct Lines<'a> {
+    dft: &'a Dft,
+    cells: Vec<f64>,
+    parts: usize,
+    axis: usize,
+    /// Length of the transform.
+    count: usize,
+    /// Of the result.
+    shape: &'a [usize],
+}
+
+impl Lines<'_> {
+    fn transformed<T: Sample>(&self, cx: &Context<'_>, x_shape: &[usize]) -> Result<Vec<f64>, EvalError> {
+        let Self { parts, axis, count, shape, .. } = *self;
+        let rank = shape.len();
+        let (size, kept, out_parts) = (x_shape[axis], shape[axis], shape[rank - 1]);
+        let from_half = self.dft.inverse && self.dft.onesided;
+        let mut out = cx.filled(cx.count(shape)?, 0.0)?;
+        let mut transform = Transform::<T>::new(cx, count, self.dft.inverse)?;
+        let (from, to) = (Around::of(&x_shape[..rank - 1], axis), Around::of(&shape[..rank - 1], axis));
         let read = |start: usize, place: usize| {
             let element = (start + place * from.inner) * parts;
-            Complex::new(cells[element], if parts == 2 { cells[element + 1] } else { 0.0 })
+            let imaginary = if parts == 2 { self.cells[element + 1] } else { 0.0 };
+            Complex::new(T::of(self.cells[element]), T::of(imaginary))
         };
-        let scale = if self.inverse { 1.0 / count as f64 } else { 1.0 };
+        let zero = Complex::new(T::of(0.0), T::of(0.0));
+        let scale = if self.dft.inverse { T::of(1.0) / T::of(count as f64) } else { T::of(1.0) };
         for line in 0..from.outer * from.inner {
             let (outer, inner) = (line / from.inner, line % from.inner);
             let start = outer * from.size * from.inner + inner;
@@ -124,23 +127,24 @@ impl Evaluate for Dft {
                 *cell = match place {
                     _ if from_half && place > count / 2 => match count - place {
                         mirror if mirror < size => read(start, mirror).conj(),
-                        _ => Complex::new(0.0, 0.0),
+                        _ => zero,
                     },
                     _ if place < size => read(start, place),
-                    _ => Complex::new(0.0, 0.0),
+                    _ => zero,
                 };
             }
             transform.run(cx)?;
             let start = outer * to.size * to.inner + inner;
-            for (place, cell) in transform.buffer.iter().take(kept).enumerate() {
+            for (place, &cell) in transform.buffer.iter().take(kept).enumerate() {
                 let element = (start + place * to.inner) * out_parts;
-                out[element] = cell.re * scale;
+                let cell = cell * scale;
+                out[element] = cell.re.wide();
                 if out_parts == 2 {
-                    out[element + 1] = cell.im * scale;
+                    out[element + 1] = cell.im.wide();
                 }
             }
         }
-        Ok(vec![cx.rounded(x.dtype(), &shape, &out)?])
+        Ok(out)
     }
 }
 
@@ -170,23 +174,44 @@ impl Evaluate for Stft {
         let frames = size.checked_sub(frame).map_or(0, |room| room / step + 1);
         let kept = if self.onesided { frame / 2 + 1 } else { frame };
         let shape = [batch, frames, kept, 2];
-        let mut out = cx.filled(cx.count(&shape)?, 0.0)?;
         let cells = cx.floats("signal", x)?;
-        let mut transform = Transform::new(cx, frame, false)?;
-        for (index, out) in out.chunks_exact_mut(2 * kept).enumerate() {
-            let start = index / frames * size + index % frames * step;
+        let signal = Frames { cells, parts, size, step, frames, kept, window };
+        let out = signal.transformed(cx, frame, cx.count(&shape)?)?;
+        Ok(vec![cx.rounded(x.dtype(), &shape, &out)?])
+    }
+}
+
+/// Overlapping parts of signals.
+struct Frames {
+    cells: Vec<f64>,
+    parts: usize,
+    /// Of each signal.
+    size: usize,
+    step: usize,
+    frames: usize,
+    /// Frequencies that are kept.
+    kept: usize,
+    window: Option<Vec<f64>>,
+}
+
+impl Frames {
+    fn transformed(&self, cx: &Context<'_>, frame: usize, count: usize) -> Result<Vec<f64>, EvalError> {
+        let mut out = cx.filled(count, 0.0)?;
+        let mut transform = Transform::<f64>::new(cx, frame, false)?;
+        for (index, out) in out.chunks_exact_mut(2 * self.kept).enumerate() {
+            let start = index / self.frames * self.size + index % self.frames * self.step;
             for (place, cell) in transform.buffer.iter_mut().enumerate() {
-                let element = (start + place) * parts;
-                let weight = window.as_ref().map_or(1.0, |window| window[place]);
-                let imaginary = if parts == 2 { cells[element + 1] } else { 0.0 };
-                *cell = Complex::new(cells[element] * weight, imaginary * weight);
+                let element = (start + place) * self.parts;
+                let weight = self.window.as_ref().map_or(1.0, |window| window[place]);
+                let imaginary = if self.parts == 2 { self.cells[element + 1] } else { 0.0 };
+                *cell = Complex::new(self.cells[element] * weight, imaginary * weight);
             }
             transform.run(cx)?;
             for (pair, cell) in out.chunks_exact_mut(2).zip(&transform.buffer) {
                 (pair[0], pair[1]) = (cell.re, cell.im);
             }
         }
-        Ok(vec![cx.rounded(x.dtype(), &shape, &out)?])
+        Ok(out)
     }
 }
 

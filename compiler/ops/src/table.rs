@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 use crate::elementwise::{Binary, Compare, Unary};
 use crate::evaluate::{self, Arity, Evaluate, Limits};
 use crate::{
-    EvalError, attention, control, conv, deform_conv, elementwise, gather, image, linalg, linear_attention,
-    matmul, ml, moe, norm, pool, position, quant, recurrent, reduce, resize, shape, signal, text, unique,
+    EvalError, attention, control, conv, custom, deform_conv, elementwise, gather, image, linalg,
+    linear_attention, matmul, ml, moe, norm, pool, position, quant, recurrent, reduce, resize, shape, signal,
+    text, unique,
 };
 
 /// Attributes that do not fit their op.
@@ -293,4 +294,6 @@ op_table! {
     Rnn(recurrent::Rnn) "rnn",
     /// GRU; inputs `x, w, r, b?, sequence_lens?, initial_h?`; outputs `y?, y_h?`.
     Gru(recurrent::Gru) "gru",
+    /// An operator that an app brings.
+    Custom(custom::Custom) "custom",
 }

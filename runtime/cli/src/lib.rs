@@ -25,11 +25,13 @@ pub use defaults::add_default_inputs;
 pub use error::Error;
 pub use lathe_artifact::{Artifact, Trust};
 pub use lathe_compiler::cache::Cache;
-pub use lathe_compiler::{CompileOptions, compile};
+pub use lathe_compiler::{
+    CompileOptions, CustomNode, CustomOp, CustomOps, CustomOutput, Dim, ValueType, compile,
+};
 pub use lathe_generate as generation;
 pub use lathe_runtime::{
-    CancelToken, Isa, Model, Outputs, RouterStatistics, RunOptions, RunStats, RuntimeError, Session, Team,
-    TensorView, TensorViewMut,
+    CancelToken, CustomCall, CustomFunctions, Isa, Model, Outputs, RouterStatistics, RunOptions, RunStats,
+    RuntimeError, Session, Team, TensorView, TensorViewMut,
 };
 pub use lathe_tensor::{DType, Tensor, TensorError};
 pub use load::{LoadOptions, Origin, load, load_with_origin};

@@ -12,7 +12,7 @@ use crate::Error;
 /// How to load a model.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// How to compile, where the file is not an artifact.
+    /// How to compile, where the file is not an artifact. Operators that the app brings are given here once, for the run too.
     pub compile: CompileOptions,
     /// Whose artifacts' code runs as it is; others are compiled again from their IR.
     pub trust: Trust,
@@ -30,6 +30,15 @@ impl Default for LoadOptions {
             cache: Cache::of_user(),
             runtime: RuntimeOptions::default(),
         }
+    }
+}
+
+impl LoadOptions {
+    /// How the program runs, with the functions of the operators that compiling knows.
+    fn of_run(&self) -> RuntimeOptions {
+        let mut runtime = self.runtime.clone();
+        runtime.custom.extend(self.compile.custom.functions());
+        runtime
     }
 }
 
@@ -70,7 +79,7 @@ fn load_source(path: &Path, options: &LoadOptions) -> Result<(Model, Origin), Er
         }
         None => (lathe_compiler::compile(path, &options.compile)?, Origin::Compiled),
     };
-    Ok((Model::from_artifact(artifact, &options.runtime)?, origin))
+    Ok((Model::from_artifact(artifact, &options.of_run())?, origin))
 }
 
 fn load_artifact(path: &Path, options: &LoadOptions) -> Result<(Model, Origin), Error> {
@@ -85,9 +94,9 @@ fn load_artifact(path: &Path, options: &LoadOptions) -> Result<(Model, Origin), 
         && artifact.build_id == lathe_artifact::build_id()
         && artifact.functions.iter().all(|function| function.code.iter().any(runs_here));
     if usable {
-        return Ok((Model::from_artifact(artifact, &options.runtime)?, Origin::Artifact));
+        return Ok((Model::from_artifact(artifact, &options.of_run())?, Origin::Artifact));
     }
     tracing::warn!("{}: the code is generated again from the IR ({:?})", path.display(), opened.seal);
     let artifact = compile_ir_text(path, &artifact, &options.compile)?;
-    Ok((Model::from_artifact(artifact, &options.runtime)?, Origin::Regenerated))
+    Ok((Model::from_artifact(artifact, &options.of_run())?, Origin::Regenerated))
 }

@@ -35,7 +35,7 @@ impl Leader {
         let borrowed: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
         let stopped = || state.stop.reason().is_some();
         let max_bytes = usize::try_from(self.budget.left()).unwrap_or(usize::MAX);
-        let limits = Limits { max_bytes, cancel: Some(&stopped) };
+        let limits = Limits { max_bytes, cancel: Some(&stopped), custom: Some(state.custom) };
         let results =
             evaluate.op.evaluate(&borrowed, evaluate.outputs.len(), &limits).map_err(
                 |error| match error {

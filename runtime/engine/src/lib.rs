@@ -33,6 +33,7 @@ pub use error::RuntimeError;
 pub use lathe_artifact::{LoadMode, Trust};
 pub use lathe_kernels::isa::Isa;
 pub use lathe_kernels::measure;
+pub use lathe_ops::custom::{CustomCall, CustomFunctions};
 pub use model::{LoadOptions, Model};
 pub use outputs::{Outputs, RouterStatistics, RunStats, StepTime};
 pub use ports::port_type;

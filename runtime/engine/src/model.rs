@@ -6,6 +6,8 @@ use std::sync::Arc;
 use lathe_artifact::plan::Port;
 use lathe_artifact::{Artifact, LoadMode, SealStatus, Trust, build_id, open};
 use lathe_kernels::isa::{Isa, table};
+use lathe_ops::Op;
+use lathe_ops::custom::CustomFunctions;
 
 use crate::program::{Exec, Program, call_table};
 use crate::threads::available_memory;
@@ -24,6 +26,8 @@ pub struct LoadOptions {
     pub max_memory: Option<u64>,
     /// Whether evaluator steps may run; `None` takes `LATHE_EVAL`, where `off` forbids them.
     pub evaluator: Option<bool>,
+    /// The functions of operators that the app brings.
+    pub custom: CustomFunctions,
 }
 
 /// A model that is ready to run. Clones share everything.
@@ -40,6 +44,7 @@ struct Inner {
     isa: Isa,
     max_memory: u64,
     evaluator: bool,
+    custom: CustomFunctions,
     /// Why there is no function `decode`.
     undecodable: Option<String>,
 }
@@ -86,6 +91,7 @@ impl Model {
         if programs.is_empty() {
             return Err(RuntimeError::Bug("the model has no function".into()));
         }
+        require_custom(&programs, &options.custom)?;
         let from_environment = || std::env::var("LATHE_EVAL").is_ok_and(|value| value == "off");
         let inner = Inner {
             programs,
@@ -93,6 +99,7 @@ impl Model {
             isa,
             max_memory: options.max_memory.unwrap_or_else(available_memory),
             evaluator: options.evaluator.unwrap_or_else(|| !from_environment()),
+            custom: options.custom.clone(),
             undecodable: None,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -156,9 +163,29 @@ impl Model {
         self.inner.max_memory
     }
 
+    pub(crate) fn custom(&self) -> &CustomFunctions {
+        &self.inner.custom
+    }
+
     pub(crate) fn evaluator(&self) -> bool {
         self.inner.evaluator
     }
+}
+
+/// Refuses a model whose custom operators the app did not register.
+fn require_custom(programs: &[Program], custom: &CustomFunctions) -> Result<(), RuntimeError> {
+    let steps = programs.iter().flat_map(|program| &program.steps);
+    for (step, evaluate) in steps.filter_map(|step| step.evaluate.as_ref().map(|evaluate| (step, evaluate))) {
+        if let Op::Custom(operator) = &evaluate.op
+            && !custom.has(operator)
+        {
+            let (operator, node) = (operator.qualified(), &step.node);
+            return Err(RuntimeError::Unsupported(format!(
+                "node `{node}` needs the operator {operator}, which is not registered: add its function to `LoadOptions::custom`"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What the compiler's report says against a cache of keys and values.

@@ -209,7 +209,7 @@ impl Session {
         let token = options.cancel.as_ref().unwrap_or(&self.uncancelled);
         let stop = Stop { token, deadline: options.deadline };
         let barrier = Barrier::new(self.team.workers(), self.team.has_cores());
-        let state = RunState::new(program, barrier, stop, model.evaluator(), leader);
+        let state = RunState::new(program, barrier, stop, &model, leader);
         let mut stats = RunStats {
             prepare: start.elapsed(),
             shape_cached,

@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use lathe_artifact::abi::Status;
 use lathe_artifact::plan::DimId;
+use lathe_ops::custom::CustomFunctions;
 use lathe_tensor::{Buffer, Tensor};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::RuntimeError;
 use crate::barrier::Barrier;
 use crate::cancel::Stop;
 use crate::program::{Address, Program};
+use crate::{Model, RuntimeError};
 
 /// No step failed.
 const NO_FAILURE: u64 = u64::MAX;
@@ -133,6 +134,7 @@ pub(crate) struct RunState<'a> {
     pub(crate) barrier: Barrier,
     pub(crate) stop: Stop<'a>,
     pub(crate) evaluator: bool,
+    pub(crate) custom: &'a CustomFunctions,
     leader: Mutex<Leader>,
     /// The first step that failed, above its status.
     failure: AtomicU64,
@@ -145,11 +147,12 @@ impl<'a> RunState<'a> {
         program: &'a Program,
         barrier: Barrier,
         stop: Stop<'a>,
-        evaluator: bool,
+        model: &'a Model,
         leader: Leader,
     ) -> Self {
         let (leader, failure) = (Mutex::new(leader), AtomicU64::new(NO_FAILURE));
-        Self { program, barrier, stop, evaluator, leader, failure, trace: Mutex::default() }
+        let (evaluator, custom) = (model.evaluator(), model.custom());
+        Self { program, barrier, stop, evaluator, custom, leader, failure, trace: Mutex::default() }
     }
 
     pub(crate) fn leader(&self) -> MutexGuard<'_, Leader> {

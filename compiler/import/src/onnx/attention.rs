@@ -35,10 +35,12 @@ pub(crate) fn attention(node: &mut Node<'_, '_>) -> Outputs {
         .ok()
         .filter(|mode| *mode <= 3)
         .ok_or_else(|| Fault::bad(format!("attribute `qk_matmul_output_mode` is {qk_output}, not 0 to 3")))?;
+    let operands = node.dtype(node.input(0)?);
     let softmax_dtype = match attributes.int_or("softmax_precision", 0)? {
-        0 => DType::F32,
+        0 => operands,
         number => dtype(i32::try_from(number).unwrap_or(-1))?,
     };
+    let narrow = |dtype: DType| matches!(dtype, DType::F16 | DType::BF16);
     let op = Attention {
         q_heads: heads("q_num_heads")?,
         kv_heads: heads("kv_num_heads")?,
@@ -48,7 +50,8 @@ pub(crate) fn attention(node: &mut Node<'_, '_>) -> Outputs {
         qk_output,
         left_window: window("left_window_size")?,
         right_window: window("right_window_size")?,
-        softmax_in_f64: softmax_dtype == DType::F64,
+        softmax_in_f64: softmax_dtype == DType::F64 && operands != DType::F64
+            || narrow(operands) && !narrow(softmax_dtype),
         bottom_right: false,
     };
     node.direct(Op::Attention(op))

@@ -188,7 +188,7 @@ fn text<'m>(name: &str, bytes: &'m [u8]) -> Result<&'m str, Fault> {
 }
 
 /// The declared type; files before IR version 2 do not declare it, then the field that is there tells.
-fn kind(attribute: &AttributeProto) -> Result<AttributeType, Fault> {
+pub(crate) fn kind(attribute: &AttributeProto) -> Result<AttributeType, Fault> {
     use AttributeType::*;
     if let Some(number) = attribute.r#type.filter(|number| *number != 0) {
         return AttributeType::try_from(number).map_err(|_| {

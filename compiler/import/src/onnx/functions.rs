@@ -1,5 +1,8 @@
 //! What is checked before any work: the model's own functions, their growth, and that every operator is known.
 
+use std::sync::Arc;
+
+use lathe_ir::CustomOps;
 use lathe_proto::onnx::{FunctionProto, ModelProto, NodeProto, OperatorSetIdProto};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -25,6 +28,8 @@ type Key<'m> = (&'m str, &'m str, &'m str);
 #[derive(Debug, Default)]
 pub(crate) struct Library<'m> {
     functions: FxHashMap<Key<'m>, &'m FunctionProto>,
+    /// The operators that the app brings.
+    pub custom: Arc<CustomOps>,
 }
 
 /// `ai.onnx` and the empty domain are one.
@@ -74,8 +79,8 @@ pub(crate) fn describe(node: &NodeProto) -> String {
 }
 
 impl<'m> Library<'m> {
-    pub(crate) fn new(functions: &'m [FunctionProto]) -> Result<Self, Fault> {
-        let mut library = Self::default();
+    pub(crate) fn new(functions: &'m [FunctionProto], custom: Arc<CustomOps>) -> Result<Self, Fault> {
+        let mut library = Self { custom, ..Self::default() };
         for function in functions {
             let key = (domain(function.domain()), function.name(), function.overload());
             if library.functions.insert(key, function).is_some() {
@@ -161,7 +166,7 @@ impl<'m> Library<'m> {
                         open.push((&function.node[..], &function.opset_import[..]));
                     }
                 }
-                None => match check_operator(node, &opsets) {
+                None => match self.check_operator(node, &opsets) {
                     Ok(()) => {}
                     Err(Verdict::Unsupported(operator)) => unsupported.push(operator),
                     Err(Verdict::Broken(broken)) => fault = fault.take().or(Some(broken)),
@@ -184,23 +189,26 @@ enum Verdict {
     Broken(Fault),
 }
 
-fn check_operator(node: &NodeProto, opsets: &Opsets<'_>) -> Result<(), Verdict> {
-    let (domain, operator) = (domain(node.domain()), node.op_type());
-    let broken = |reason: String| Verdict::Broken(Fault::bad(reason).at(|| describe(node)));
-    if operator.is_empty() {
-        return Err(broken("it names no operator".into()));
-    }
-    let Some(&opset) = opsets.get(domain) else {
-        let shown = if domain.is_empty() { "ai.onnx" } else { domain };
-        return Err(broken(format!("its domain {} is not in `opset_import`", quote(shown))));
-    };
-    match table::find(domain, operator) {
-        Some(row) if row.since <= opset => Ok(()),
-        _ => Err(Verdict::Unsupported(UnsupportedOperator {
-            domain: domain.to_string(),
-            operator: operator.to_string(),
-            opset,
-            node: describe(node),
-        })),
+impl Library<'_> {
+    fn check_operator(&self, node: &NodeProto, opsets: &Opsets<'_>) -> Result<(), Verdict> {
+        let (domain, operator) = (domain(node.domain()), node.op_type());
+        let broken = |reason: String| Verdict::Broken(Fault::bad(reason).at(|| describe(node)));
+        if operator.is_empty() {
+            return Err(broken("it names no operator".into()));
+        }
+        let Some(&opset) = opsets.get(domain) else {
+            let shown = if domain.is_empty() { "ai.onnx" } else { domain };
+            return Err(broken(format!("its domain {} is not in `opset_import`", quote(shown))));
+        };
+        match table::find(domain, operator) {
+            Some(row) if row.since <= opset => Ok(()),
+            _ if self.custom.has(domain, operator, opset) => Ok(()),
+            _ => Err(Verdict::Unsupported(UnsupportedOperator {
+                domain: domain.to_string(),
+                operator: operator.to_string(),
+                opset,
+                node: describe(node),
+            })),
+        }
     }
 }

@@ -53,7 +53,8 @@ pub(crate) struct Importer<'m> {
 
 impl<'m> Importer<'m> {
     pub(crate) fn new(model: &'m ModelProto, library: Library<'m>, tensors: Tensors) -> Self {
-        Self { model, library, tensors, module: Module::new(), depth: 0, branches: 0, bodies: 0 }
+        let module = Module::with_custom(library.custom.clone());
+        Self { model, library, tensors, module, depth: 0, branches: 0, bodies: 0 }
     }
 
     /// Imports the model's graph as `main`.
@@ -194,9 +195,14 @@ impl<'m> Importer<'m> {
         if let Some(function) = self.library.called(node) {
             return self.call(frame, node, function, &attributes, inputs);
         }
-        let operator = table::find(domain(node.domain()), node.op_type())
-            .ok_or_else(|| Fault::unsupported(format!("operator {}", quote(node.op_type()))))?;
         let opset = frame.opsets.get(domain(node.domain())).copied().unwrap_or_default();
+        let operator = table::find(domain(node.domain()), node.op_type());
+        let registered = self.library.custom.has(domain(node.domain()), node.op_type(), opset);
+        let Some(operator) =
+            operator.filter(|row| row.since <= opset).or(registered.then_some(&table::CUSTOM))
+        else {
+            return Err(Fault::unsupported(format!("operator {}", quote(node.op_type()))));
+        };
         let name = match (node.name(), node.output.first()) {
             ("", Some(output)) => format!("{}{output}", frame.path),
             (name, _) => format!("{}{name}", frame.path),

@@ -10,6 +10,7 @@ mod constant;
 mod contrib;
 mod control;
 mod conv;
+mod custom;
 mod einsum;
 mod elementwise;
 mod external;
@@ -45,13 +46,14 @@ mod types;
 
 pub(crate) use external::ExternalFiles;
 pub use file::{external_files, read_tensor, tensor_bytes};
+pub use table::{Operator, operators};
 pub(crate) use tensor::Budget;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lathe_ir::Module;
+use lathe_ir::{CustomOps, Module};
 use lathe_proto::onnx::ModelProto;
 use lathe_proto::{DecodeError, decode_model};
 use lathe_tensor::MappedFile;
@@ -82,7 +84,7 @@ pub(crate) fn import(path: &Path, options: &ImportOptions) -> Result<Module, Imp
     let mut budget = Budget::new(options.max_memory);
     budget.take(decoded).map_err(|fault| fault.in_file(path))?;
     let tensors = Tensors::new(file, ExternalFiles::beside(path), budget);
-    let library = check(&model, path)?;
+    let library = check(&model, path, &options.custom)?;
     Importer::new(&model, library, tensors).run(&options.dims).map_err(|fault| fault.in_file(path))
 }
 
@@ -94,10 +96,14 @@ fn decode_fault(error: DecodeError) -> Fault {
 }
 
 /// What must hold of a model before any work is done.
-fn check<'m>(model: &'m ModelProto, path: &Path) -> Result<Library<'m>, ImportError> {
+fn check<'m>(
+    model: &'m ModelProto,
+    path: &Path,
+    custom: &Arc<CustomOps>,
+) -> Result<Library<'m>, ImportError> {
     let in_file = |fault: Fault| fault.in_file(path);
     check_header(model).map_err(in_file)?;
-    let library = Library::new(&model.functions).map_err(in_file)?;
+    let library = Library::new(&model.functions, custom.clone()).map_err(in_file)?;
     library.check_growth(model).map_err(in_file)?;
     let operators = library.unsupported(model).map_err(in_file)?;
     if !operators.is_empty() {

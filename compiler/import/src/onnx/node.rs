@@ -119,6 +119,15 @@ impl Node<'_, '_> {
         self.dims(value).len()
     }
 
+    /// The elements of an f32 constant.
+    pub(crate) fn constant_floats(&self, value: ValueId) -> Option<Vec<f32>> {
+        let module = &self.importer.module;
+        match module.function(self.frame.function).value(value).source {
+            Source::Constant(id) => Some(module.constant(id).tensor.to_slice::<f32>().ok()?.into_owned()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn constant(&mut self, tensor: Tensor) -> ValueId {
         self.importer.constant(self.frame.function, tensor, None)
     }

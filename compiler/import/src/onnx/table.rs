@@ -8,8 +8,9 @@ use rustc_hash::FxHashMap;
 use crate::error::Fault;
 use crate::onnx::node::{Node, Outputs};
 use crate::onnx::{
-    attention, constant, contrib, control, conv, einsum, elementwise, gather, image, linalg, loss, matmul,
-    ml, norm, optimiser, pool, position, quant, random, recurrent, reduce, resize, shape, signal, text,
+    attention, constant, contrib, control, conv, custom, einsum, elementwise, gather, image, linalg, loss,
+    matmul, ml, norm, optimiser, pool, position, quant, random, recurrent, reduce, resize, shape, signal,
+    text,
 };
 
 /// As many as there are.
@@ -253,6 +254,30 @@ static INDEX: LazyLock<FxHashMap<(&'static str, &'static str), &'static Row>> = 
     let contributed = contrib::ROWS.iter().map(|row| ((contrib::DOMAIN, row.operator), row));
     standard.chain(contributed).collect()
 });
+
+/// An operator that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Operator {
+    /// Its domain; that of ai.onnx is empty.
+    pub domain: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// The first opset of the domain whose meaning is known.
+    pub since: i64,
+}
+
+/// Every operator that is read, by domain and name.
+pub fn operators() -> Vec<Operator> {
+    let of = |domain: &'static str, row: &Row| Operator { domain, name: row.operator, since: row.since };
+    let standard = ROWS.iter().map(|row| of(row.domain, row));
+    let mut operators: Vec<_> =
+        standard.chain(contrib::ROWS.iter().map(|row| of(contrib::DOMAIN, row))).collect();
+    operators.sort_unstable();
+    operators
+}
+
+/// The row of every operator that an app brings.
+pub(crate) static CUSTOM: Row = row("custom", 0, (0, MANY), (0, MANY), custom::custom);
 
 /// The row of an operator; ai.onnx is the empty domain.
 pub(crate) fn find(domain: &str, operator: &str) -> Option<&'static Row> {

@@ -1,7 +1,9 @@
 //! Tests of whole imports, over models built here and evaluated plainly.
 
 mod build;
+mod custom;
 mod functions;
 mod mutations;
 mod opsets;
+mod signal;
 mod symbols;

@@ -4,6 +4,7 @@ mod attention;
 mod context;
 mod control;
 mod conv;
+mod custom;
 mod elementwise;
 mod gather;
 mod image;
@@ -128,6 +129,7 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::BitCast(attributes) => elementwise::bit_cast(cx, attributes.to),
         Op::MatMul(_) => matmul::matmul(cx),
         Op::Linear(_) => matmul::linear(cx),
+        Op::Custom(attributes) => custom::custom(cx, attributes),
         Op::Conv(attributes) => conv::conv(cx, attributes),
         Op::ConvTranspose(attributes) => conv::conv_transpose(cx, attributes),
         Op::MaxPool(attributes) => pool::max_pool(cx, attributes),

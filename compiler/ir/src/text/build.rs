@@ -17,8 +17,12 @@ use crate::{
 /// Bytes that `splat` constants of one text may take together.
 const MAX_SPLAT_BYTES: usize = 256 << 20;
 
-pub(super) fn module(text: &str, graphs: Vec<Graph>, lookup: Lookup<'_>) -> Parsed<Module> {
-    let mut module = Module::new();
+pub(super) fn module(
+    text: &str,
+    graphs: Vec<Graph>,
+    lookup: Lookup<'_>,
+    mut module: Module,
+) -> Parsed<Module> {
     let mut ids = FxHashMap::default();
     for graph in &graphs {
         let mut function = Function::new(graph.name.clone());

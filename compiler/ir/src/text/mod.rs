@@ -29,11 +29,13 @@ mod print;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use lathe_tensor::{DType, Tensor};
 
 pub use constant::constant_hash;
 
-use crate::Module;
+use crate::{CustomOps, Module};
 
 /// Text that is not a module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +62,11 @@ pub type Lookup<'a> = &'a dyn Fn(u64, DType, &[usize]) -> Option<Tensor>;
 
 /// The same, where constants given by hash are looked up.
 pub fn parse_with(text: &str, constants: Lookup<'_>) -> Result<Module, ParseError> {
+    parse_custom(text, constants, Arc::default())
+}
+
+/// The same for a module with an app's operators.
+pub fn parse_custom(text: &str, constants: Lookup<'_>, custom: Arc<CustomOps>) -> Result<Module, ParseError> {
     let graphs = parse::graphs(text)?;
-    build::module(text, graphs, constants)
+    build::module(text, graphs, constants, Module::with_custom(custom))
 }

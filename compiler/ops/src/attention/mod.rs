@@ -5,13 +5,14 @@ mod contents;
 mod page;
 pub mod paged;
 
-use lathe_tensor::Tensor;
+use lathe_tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::EvalError;
 use crate::elementwise::binary::maximum;
 use crate::evaluate::{Arity, Context, Evaluate};
 use crate::heads::Heads;
+use crate::norm::total;
 use bias::Bias;
 
 /// Attributes of [`crate::Op::Attention`].
@@ -64,6 +65,9 @@ impl Evaluate for Attention {
     /// The score of query `i` at position `p` and key `j` is `scale * q.k`, then softcap, plus the mask and the ALiBi bias:
     /// `-slope * |p - j|`, or `slope * alibi_positions[j]` where those are given. A sink is one more logit of its head
     /// in the denominator of the softmax.
+    ///
+    /// f16 and bf16 are rounded wherever the ops of the standard's function body store a result; that body scales `q` and `k`
+    /// by `sqrt(scale)` each. Everything else is in f64.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let q = cx.input(0)?;
         let q_heads = Heads::of(cx, "q", q, self.q_heads)?;
@@ -81,9 +85,13 @@ impl Evaluate for Attention {
         let past = cx.optional(4).map_or(0, |past| past.shape()[2]);
         let bias = Bias::of(cx, self, &q_heads, k_heads.seq, past)?;
         let sinks = per_head(cx, "sinks", Self::SINKS, q_heads.heads)?;
-        let cells =
+        let mut cells =
             Operands { q: cx.floats("q", q)?, k: cx.floats("k", &keys)?, v: cx.floats("v", &values)? };
-        let (y, scores) = self.attend(cx, &cells, [&q_heads, &k_heads, &v_heads], &bias, sinks.as_deref())?;
+        let rounding = Rounding::of(cx, q.dtype(), self.softmax_in_f64);
+        let scale = self.scale.map_or(1.0 / (q_heads.head_dim as f64).sqrt(), f64::from);
+        let scale = cells.scaled(scale, &rounding);
+        let weighing = Weighing { bias: &bias, sinks: sinks.as_deref(), scale, rounding };
+        let (y, scores) = self.attend(cx, &cells, [&q_heads, &k_heads, &v_heads], &weighing)?;
         let y_shape = match q_heads.packed {
             true => vec![q_heads.batch, q_heads.seq, q_heads.heads * v_heads.head_dim],
             false => vec![q_heads.batch, q_heads.heads, q_heads.seq, v_heads.head_dim],
@@ -102,6 +110,52 @@ struct Operands {
     q: Vec<f64>,
     k: Vec<f64>,
     v: Vec<f64>,
+}
+
+impl Operands {
+    /// The factor that products of `q` and `k` still need; narrow operands are scaled here.
+    fn scaled(&mut self, scale: f64, rounding: &Rounding<'_, '_>) -> f64 {
+        if !rounding.narrow {
+            return scale;
+        }
+        let factor = rounding.round(scale.sqrt());
+        for cell in self.q.iter_mut().chain(&mut self.k) {
+            *cell = rounding.round(*cell * factor);
+        }
+        1.0
+    }
+}
+
+/// How results between the ops of attention are stored.
+struct Rounding<'c, 'a> {
+    cx: &'c Context<'a>,
+    dtype: DType,
+    narrow: bool,
+    /// The softmax is stored in a wider dtype.
+    wide_softmax: bool,
+}
+
+impl<'c, 'a> Rounding<'c, 'a> {
+    fn of(cx: &'c Context<'a>, dtype: DType, wide_softmax: bool) -> Self {
+        Self { cx, dtype, narrow: matches!(dtype, DType::F16 | DType::BF16), wide_softmax }
+    }
+
+    fn round(&self, value: f64) -> f64 {
+        if self.narrow { self.cx.round_to(self.dtype, value) } else { value }
+    }
+
+    /// Within the softmax.
+    fn round_weight(&self, value: f64) -> f64 {
+        if self.wide_softmax { value } else { self.round(value) }
+    }
+}
+
+/// What makes weights of products.
+struct Weighing<'c, 'a> {
+    bias: &'c Bias,
+    sinks: Option<&'c [f64]>,
+    scale: f64,
+    rounding: Rounding<'c, 'a>,
 }
 
 impl Attention {
@@ -145,8 +199,7 @@ impl Attention {
         cx: &Context<'_>,
         cells: &Operands,
         [q, k, v]: [&Heads; 3],
-        bias: &Bias,
-        sinks: Option<&[f64]>,
+        weighing: &Weighing<'_, '_>,
     ) -> Result<(Vec<f64>, Vec<f64>), EvalError> {
         let result = Heads { head_dim: v.head_dim, ..*q };
         let mut y = cx.filled(cx.count(&[q.batch, q.heads, q.seq, v.head_dim])?, 0.0)?;
@@ -155,7 +208,6 @@ impl Attention {
         if y.is_empty() && scores.is_empty() {
             return Ok((y, scores));
         }
-        let scale = self.scale.map_or(1.0 / (q.head_dim as f64).sqrt(), f64::from);
         let mut row = cx.filled(k.seq, 0.0)?;
         let mut biases = cx.filled(k.seq, 0.0)?;
         for (index, (batch, head, place)) in q.places().enumerate() {
@@ -164,12 +216,12 @@ impl Attention {
             for (key, score) in row.iter_mut().enumerate() {
                 cx.work(q.head_dim + v.head_dim)?;
                 let key = &cells.k[k.offset(batch, key_head, key)..][..k.head_dim];
-                *score = query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() * scale;
+                let product = query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
+                *score = weighing.rounding.round(product * weighing.scale);
             }
             let kept = scores.get_mut(index * k.seq..(index + 1) * k.seq);
-            bias.row(batch, head, place, &mut biases);
-            let sink = sinks.map(|sinks| sinks[head]);
-            self.weigh(&mut row, &biases, sink, kept.unwrap_or_default());
+            weighing.bias.row(batch, head, place, &mut biases);
+            self.weigh(&mut row, &biases, head, weighing, kept.unwrap_or_default());
             let out = &mut y[result.offset(batch, head, place)..][..v.head_dim];
             for (key, &weight) in row.iter().enumerate() {
                 let value = &cells.v[v.offset(batch, key_head, key)..][..v.head_dim];
@@ -180,7 +232,15 @@ impl Attention {
     }
 
     /// Turns scores into weights; `kept` receives the stage that output 3 asks for, where it is not empty.
-    fn weigh(&self, row: &mut [f64], biases: &[f64], sink: Option<f64>, kept: &mut [f64]) {
+    fn weigh(
+        &self,
+        row: &mut [f64],
+        biases: &[f64],
+        head: usize,
+        weighing: &Weighing<'_, '_>,
+        kept: &mut [f64],
+    ) {
+        let rounding = &weighing.rounding;
         let mut keep = |stage: u8, row: &[f64]| {
             if self.qk_output == stage && !kept.is_empty() {
                 kept.copy_from_slice(row);
@@ -189,31 +249,36 @@ impl Attention {
         keep(0, row);
         let softcap = f64::from(self.softcap);
         if softcap > 0.0 {
-            row.iter_mut().for_each(|score| *score = softcap * (*score / softcap).tanh());
+            for score in row.iter_mut() {
+                let capped = rounding.round(rounding.round(*score / softcap).tanh());
+                *score = rounding.round(softcap * capped);
+            }
         }
         keep(1, row);
-        row.iter_mut().zip(biases).for_each(|(score, bias)| *score += bias);
+        row.iter_mut().zip(biases).for_each(|(score, bias)| *score = rounding.round(*score + bias));
         keep(2, row);
         // Whether a query sees anything is decided by the bias alone: a masked score may be NaN.
         if biases.iter().all(|&bias| bias == f64::NEG_INFINITY) {
             row.fill(0.0);
         } else {
-            softmax(row, sink);
+            softmax(row, weighing.sinks.map(|sinks| sinks[head]), rounding);
         }
         keep(3, row);
     }
 }
 
 /// Turns scores into weights; without a finite score all are 0. A sink takes part in the denominator alone.
-fn softmax(row: &mut [f64], sink: Option<f64>) {
+fn softmax(row: &mut [f64], sink: Option<f64>, rounding: &Rounding<'_, '_>) {
+    let round = |value: f64| rounding.round_weight(value);
     let largest = row.iter().copied().chain(sink).fold(f64::NEG_INFINITY, maximum);
     if largest == f64::NEG_INFINITY {
         row.fill(0.0);
         return;
     }
-    row.iter_mut().for_each(|score| *score = (*score - largest).exp());
-    let sum: f64 = row.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
-    row.iter_mut().for_each(|weight| *weight /= sum);
+    row.iter_mut().for_each(|score| *score = round(round(*score - largest).exp()));
+    let extra = sink.map(|sink| round(round(sink - largest).exp()));
+    let sum = total(rounding.dtype, row.iter().copied().chain(extra), round);
+    row.iter_mut().for_each(|weight| *weight = rounding.round(round(*weight / sum)));
 }
 
 /// The numbers of an optional input that has one a query head.

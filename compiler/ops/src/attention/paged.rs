@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contents::Contents;
 pub use super::page::{KvPage, narrowed, scale_of};
-use super::{per_head, softmax};
+use super::{Rounding, per_head, softmax};
 use crate::EvalError;
 use crate::evaluate::{Arity, Context, Evaluate};
 use crate::walk::broadcast_strides;
@@ -164,6 +164,7 @@ impl Evaluate for PagedAttention {
         let q = cx.floats("q", q)?;
         let shape = [1, heads, count, page.v_head_dim];
         let mut y = cx.filled(cx.count(&shape)?, 0.0)?;
+        let exact = Rounding::of(cx, DType::F64, true);
         for head in 0..heads {
             let kv_head = head / (heads / page.kv_heads);
             for (row, &(sequence, position)) in rows.places.iter().enumerate() {
@@ -187,7 +188,7 @@ impl Evaluate for PagedAttention {
                     scores.push(self.capped(score.sum()) + alibi + bias.value(head, row, key));
                     pages.push(page);
                 }
-                softmax(&mut scores, sinks.as_ref().map(|sinks| sinks[head]));
+                softmax(&mut scores, sinks.as_ref().map(|sinks| sinks[head]), &exact);
                 let out = &mut y[(head * count + row) * page.v_head_dim..][..page.v_head_dim];
                 for ((key, page), weight) in (first..).zip(pages).zip(scores) {
                     for (d, sum) in out.iter_mut().enumerate() {

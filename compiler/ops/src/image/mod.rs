@@ -5,6 +5,7 @@ mod boxes;
 mod col2im;
 mod decode;
 mod grid_sample;
+mod jpeg;
 mod roi;
 
 use serde::{Deserialize, Serialize};

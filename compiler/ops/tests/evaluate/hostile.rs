@@ -125,6 +125,7 @@ impl Chaos {
             | "deform_conv" | "conv_integer" => return self.window(),
             "resize" => return self.resampling(),
             "moe" => return self.experts(),
+            "custom" => json!({"domain": "com.example", "operator": "Unknown", "attributes": {}}),
             "paged_attention" => return self.pages(),
             "reduce" => json!({"kind": self.of(&["sum", "mean", "max", "log_sum_exp", "l2", "prod"])}),
             "grid_sample" => json!({
@@ -249,7 +250,7 @@ fn attack(name: &str, chaos: &mut Chaos) {
         polls.set(polls.get() + 1);
         start.elapsed() > Duration::from_millis(20)
     };
-    let limits = Limits { max_bytes: 1 << 20, cancel: Some(&cancel) };
+    let limits = Limits { max_bytes: 1 << 20, cancel: Some(&cancel), custom: None };
     if let Ok(results) = op.evaluate(&inputs, outputs, &limits) {
         assert_eq!(results.len(), outputs, "{name}");
         let bytes: usize = results.iter().map(|result| result.bytes().len()).sum();
@@ -290,7 +291,7 @@ fn nonsense_often_gets_past_the_first_checks() {
             let count = op.arity().min_inputs;
             let inputs = chaos.inputs(count);
             let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
-            let limits = Limits { max_bytes: 1 << 16, cancel: None };
+            let limits = Limits { max_bytes: 1 << 16, cancel: None, custom: None };
             if op
                 .evaluate(&inputs, op.arity().min_outputs, &limits)
                 .is_ok_and(|results| !results[0].is_empty())

@@ -5,6 +5,7 @@
 mod attention;
 mod control;
 mod conv;
+mod custom;
 mod elementwise;
 mod gather;
 mod hostile;
@@ -115,6 +116,7 @@ fn every_op_is_tried_here() {
         include_str!("attention.rs"),
         include_str!("control.rs"),
         include_str!("conv.rs"),
+        include_str!("custom.rs"),
         include_str!("elementwise.rs"),
         include_str!("gather.rs"),
         include_str!("image.rs"),

@@ -180,6 +180,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("x: string[n], k: string[m], v: i64[m], d: i64[1]", "%0 = lookup x, k, v, d"),
     ("x: u8[n]", "%0 = image_decoder x {pixels=\"rgb\"}"),
+    ("x: f32[n]", "%0 = custom x {domain=\"com.example\", operator=\"Doubled\", attributes={}}"),
     (
         "x: u8[b, 4, n], y: i8[6, 2, 3]",
         "%0 = conv_integer x, y {strides=[1], dilations=[1], padding=\"same_upper\", groups=2}",
