@@ -126,6 +126,11 @@ builtins! {
         a: input, b: input, c: output, batch_rank: int, batch: dims, a_batch: dims, b_batch: dims, c_batch: dims,
         m: int, n: int, k: int, a_row: int, a_col: int, b_row: int, b_col: int, c_row: int, scale: float,
     }
+    /// The same without a scale, for [`crate::builtin::Number`]s `number`: sums in ascending order; integers wrap.
+    MatMulNumber "matmul_number" {
+        a: input, b: input, c: output, batch_rank: int, batch: dims, a_batch: dims, b_batch: dims, c_batch: dims, m: int, n: int, k: int,
+        a_row: int, a_col: int, b_row: int, b_col: int, c_row: int, number: int,
+    }
     /// 2-d convolution (1-d with height 1) of `x[batch, channels, height, width]`, weights in
     /// [`crate::layout::PackedConv`], into `y[batch, out_channels, out_height, out_width]`.
     /// `bias` and `residual` (the shape of `y`) are optional.
@@ -151,6 +156,14 @@ builtins! {
         batch: int, channels: int, height: int, width: int, out_channels: int, out_height: int, out_width: int,
         groups: int, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int,
         pad_top: int, pad_left: int, activation: int, alpha: float, beta: float,
+    }
+    /// The same over three axes with weights `weight[channels, out_channels / groups, kernel_d, kernel_h, kernel_w]` as they are; `pad_*` is what is cropped before
+    /// each axis. `activation` as in `mat_mul_packed`.
+    ConvTransposeCells "conv_transpose_cells" {
+        x: input, weight: input, bias: input, y: output, batch: int, channels: int, depth: int, height: int, width: int,
+        out_channels: int, out_depth: int, out_height: int, out_width: int, groups: int, kernel_d: int, kernel_h: int, kernel_w: int,
+        stride_d: int, stride_h: int, stride_w: int, dilation_d: int, dilation_h: int, dilation_w: int, pad_d: int, pad_h: int, pad_w: int,
+        activation: int, alpha: float, beta: float,
     }
     /// 2-d pooling of `planes` images: `kind` 0 is max, 1 average over the window without padding,
     /// 2 average with padding counted (`pad_*` and the end pads bound the padded extent).
@@ -250,6 +263,41 @@ builtins! {
         x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
         scale_h: float, scale_w: float, mode: int, coordinate: int, rounding: int, cubic: float,
     }
+    /// Resizes the middle axis of `x[outer, n, inner]` to `y[outer, out, inner]`, elements of `element_bytes` (4 but for `nearest`). The scale is
+    /// element `scale_place` of `scales` (f64, optional), else `scale` (0 for the quotient of the sizes); `region` (f32, optional) gives start and
+    /// end of what `tf_crop_and_resize` shows, beyond which cells are `extrapolation`. `antialias` and `exclude_outside` as in ONNX Resize-19, the others as in `resize`.
+    ResizeAxis "resize_axis" {
+        x: input, scales: input, region: input, y: output, outer: int, n: int, out: int, inner: int, element_bytes: int,
+        scale_place: int, region_start: int, region_end: int, scale: float, mode: int, coordinate: int, rounding: int,
+        cubic: float, extrapolation: float, antialias: int, exclude_outside: int,
+    }
+    /// The i64 `sizes[rank]` and f64 `scales[rank]` of a resampling of a tensor of `in_sizes`. Element `places[axis]` of `given` (-1: none) is an axis' scale
+    /// (f32, `scaled`) or its size (integers of `element_bytes`), whose proportions the [`crate::builtin::ResizePolicy`] `policy` keeps. `BadShape` for
+    /// sizes that cannot be. Does not share work.
+    ResizeSizes "resize_sizes" {
+        given: input, sizes: output, scales: output, rank: int, in_sizes: dims, places: dims, scaled: int, element_bytes: int, policy: int,
+    }
+    /// Boxes `boxes[batch, boxes_count, 4]` that overlap no better one of their class by more than `iou_threshold` (optional, 0), at most `max_boxes` (i64;
+    /// optional, 0) of each class, whose `scores[batch, classes, boxes_count]` are above `score_threshold` (optional): the first `found` (i64) rows of
+    /// `selected` (i64, as many rows as there may be) are batch, class and box. Boxes are two corners `[y, x, y, x]`, or with `center_point_box`
+    /// `[x, y, width, height]` around a centre. Does not share work.
+    NonMaxSuppression "non_max_suppression" {
+        boxes: input, scores: input, max_boxes: input, iou_threshold: input, score_threshold: input, selected: inout, found: output,
+        batch: int, classes: int, boxes_count: int, center_point_box: int,
+    }
+    /// `y[batch, channels, points]` of `x[batch, channels, depth, height, width]` at `grid[batch, points, axes]`, coordinates in -1..1, the last axis first; with fewer
+    /// than 3 `axes` the first sizes are 1. Codes are [`crate::builtin::GridInterpolation`] and [`crate::builtin::GridBorder`].
+    GridSample "grid_sample" {
+        x: input, grid: input, y: output, batch: int, channels: int, depth: int, height: int, width: int, axes: int, points: int,
+        interpolation: int, border: int, align_corners: int,
+    }
+    /// `y[regions, channels, rows, columns]` of `x[batch, channels, height, width]` in `boxes[regions, 4]` (x, y, x, y) of the pictures `indices` (integers of
+    /// `index_bytes`; others than 0 to `batch - 1` give `IndexOutOfRange`): means of `sampling` (0: as many as the bin is large) samples a bin and axis, or with
+    /// `max` their largest.
+    RoiAlign "roi_align" {
+        x: input, boxes: input, indices: input, y: output, batch: int, channels: int, height: int, width: int, regions: int, rows: int, columns: int,
+        sampling: int, spatial_scale: float, max: int, half_pixel: int, index_bytes: int,
+    }
     /// Rotates pairs of elements of `x[batch, heads, seq, head_dim]` into `y`, both by the strides of their first three axes: pairs
     /// `(i, i + rotary_dim / 2)`, with `interleaved` nonzero `(2i, 2i + 1)`; elements from `rotary_dim` on are copied. Tables have rows of
     /// `rotary_dim / 2`. `positions` (optional, i64 `[batch, seq]`) names the row of each of `table_rows`; negative ones count from the end, others
@@ -259,14 +307,19 @@ builtins! {
         batch: int, heads: int, seq: int, head_dim: int, rotary_dim: int, interleaved: int,
         x_batch: int, x_head: int, x_seq: int, y_batch: int, y_head: int, y_seq: int, table_batch: int, table_rows: int,
     }
-    /// One direction of an LSTM (ONNX gate order i, o, f, c; default activations): `x[seq, batch, input]`, `w` packed from `[4 * hidden, input]`,
-    /// `r` packed from `[4 * hidden, hidden]`, `bias[8 * hidden]` optional, states optional; `y[seq, batch, hidden]` with steps
-    /// `y_stride` apart, optional; `y_h`, `y_c` `[batch, hidden]` optional. `reverse` walks from the end.
-    /// `gates` is temporary memory of `seq * batch * 4 * hidden`.
-    Lstm "lstm" {
-        x: input, w: input, r: input, bias: input, initial_h: input, initial_c: input,
-        y: inout, y_h: output, y_c: output, gates: inout,
-        seq: int, batch: int, input: int, hidden: int, y_stride: int, reverse: int,
+    /// One direction of an RNN, GRU or LSTM by the [`crate::builtin::RecurrentCell`] `cell`, whose gates are in ONNX's order (`gates` of them):
+    /// `x` has `x_step` elements between steps and `x_row` between rows of the batch; `w` `[gates * hidden, input]` and `r` `[gates * hidden, hidden]` as
+    /// they are, or with `packed` in [`crate::layout::PackedMatrix`] of their transpose, where `r_candidate` is the last gate of a GRU's `r` and `r` the gates before
+    /// it (without `linear_before_reset`). Optional: `bias[2 * gates * hidden]`, `initial_h`, `initial_c` (rows `state_row` apart), `peephole[3 * hidden]` of
+    /// i, o and f, `lengths[batch]` (i32; others than 0 to `seq` give `BadShape`), `y` (`y_step`, `y_row`; zeros behind a row's end), `y_h`, `y_c`.
+    /// `reverse` walks from a row's end. `work` is temporary memory of `seq * batch * gates * hidden`. `clip` bounds what the functions `f`, `g` and
+    /// `h` are given, [`crate::builtin::RecurrentFunction`] codes with their parameters.
+    Recurrent "recurrent" {
+        x: input, w: input, r: input, r_candidate: input, bias: input, initial_h: input, initial_c: input, peephole: input, lengths: input,
+        y: inout, y_h: inout, y_c: inout, work: inout,
+        seq: int, batch: int, input: int, hidden: int, x_step: int, x_row: int, y_step: int, y_row: int, state_row: int,
+        cell: int, packed: int, reverse: int, input_forget: int, linear_before_reset: int, clip: float,
+        f: int, f_alpha: float, f_beta: float, g: int, g_alpha: float, g_beta: float, h: int, h_alpha: float, h_beta: float,
     }
     /// Chooses `top_k` of `experts` for each token by `logits[tokens, experts]`: `indices[tokens, top_k]` (i64) in descending order of score plus
     /// `bias[experts]` (optional), and their `weights`. `sigmoid` 0 is a softmax; `renormalise` divides by the sum plus `epsilon`; then times

@@ -164,6 +164,107 @@ codes! {
 }
 
 codes! {
+    /// How the `resize_sizes` builtin keeps proportions (ONNX `keep_aspect_ratio_policy`).
+    ResizePolicy {
+        /// Not at all.
+        Stretch = 0 "stretch",
+        /// By the smallest of the scales that the sizes ask for.
+        NotLarger = 1 "not_larger",
+        /// By the largest.
+        NotSmaller = 2 "not_smaller",
+    }
+}
+
+codes! {
+    /// Cells of the `recurrent` builtin.
+    RecurrentCell {
+        /// One state, one gate.
+        Rnn = 0 "rnn",
+        /// Gates z, r, h.
+        Gru = 1 "gru",
+        /// Gates i, o, f, c, and a memory.
+        Lstm = 2 "lstm",
+    }
+}
+
+impl RecurrentCell {
+    /// How many parts of `hidden` rows the weights have.
+    pub const fn gates(self) -> usize {
+        match self {
+            RecurrentCell::Rnn => 1,
+            RecurrentCell::Gru => 3,
+            RecurrentCell::Lstm => 4,
+        }
+    }
+}
+
+codes! {
+    /// Activations of the `recurrent` builtin, by the names that ONNX gives them, in small letters.
+    RecurrentFunction {
+        /// `1 / (1 + exp(-x))`.
+        Sigmoid = 0 "sigmoid",
+        /// `tanh(x)`.
+        Tanh = 1 "tanh",
+        /// `max(x, 0)`.
+        Relu = 2 "relu",
+        /// `x / (1 + |x|)`.
+        Softsign = 3 "softsign",
+        /// `ln(1 + exp(x))`.
+        Softplus = 4 "softplus",
+        /// `alpha * x + beta`.
+        Affine = 5 "affine",
+        /// `x < 0 ? alpha * x : x`.
+        LeakyRelu = 6 "leakyrelu",
+        /// `x < alpha ? 0 : x`.
+        ThresholdedRelu = 7 "thresholdedrelu",
+        /// `alpha * tanh(beta * x)`.
+        ScaledTanh = 8 "scaledtanh",
+        /// `clamp(alpha * x + beta, 0, 1)`.
+        HardSigmoid = 9 "hardsigmoid",
+        /// `x < 0 ? alpha * (exp(x) - 1) : x`.
+        Elu = 10 "elu",
+    }
+}
+
+impl RecurrentFunction {
+    /// The defaults of alpha and beta, where it has them.
+    pub const fn parameters(self) -> (Option<f64>, Option<f64>) {
+        match self {
+            RecurrentFunction::Affine => (Some(1.0), Some(0.0)),
+            RecurrentFunction::LeakyRelu => (Some(0.01), None),
+            RecurrentFunction::ThresholdedRelu | RecurrentFunction::Elu => (Some(1.0), None),
+            RecurrentFunction::ScaledTanh => (Some(1.0), Some(1.0)),
+            RecurrentFunction::HardSigmoid => (Some(0.2), Some(0.5)),
+            _ => (None, None),
+        }
+    }
+}
+
+codes! {
+    /// How the `grid_sample` builtin makes values between pixels.
+    GridInterpolation {
+        /// The nearest pixel; halves to even.
+        Nearest = 0 "nearest",
+        /// Two pixels an axis.
+        Linear = 1 "linear",
+        /// Four pixels an axis.
+        Cubic = 2 "cubic",
+    }
+}
+
+codes! {
+    /// What lies outside the picture of the `grid_sample` builtin.
+    GridBorder {
+        /// Zeros.
+        Zeros = 0 "zeros",
+        /// The nearest pixel.
+        Clamp = 1 "clamp",
+        /// The picture, mirrored.
+        Reflect = 2 "reflect",
+    }
+}
+
+codes! {
     /// Elements that the builtins of more than one dtype compute with.
     Number {
         /// f32.
@@ -176,6 +277,20 @@ codes! {
         U8 = 3 "u8",
         /// i8.
         I8 = 4 "i8",
+        /// f64.
+        F64 = 5 "f64",
+        /// u64.
+        U64 = 6 "u64",
+        /// u32.
+        U32 = 7 "u32",
+        /// i16.
+        I16 = 8 "i16",
+        /// u16.
+        U16 = 9 "u16",
+        /// IEEE half precision: `reduce` and `matmul_number` alone compute with it, in f64, rounded at the end.
+        F16 = 10 "f16",
+        /// The upper half of an f32; likewise.
+        BF16 = 11 "bf16",
     }
 }
 

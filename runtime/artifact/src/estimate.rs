@@ -1,7 +1,7 @@
 //! What a plan takes for given sizes of its inputs: memory of the arena, floating-point operations, bytes of weights.
 
 use crate::arena::{self, Buffer};
-use crate::builtin::Builtin;
+use crate::builtin::{Builtin, RecurrentCell};
 use crate::plan::{Arg, Call, DimExpr, DimId, Plan, SlotKind, Step, StepId, StepKind, Symbol, SymbolSource};
 
 /// What a plan takes for given sizes.
@@ -232,8 +232,11 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
             let dims = int("qk_dim")?.checked_add(int("v_dim")?)?;
             product(&["batch", "heads", "seq", "total"])?.checked_mul(dims)
         }
-        Builtin::Lstm => {
-            let inner = int("input")?.checked_add(int("hidden")?)?.checked_mul(4)?;
+        Builtin::Recurrent => {
+            let index = call.builtin.fields().iter().position(|(field, _)| *field == "cell")?;
+            let Arg::Int(code) = call.args.get(index)? else { return None };
+            let gates = RecurrentCell::from_code(*code)?.gates() as u64;
+            let inner = int("input")?.checked_add(int("hidden")?)?.checked_mul(gates)?;
             product(&["seq", "batch", "hidden"])?.checked_mul(inner)
         }
         _ => None,

@@ -133,8 +133,9 @@ macro_rules! rows {
 }
 
 rows! {
-    MatMulPacked MatMulBlocks MatMulStrided Conv ConvVolume ConvTranspose Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
-    Pad Gather GatherBlocks GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize RotaryEmbedding Lstm MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
+    MatMulPacked MatMulBlocks MatMulStrided MatMulNumber Conv ConvVolume ConvTranspose ConvTransposeCells Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
+    Pad Gather GatherBlocks GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize ResizeAxis ResizeSizes NonMaxSuppression GridSample RoiAlign RotaryEmbedding Recurrent
+    MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
 }
 
 /// Where an instruction set's functions are.

@@ -1,6 +1,7 @@
 //! What stands around every builtin: entry from generated code, failpoints, panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
 use lathe_artifact::builtin::Arguments;
@@ -44,6 +45,16 @@ pub(crate) unsafe fn enter<S: Simd, K: Kernel>(simd: S, worker: *const Worker, a
     // SAFETY: the caller gives valid pointers.
     let (worker, args) = unsafe { (&*worker, &*args) };
     catch_unwind(AssertUnwindSafe(|| simd.vectorize(Call { worker, args }))).unwrap_or(Status::Internal)
+}
+
+/// Whether the run is to end: asked now and then by loops that take long.
+pub(crate) fn is_cancelled(worker: &Worker) -> bool {
+    // SAFETY: a worker's run and its flag live as long as the call; the tests have no run.
+    unsafe {
+        let Some(run) = worker.run.as_ref() else { return false };
+        let flag = run.cancel.cast::<AtomicU32>().as_ref();
+        flag.is_some_and(|flag| flag.load(Ordering::Relaxed) != 0)
+    }
 }
 
 /// A size or count of an argument struct; what is negative counts as none.

@@ -4,6 +4,7 @@
 //! written once over [`simd`]'s 16 lanes; its bits do not depend on the number of workers.
 
 pub mod failpoint;
+mod image;
 pub mod isa;
 pub mod measure;
 

@@ -32,28 +32,34 @@ pub(crate) trait Number: Copy + PartialOrd + Send + Sync + 'static {
     }
 }
 
-impl Number for f32 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
-    const LOWEST: Self = f32::NEG_INFINITY;
-    const HIGHEST: Self = f32::INFINITY;
-    #[inline(always)]
-    fn plus(self, other: Self) -> Self {
-        self + other
-    }
-    #[inline(always)]
-    fn times(self, other: Self) -> Self {
-        self * other
-    }
-    #[inline(always)]
-    fn magnitude(self) -> Self {
-        self.abs()
-    }
-    #[inline(always)]
-    fn is_nan(self) -> bool {
-        f32::is_nan(self)
-    }
+macro_rules! floats {
+    ($($float:ident)*) => { $(
+        impl Number for $float {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const LOWEST: Self = $float::NEG_INFINITY;
+            const HIGHEST: Self = $float::INFINITY;
+            #[inline(always)]
+            fn plus(self, other: Self) -> Self {
+                self + other
+            }
+            #[inline(always)]
+            fn times(self, other: Self) -> Self {
+                self * other
+            }
+            #[inline(always)]
+            fn magnitude(self) -> Self {
+                self.abs()
+            }
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                $float::is_nan(self)
+            }
+        }
+    )* };
 }
+
+floats! { f32 f64 }
 
 macro_rules! integers {
     ($($integer:ident)*) => { $(
@@ -83,7 +89,32 @@ macro_rules! integers {
     )* };
 }
 
-integers! { i32 i64 u8 i8 }
+integers! { i32 i64 u8 i8 u64 u32 i16 u16 }
+
+/// A float of two bytes, which kernels widen.
+pub(crate) trait Half: Copy + Send + Sync + 'static {
+    /// The same number.
+    fn wide(self) -> f64;
+    /// The nearest number.
+    fn narrow(value: f64) -> Self;
+}
+
+macro_rules! halves {
+    ($($half:ident)*) => { $(
+        impl Half for half::$half {
+            #[inline(always)]
+            fn wide(self) -> f64 {
+                self.to_f64()
+            }
+            #[inline(always)]
+            fn narrow(value: f64) -> Self {
+                Self::from_f64(value)
+            }
+        }
+    )* };
+}
+
+halves! { f16 bf16 }
 
 /// Evaluates an expression with `$T` the dtype of a code, or returns [`lathe_artifact::abi::Status::Internal`].
 macro_rules! with_number {
@@ -109,7 +140,30 @@ macro_rules! with_number {
                 type $T = i8;
                 $value
             }
-            None => return lathe_artifact::abi::Status::Internal,
+            Some(lathe_artifact::builtin::Number::F64) => {
+                type $T = f64;
+                $value
+            }
+            Some(lathe_artifact::builtin::Number::U64) => {
+                type $T = u64;
+                $value
+            }
+            Some(lathe_artifact::builtin::Number::U32) => {
+                type $T = u32;
+                $value
+            }
+            Some(lathe_artifact::builtin::Number::I16) => {
+                type $T = i16;
+                $value
+            }
+            Some(lathe_artifact::builtin::Number::U16) => {
+                type $T = u16;
+                $value
+            }
+            // These have no arithmetic of their own.
+            Some(lathe_artifact::builtin::Number::F16 | lathe_artifact::builtin::Number::BF16) | None => {
+                return lathe_artifact::abi::Status::Internal
+            }
         }
     };
 }

@@ -1,10 +1,11 @@
 //! Reductions of an axis.
 
+use half::{bf16, f16};
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::{Number as Element, Reduction, args};
 
 use crate::kernel::{Kernel, size};
-use crate::number::Number;
+use crate::number::{Half, Number};
 use crate::rows::{self, Fold, Memory};
 use crate::simd::{LANES, Simd};
 
@@ -213,6 +214,42 @@ unsafe fn mean<T: Number + Into<i128> + TryFrom<i128>>(worker: &Worker, args: &a
     }
 }
 
+/// Reduces f64, and narrower floats in f64: each axis in order.
+///
+/// # Safety
+/// The contract of the builtin's row.
+#[inline(always)]
+unsafe fn doubles<T: Copy>(
+    worker: &Worker,
+    args: &args::Reduce,
+    kind: Reduction,
+    (wide, narrow): (fn(T) -> f64, fn(f64) -> T),
+) {
+    let (start, step): (f64, fn(f64, f64) -> f64) = match kind {
+        Reduction::Sum | Reduction::Mean => (0.0, |a, x| a + x),
+        Reduction::Max => (f64::NEG_INFINITY, f64::larger),
+        Reduction::Min => (f64::INFINITY, f64::smaller),
+        Reduction::Prod => (1.0, |a, x| a * x),
+        Reduction::L1 => (0.0, |a, x| a + x.abs()),
+        Reduction::L2 | Reduction::SumSquare => (0.0, |a, x| a + x * x),
+    };
+    let (outer, n, inner) = (size(args.outer), size(args.n), size(args.inner));
+    let (x, y) = (args.x.cast::<T>(), args.y.cast::<T>());
+    for unit in worker.share(outer * inner, 64) {
+        let at = unit / inner * n * inner + unit % inner;
+        // SAFETY: `x` holds `outer * n * inner` elements, `y` `outer * inner`.
+        unsafe {
+            let folded = (0..n).fold(start, |found, i| step(found, wide(*x.add(at + i * inner))));
+            let result = match kind {
+                Reduction::Mean => folded / n as f64,
+                Reduction::L2 => folded.sqrt(),
+                _ => folded,
+            };
+            *y.add(unit) = narrow(result);
+        }
+    }
+}
+
 /// Reduces integers.
 ///
 /// # Safety
@@ -254,6 +291,22 @@ impl Kernel for args::Reduce {
                 Some(Element::I64) => return run_integers::<i64>(worker, self, kind),
                 Some(Element::U8) => return run_integers::<u8>(worker, self, kind),
                 Some(Element::I8) => return run_integers::<i8>(worker, self, kind),
+                Some(Element::U64) => return run_integers::<u64>(worker, self, kind),
+                Some(Element::U32) => return run_integers::<u32>(worker, self, kind),
+                Some(Element::I16) => return run_integers::<i16>(worker, self, kind),
+                Some(Element::U16) => return run_integers::<u16>(worker, self, kind),
+                Some(Element::F64) => {
+                    doubles::<f64>(worker, self, kind, (|x| x, |x| x));
+                    return Status::Ok;
+                }
+                Some(Element::F16) => {
+                    doubles::<f16>(worker, self, kind, (Half::wide, Half::narrow));
+                    return Status::Ok;
+                }
+                Some(Element::BF16) => {
+                    doubles::<bf16>(worker, self, kind, (Half::wide, Half::narrow));
+                    return Status::Ok;
+                }
                 None => return Status::Internal,
             }
             match kind {

@@ -167,16 +167,16 @@ pub(super) fn conv_transpose(
     node: &Node,
     conv: &ConvTranspose,
 ) -> Result<(), Refusal> {
-    if conv.output_shape.is_some() || !matches!(conv.padding, Padding::Explicit { .. }) {
-        return refuse("padding that follows from the output's size");
-    }
     let weights = weights(context, node)?;
     let [channels, outs, ref kernel @ ..] = weights.shape[..] else {
         return refuse("weights without channels");
     };
+    if weights.constant.is_none() || kernel.len() > 2 {
+        return transposed_cells(context, node, conv, &weights.shape);
+    }
     let window: Window<2> = window(kernel, &conv.strides, &conv.dilations)?;
     let Geometry { source, target, input, output } = geometry(context, node)?;
-    let (begins, _) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
+    let begins = cropped(context, conv, &window, [input[2], input[3]], [output[2], output[3]])?;
     let out_channels = outs.saturating_mul(conv.groups);
     let steps = |axis: usize| (window.strides[axis] as usize, window.dilations[axis] as usize);
     let packing = Packing::Conv {
@@ -191,6 +191,85 @@ pub(super) fn conv_transpose(
     let call =
         Call { builtin: Builtin::ConvTranspose, source, weight, target, input, output, window, begins };
     emit(context, node, call, conv.groups, &conv.activation, "cells of equal residue: packed classes")
+}
+
+/// What is cropped before each axis of a transposed convolution (ONNX ConvTranspose-22).
+fn cropped<const N: usize>(
+    context: &mut Context<'_, '_>,
+    conv: &ConvTranspose,
+    window: &Window<N>,
+    input: [Size; N],
+    output: [Size; N],
+) -> Result<[Size; N], Refusal> {
+    if let (Padding::Explicit { .. }, None) = (&conv.padding, &conv.output_shape) {
+        return Ok(pads(context, &conv.padding, window, input, output)?.0);
+    }
+    let extra: Option<Vec<i64>> =
+        conv.output_padding.iter().map(|&extra| i64::try_from(extra).ok()).collect();
+    let Some(extra) = extra.and_then(|extra| padded::<N, _>(&extra, 0)) else {
+        return refuse(format!("the builtin has up to {N} spatial axes"));
+    };
+    let mut begins = [Size::ZERO; N];
+    for axis in 0..N {
+        let sizes = &mut context.planner.sizes;
+        // The last cell of the input reaches `(input - 1) * stride + (kernel - 1) * dilation + 1` cells.
+        let steps = sizes.add_constant(input[axis], -1);
+        let steps = sizes.max(steps, Size::ZERO);
+        let steps = sizes.mul_constant(steps, window.strides[axis]);
+        let reach = (window.kernel[axis] - 1) * window.dilations[axis] + 1 + extra[axis];
+        let full = sizes.add_constant(steps, reach);
+        let total = sizes.sub(full, output[axis]);
+        let total = sizes.max(total, Size::ZERO);
+        let two = sizes.constant(2);
+        let half = sizes.floor_div(total, two);
+        begins[axis] = if conv.padding == Padding::SameUpper { half } else { sizes.sub(total, half) };
+    }
+    Ok(begins)
+}
+
+/// A transposed convolution with weights that are computed, or over three axes.
+fn transposed_cells(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    conv: &ConvTranspose,
+    shape: &[usize],
+) -> Result<(), Refusal> {
+    let (x, y) = (context.required(node, 0)?, context.output(node, 0)?);
+    let window: Window<3> = window(&shape[2..], &conv.strides, &conv.dilations)?;
+    let (before, after) = (context.dims(x)?, context.dims(y)?);
+    let space = |dims: &[Size]| padded::<3, _>(dims.get(2..).unwrap_or_default(), Size::ONE);
+    let (Some(input), Some(output)) = (space(&before), space(&after)) else {
+        return refuse("the builtin has up to 3 spatial axes");
+    };
+    let begins = cropped(context, conv, &window, input, output)?;
+    let weight = context.required(node, 1)?;
+    let (source, weight) = (context.dense(x)?, context.dense(weight)?);
+    let (bias, residual) = epilogue_operands(context, node, &after)?;
+    if residual.is_some() {
+        return refuse("a residual of a transposed convolution");
+    }
+    let target = context.destination(y, &after, Fits::Dense)?;
+    let (code, alpha, beta) = activation_code(&conv.activation);
+    let mut operands = vec![
+        Operand::Read(&source),
+        Operand::Read(&weight),
+        bias.as_ref().map_or(Operand::Null, Operand::Read),
+        Operand::Write(&target),
+        Operand::Size(before[0]),
+        Operand::Size(before[1]),
+    ];
+    operands.extend(input.map(Operand::Size));
+    operands.push(Operand::Size(after[1]));
+    operands.extend(output.map(Operand::Size));
+    operands.push(Operand::Int(conv.groups as i64));
+    for axes in [window.kernel, window.strides, window.dilations] {
+        operands.extend(axes.map(Operand::Int));
+    }
+    operands.extend(begins.map(Operand::Size));
+    operands.extend([Operand::Int(code as i64), Operand::Float(alpha), Operand::Float(beta)]);
+    context.planner.call(Builtin::ConvTransposeCells, &operands, "weights as they are, cell by cell");
+    context.place(y, target);
+    Ok(())
 }
 
 /// A convolution with everything but its epilogue.

@@ -3,17 +3,18 @@
 use lathe_artifact::builtin::Builtin;
 use lathe_artifact::plan::DimId;
 use lathe_ir::{Node, ValueId};
+use lathe_ops::reduce::TopK;
 use lathe_tensor::DType;
 
-use super::shape;
+use super::{axis_of, reduce, shape};
 use crate::error::{Refusal, refuse};
 use crate::location::Location;
 use crate::planner::Operand;
 use crate::scope::Context;
 use crate::size::Size;
 
-/// Makes the elements of `values` the sizes of `output`, where these are new.
-fn begin_stage(
+/// Makes the elements of `values` the sizes of axes of `output`, where these are new.
+pub(super) fn begin_stage(
     context: &mut Context<'_, '_>,
     node: &Node,
     output: ValueId,
@@ -21,6 +22,7 @@ fn begin_stage(
     axes: std::ops::Range<usize>,
 ) -> Result<(), Refusal> {
     let function = context.scope.function;
+    let first = axes.start;
     let fresh: Vec<_> = function.ty(output).dims[axes]
         .iter()
         .map(|dim| dim.as_symbol().filter(|symbol| !context.planner.sizes.is_defined(symbol)).is_some())
@@ -29,7 +31,6 @@ fn begin_stage(
         return Err(context.planner.bug("no size is new").into());
     };
     let dims = context.dims(output)?;
-    let first = dims.len() - fresh.len();
     let mut written: Vec<Option<DimId>> = Vec::new();
     for (&size, fresh) in dims[first..].iter().zip(fresh) {
         let entry = fresh.then(|| context.planner.table.entry(&context.planner.sizes, size));
@@ -42,7 +43,7 @@ fn begin_stage(
 }
 
 /// Refuses where a new size of the output is no symbol, so that no element gives it.
-fn require_symbols(context: &mut Context<'_, '_>, output: ValueId) -> Result<(), Refusal> {
+pub(super) fn require_symbols(context: &mut Context<'_, '_>, output: ValueId) -> Result<(), Refusal> {
     for dim in &context.scope.function.ty(output).dims {
         if dim.as_symbol().is_none() && !context.planner.sizes.undefined(dim).is_empty() {
             return refuse("its sizes depend on data");
@@ -83,6 +84,21 @@ pub(super) fn non_zero(context: &mut Context<'_, '_>, node: &Node) -> Result<(),
     context.planner.call(Builtin::NonZero, &operands, "where they are");
     context.place(output, target);
     Ok(())
+}
+
+/// As many as an operand says.
+pub(super) fn top_k(context: &mut Context<'_, '_>, node: &Node, top: &TopK) -> Result<(), Refusal> {
+    let (x, count) = (context.required(node, 0)?, context.required(node, 1)?);
+    let values = context.output(node, 0)?;
+    context.number(x)?;
+    require_symbols(context, values)?;
+    let rank = context.dims(x)?.len();
+    let Some(axis) = axis_of(top.axis, rank).filter(|_| context.dtype(count) == DType::I64) else {
+        return refuse("its sizes depend on data");
+    };
+    let count = Location { dims: vec![Size::ONE], strides: vec![Size::ONE], ..context.dense(count)? };
+    begin_stage(context, node, values, &count, axis..axis + 1)?;
+    reduce::top_k(context, node, top)
 }
 
 pub(super) fn expand(context: &mut Context<'_, '_>, node: &Node) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! Matrix products: packed panels for constant right operands, strides for the others.
 
-use lathe_artifact::builtin::{Activation as Code, Builtin};
+use lathe_artifact::builtin::{Activation as Code, Builtin, Number};
 use lathe_artifact::layout::BlockKind;
 use lathe_ir::{ConstantId, Node, ValueId};
 use lathe_ops::elementwise::Activation;
@@ -52,16 +52,21 @@ pub(super) fn activation_code(activation: &Activation) -> (Code, f64, f64) {
 }
 
 pub(super) fn matmul(context: &mut Context<'_, '_>, node: &Node) -> Result<(), Refusal> {
-    context.require_f32(node)?;
     let (a, b) = (context.required(node, 0)?, context.required(node, 1)?);
     let output = context.output(node, 0)?;
+    let number = context.wide_number(a)?;
     let rhs = context.location(b)?;
+    if number != Number::F32 {
+        let target = strided(context, a, &rhs, output, (Fits::Columns, number))?;
+        context.place(output, target);
+        return Ok(());
+    }
     if let Some(matrix) = constant_matrix(context, &rhs)
         && !context.dims(a)?.is_empty()
     {
         return packed(context, a, output, &matrix, Epilogue::default());
     }
-    let target = strided(context, a, &rhs, output, Fits::Columns)?;
+    let target = strided(context, a, &rhs, output, (Fits::Columns, Number::F32))?;
     context.place(output, target);
     Ok(())
 }
@@ -77,7 +82,7 @@ pub(super) fn linear(context: &mut Context<'_, '_>, node: &Node, linear: &Linear
     {
         return packed(context, x, output, &matrix, epilogue);
     }
-    let target = strided(context, x, &rhs, output, Fits::Columns)?;
+    let target = strided(context, x, &rhs, output, (Fits::Columns, Number::F32))?;
     let mut draft = RegionDraft::new(dims);
     let mut value = draft.read(target.clone());
     for index in [2, 3] {
@@ -263,7 +268,7 @@ fn strided(
     a: ValueId,
     right: &Location,
     output: ValueId,
-    fits: Fits,
+    (fits, number): (Fits, Number),
 ) -> Result<Location, Refusal> {
     let mut left = context.location(a)?;
     let mut right = right.clone();
@@ -311,8 +316,14 @@ fn strided(
         Operand::Size(right.strides[rank - 2]),
         Operand::Size(right.strides[rank - 1]),
         Operand::Size(product.strides[rank - 2]),
-        Operand::Float(1.0),
+        if number == Number::F32 { Operand::Float(1.0) } else { Operand::Int(number.code()) },
     ];
-    context.planner.call(Builtin::MatMulStrided, &operands, "both operands computed: read by their strides");
+    match number {
+        Number::F32 => {
+            let reason = "both operands computed: read by their strides";
+            context.planner.call(Builtin::MatMulStrided, &operands, reason);
+        }
+        _ => context.planner.call(Builtin::MatMulNumber, &operands, format!("{} by strides", number.name())),
+    }
     Ok(target)
 }

@@ -6,6 +6,7 @@ mod conv;
 mod dynamic;
 mod elementwise;
 mod gather;
+mod image;
 mod matmul;
 mod moe;
 mod norm;
@@ -15,6 +16,7 @@ mod position;
 mod recurrent;
 mod reduce;
 mod resize;
+mod resize_axes;
 mod shape;
 
 use lathe_artifact::builtin::Number;
@@ -94,6 +96,10 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::PagedAttention(op) => attention::paged_attention(context, node, op),
         Op::Moe(moe) => moe::moe(context, node, moe),
         Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
+        Op::Gru(gru) => recurrent::gru(context, node, gru),
+        Op::Rnn(rnn) => recurrent::rnn(context, node, rnn),
+        Op::GridSample(sample) => image::grid_sample(context, node, sample),
+        Op::RoiAlign(roi) => image::roi_align(context, node, roi),
         _ => refuse("no builtin for this op"),
     }
 }
@@ -103,6 +109,11 @@ pub(crate) fn dynamic(context: &mut Context<'_, '_>, node: &Node) -> Result<(), 
     match &node.operation {
         Operation::Op(Op::NonZero(_)) => dynamic::non_zero(context, node),
         Operation::Op(Op::Expand(_)) => dynamic::expand(context, node),
+        Operation::Op(Op::TopK(top_k)) => dynamic::top_k(context, node, top_k),
+        Operation::Op(Op::Resize(resize)) => resize_axes::computed_sizes(context, node, resize),
+        Operation::Op(Op::NonMaxSuppression(suppression)) => {
+            image::non_max_suppression(context, node, suppression)
+        }
         _ => refuse("its sizes depend on data"),
     }
 }
@@ -143,7 +154,21 @@ impl Context<'_, '_> {
             DType::I64 => Ok(Number::I64),
             DType::U8 => Ok(Number::U8),
             DType::I8 => Ok(Number::I8),
+            DType::F64 => Ok(Number::F64),
+            DType::U64 => Ok(Number::U64),
+            DType::U32 => Ok(Number::U32),
+            DType::I16 => Ok(Number::I16),
+            DType::U16 => Ok(Number::U16),
             other => refuse(format!("no builtin for {other} operands")),
+        }
+    }
+
+    /// The same with the narrow floats, for builtins that widen them.
+    pub fn wide_number(&self, value: ValueId) -> Result<Number, Refusal> {
+        match self.dtype(value) {
+            DType::F16 => Ok(Number::F16),
+            DType::BF16 => Ok(Number::BF16),
+            _ => self.number(value),
         }
     }
 

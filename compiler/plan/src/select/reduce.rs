@@ -16,9 +16,10 @@ pub(super) fn reduce(context: &mut Context<'_, '_>, node: &Node, reduce: &Reduce
     // The order of bools is that of their bytes.
     let number = match (context.dtype(x), reduce.kind) {
         (DType::Bool, ReduceKind::Max | ReduceKind::Min) => Number::U8,
-        _ => context.number(x)?,
+        _ => context.wide_number(x)?,
     };
-    if number != Number::F32 && reduce.kind == ReduceKind::L2 {
+    let float = matches!(number, Number::F32 | Number::F64 | Number::F16 | Number::BF16);
+    if !float && reduce.kind == ReduceKind::L2 {
         return refuse("no builtin for the length of integers");
     }
     let kind = match reduce.kind {

@@ -6,24 +6,55 @@ use lathe_ir::{Node, Source};
 use lathe_ops::resize::{AspectPolicy, Coordinates, Mode, Resize, Rounding};
 use lathe_tensor::DType;
 
-use super::axis_of;
+use super::{axis_of, resize_axes};
 use crate::error::{Refusal, refuse};
 use crate::planner::Operand;
 use crate::scope::{Context, Fits};
 
+/// The last two axes together where that is enough, else one axis after the other.
 pub(super) fn resize(context: &mut Context<'_, '_>, node: &Node, resize: &Resize) -> Result<(), Refusal> {
-    let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
-    if context.dtype(x) != DType::F32 {
-        return refuse(format!("no builtin for {} operands", context.dtype(x)));
+    match last_axes(context, node, resize) {
+        Err(Refusal::Evaluate(_)) => resize_axes::planned(context, node, resize),
+        result => result,
     }
-    let coordinate = match resize.coordinates {
+}
+
+pub(super) fn mode_code(mode: Mode) -> ResizeMode {
+    match mode {
+        Mode::Nearest => ResizeMode::Nearest,
+        Mode::Linear => ResizeMode::Linear,
+        Mode::Cubic => ResizeMode::Cubic,
+    }
+}
+
+pub(super) fn coordinate_code(coordinates: Coordinates) -> Coordinate {
+    match coordinates {
         Coordinates::HalfPixel => Coordinate::HalfPixel,
         Coordinates::HalfPixelSymmetric => Coordinate::HalfPixelSymmetric,
         Coordinates::PytorchHalfPixel => Coordinate::PytorchHalfPixel,
         Coordinates::AlignCorners => Coordinate::AlignCorners,
         Coordinates::Asymmetric => Coordinate::Asymmetric,
-        Coordinates::TfCropAndResize => return refuse("no builtin for regions of interest"),
-    };
+        Coordinates::TfCropAndResize => Coordinate::TfCropAndResize,
+    }
+}
+
+pub(super) fn rounding_code(rounding: Rounding) -> RoundingCode {
+    match rounding {
+        Rounding::RoundPreferFloor => RoundingCode::RoundPreferFloor,
+        Rounding::RoundPreferCeil => RoundingCode::RoundPreferCeil,
+        Rounding::Floor => RoundingCode::Floor,
+        Rounding::Ceil => RoundingCode::Ceil,
+    }
+}
+
+fn last_axes(context: &mut Context<'_, '_>, node: &Node, resize: &Resize) -> Result<(), Refusal> {
+    let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
+    if context.dtype(x) != DType::F32 {
+        return refuse(format!("no builtin for {} operands", context.dtype(x)));
+    }
+    if resize.coordinates == Coordinates::TfCropAndResize {
+        return refuse("no builtin for regions of interest");
+    }
     if resize.antialias || resize.exclude_outside || resize.policy != AspectPolicy::Stretch {
         return refuse("no builtin for antialiasing, excluded borders or kept proportions");
     }
@@ -33,17 +64,6 @@ pub(super) fn resize(context: &mut Context<'_, '_>, node: &Node, resize: &Resize
         return refuse("other axes than the last two are resized");
     }
     let [scale_h, scale_w] = scales(context, node, resize, rank)?;
-    let mode = match resize.mode {
-        Mode::Nearest => ResizeMode::Nearest,
-        Mode::Linear => ResizeMode::Linear,
-        Mode::Cubic => ResizeMode::Cubic,
-    };
-    let rounding = match resize.rounding {
-        Rounding::RoundPreferFloor => RoundingCode::RoundPreferFloor,
-        Rounding::RoundPreferCeil => RoundingCode::RoundPreferCeil,
-        Rounding::Floor => RoundingCode::Floor,
-        Rounding::Ceil => RoundingCode::Ceil,
-    };
     let planes = context.planner.sizes.product(&before[..rank - 2]);
     let source = context.dense(x)?;
     let target = context.destination(output, &after, Fits::Dense)?;
@@ -57,9 +77,9 @@ pub(super) fn resize(context: &mut Context<'_, '_>, node: &Node, resize: &Resize
         Operand::Size(after[rank - 1]),
         Operand::Float(scale_h),
         Operand::Float(scale_w),
-        Operand::Int(mode as i64),
-        Operand::Int(coordinate.code()),
-        Operand::Int(rounding.code()),
+        Operand::Int(mode_code(resize.mode).code()),
+        Operand::Int(coordinate_code(resize.coordinates).code()),
+        Operand::Int(rounding_code(resize.rounding).code()),
         Operand::Float(f64::from(resize.cubic_coefficient)),
     ];
     context.planner.call(Builtin::Resize, &operands, "the last two axes");

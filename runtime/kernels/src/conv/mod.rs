@@ -5,6 +5,7 @@
 
 mod depthwise;
 mod general;
+mod scatter;
 mod transposed;
 mod volume;
 mod window;

@@ -6,6 +6,7 @@
 pub(crate) mod blocks;
 pub(crate) mod copy;
 pub(crate) mod epilogue;
+mod number;
 pub(crate) mod product;
 pub(crate) mod tile;
 

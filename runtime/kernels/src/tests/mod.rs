@@ -3,13 +3,16 @@
 mod dynamic;
 mod elements;
 mod gather;
+mod image;
 mod moe;
 mod norm;
 mod pool;
 mod position;
+mod products;
 mod recurrent;
 mod reduce;
 mod resize;
+mod resize_axis;
 mod scan;
 mod shape;
 mod simd;

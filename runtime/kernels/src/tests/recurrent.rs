@@ -1,129 +1,204 @@
-//! LSTM against its formulas.
+//! Recurrent layers against their ops.
 
-use lathe_artifact::builtin::args;
+use lathe_artifact::builtin::{RecurrentCell, RecurrentFunction, args};
 use lathe_artifact::layout::PackedMatrix;
 use lathe_ops::Op;
-use lathe_ops::recurrent::{Direction, Lstm};
+use lathe_ops::recurrent::{Direction, Gru, Lstm, Rnn};
 use lathe_tensor::Tensor;
 use proptest::prelude::*;
 
 use super::few;
 use crate::harness::{address, compare, floats, numbers, run};
-use crate::oracle::{evaluate, is_close, tensor};
+use crate::oracle::{evaluate, tensor};
 
+#[derive(Clone, Debug)]
 struct Case {
+    cell: RecurrentCell,
     seq: usize,
     batch: usize,
     input: usize,
     hidden: usize,
     reverse: bool,
-    x: Vec<f32>,
-    w: Vec<f32>,
-    r: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    initial: Option<[Vec<f32>; 2]>,
+    packed: bool,
+    batch_first: bool,
+    bias: bool,
+    initial: bool,
+    peephole: bool,
+    lengths: bool,
+    flag: bool,
+    clip: Option<f32>,
+    functions: Option<[RecurrentFunction; 3]>,
+    seed: u64,
 }
 
 impl Case {
-    /// `y`, the last `h` and the last `c`.
-    fn reference(&self) -> [Vec<f64>; 3] {
-        let Case { seq, batch, input, hidden, .. } = *self;
-        let start = |i: usize| match &self.initial {
-            Some(states) => states[i].iter().map(|&v| f64::from(v)).collect(),
-            None => vec![0.0; batch * hidden],
-        };
-        let (mut h, mut c): (Vec<f64>, Vec<f64>) = (start(0), start(1));
-        let mut y = vec![0.0; seq * batch * hidden];
-        let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
-        for step in 0..seq {
-            let t = if self.reverse { seq - 1 - step } else { step };
-            for b in 0..batch {
-                let before = h[b * hidden..][..hidden].to_vec();
-                let gate = |row: usize| {
-                    let x = &self.x[(t * batch + b) * input..][..input];
-                    let mut sum = x
-                        .iter()
-                        .zip(&self.w[row * input..])
-                        .map(|(&x, &w)| f64::from(x) * f64::from(w))
-                        .sum::<f64>();
-                    sum += before
-                        .iter()
-                        .zip(&self.r[row * hidden..])
-                        .map(|(h, &r)| h * f64::from(r))
-                        .sum::<f64>();
-                    self.bias
-                        .as_ref()
-                        .map_or(sum, |bias| sum + f64::from(bias[row]) + f64::from(bias[4 * hidden + row]))
-                };
-                for i in 0..hidden {
-                    let at = b * hidden + i;
-                    let (input_gate, output_gate) = (sigmoid(gate(i)), sigmoid(gate(hidden + i)));
-                    c[at] = sigmoid(gate(2 * hidden + i)) * c[at] + input_gate * gate(3 * hidden + i).tanh();
-                    h[at] = output_gate * c[at].tanh();
-                    y[(t * batch + b) * hidden + i] = h[at];
-                }
-            }
-        }
-        [y, h, c]
+    fn small(&self, salt: u64, len: usize) -> Vec<f32> {
+        // Functions without bounds must not grow over the steps.
+        let scale = if self.functions.is_some() { 64.0 } else { 8.0 };
+        numbers(self.seed ^ salt, len).into_iter().map(|v| v / scale).collect()
     }
 
-    /// The same by the op.
-    fn evaluated(&self) -> Vec<Tensor> {
-        let Case { seq, batch, input, hidden, .. } = *self;
-        let op = Op::Lstm(Lstm {
-            hidden,
-            direction: if self.reverse { Direction::Reverse } else { Direction::Forward },
-            activations: Vec::new(),
-            activation_alpha: Vec::new(),
-            activation_beta: Vec::new(),
-            clip: None,
-            input_forget: false,
-            batch_first: false,
-        });
-        let x = tensor(&self.x, &[seq, batch, input]);
-        let weights = [tensor(&self.w, &[1, 4 * hidden, input]), tensor(&self.r, &[1, 4 * hidden, hidden])];
-        let bias = self.bias.as_ref().map(|bias| tensor(bias, &[1, 8 * hidden]));
-        let state = |i: usize| self.initial.as_ref().map(|states| tensor(&states[i], &[1, batch, hidden]));
-        let (h, c) = (state(0), state(1));
-        let operands =
-            [Some(&x), Some(&weights[0]), Some(&weights[1]), bias.as_ref(), None, h.as_ref(), c.as_ref()];
-        evaluate(op, &operands, 3)
+    fn functions(&self) -> [RecurrentFunction; 3] {
+        let (sigmoid, tanh) = (RecurrentFunction::Sigmoid, RecurrentFunction::Tanh);
+        self.functions.unwrap_or(match self.cell {
+            RecurrentCell::Rnn => [tanh; 3],
+            _ => [sigmoid, tanh, tanh],
+        })
+    }
+
+    /// The op with its names and parameters.
+    fn op(&self) -> Op {
+        let count = match self.cell {
+            RecurrentCell::Rnn => 1,
+            RecurrentCell::Gru => 2,
+            RecurrentCell::Lstm => 3,
+        };
+        let functions = &self.functions()[..count];
+        let activations = match self.functions {
+            Some(_) => functions.iter().map(|function| function.name().to_string()).collect(),
+            None => Vec::new(),
+        };
+        let of = |part: fn((Option<f64>, Option<f64>)) -> Option<f64>| {
+            functions.iter().filter_map(|function| part(function.parameters())).collect::<Vec<f64>>()
+        };
+        let (activation_alpha, activation_beta) = (of(|pair| pair.0), of(|pair| pair.1));
+        let direction = if self.reverse { Direction::Reverse } else { Direction::Forward };
+        let Case { hidden, clip, batch_first, flag, .. } = *self;
+        match self.cell {
+            RecurrentCell::Rnn => Op::Rnn(Rnn {
+                hidden,
+                direction,
+                activations,
+                activation_alpha,
+                activation_beta,
+                clip,
+                batch_first,
+            }),
+            RecurrentCell::Gru => Op::Gru(Gru {
+                hidden,
+                direction,
+                activations,
+                activation_alpha,
+                activation_beta,
+                clip,
+                linear_before_reset: flag,
+                batch_first,
+            }),
+            RecurrentCell::Lstm => Op::Lstm(Lstm {
+                hidden,
+                direction,
+                activations,
+                activation_alpha,
+                activation_beta,
+                clip,
+                input_forget: flag,
+                batch_first,
+            }),
+        }
     }
 
     fn check(&self) {
-        let Case { seq, batch, input, hidden, .. } = *self;
-        let pack = |k: usize, source: &[f32]| PackedMatrix { k, n: 4 * hidden }.packed(source, 1, k).unwrap();
-        let (w, r) = (pack(input, &self.w), pack(hidden, &self.r));
-        let initial = |i: usize| self.initial.as_ref().map_or(std::ptr::null(), |states| address(&states[i]));
-        let args = |outputs: &[*mut u8]| args::Lstm {
-            x: address(&self.x),
-            w: address(&w),
-            r: address(&r),
-            bias: self.bias.as_ref().map_or(std::ptr::null(), |bias| address(bias)),
-            initial_h: initial(0),
-            initial_c: initial(1),
-            y: outputs[0],
-            y_h: outputs[1],
-            y_c: outputs[2],
-            gates: outputs[3],
+        let Case { cell, seq, batch, input, hidden, batch_first, .. } = *self;
+        let (gates, memory) = (cell.gates(), cell == RecurrentCell::Lstm);
+        let x = self.small(1, seq * batch * input);
+        let w = self.small(2, gates * hidden * input);
+        let r = self.small(3, gates * hidden * hidden);
+        let bias = self.bias.then(|| self.small(4, 2 * gates * hidden));
+        let states: Vec<Vec<f32>> = (5..7).map(|salt| self.small(salt, batch * hidden)).collect();
+        let peephole = (self.peephole && memory).then(|| self.small(7, 3 * hidden));
+        let lengths =
+            self.lengths.then(|| (0..batch).map(|b| ((b * 7 + 3) % (seq + 1)) as i32).collect::<Vec<_>>());
+        let shape = if batch_first { [batch, seq, input] } else { [seq, batch, input] };
+        let state_shape = if batch_first { [batch, 1, hidden] } else { [1, batch, hidden] };
+        let given = |data: &[f32], shape: &[usize]| Some(tensor(data, shape));
+        let state = |index: usize| self.initial.then(|| tensor(&states[index], &state_shape));
+        let operands: [Option<Tensor>; 8] = [
+            given(&x, &shape),
+            given(&w, &[1, gates * hidden, input]),
+            given(&r, &[1, gates * hidden, hidden]),
+            bias.as_ref().map(|bias| tensor(bias, &[1, 2 * gates * hidden])),
+            lengths.as_ref().map(|lengths| tensor(lengths, &[batch])),
+            state(0),
+            if memory { state(1) } else { None },
+            peephole.as_ref().map(|peephole| tensor(peephole, &[1, 3 * hidden])),
+        ];
+        let references: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
+        let outputs = if memory { 3 } else { 2 };
+        let want = evaluate(self.op(), &references[..if memory { 8 } else { 6 }], outputs);
+        let pack = |k: usize, first: usize, n: usize, source: &[f32]| {
+            PackedMatrix { k, n }.packed(&source[first * k..], 1, k).expect("small")
+        };
+        let split = cell == RecurrentCell::Gru && !self.flag;
+        let before = if split { 2 * hidden } else { gates * hidden };
+        let packed = (
+            pack(input, 0, gates * hidden, &w),
+            pack(hidden, 0, before, &r),
+            if split { pack(hidden, before, hidden, &r) } else { Vec::new() },
+        );
+        let optional = |data: Option<&Vec<f32>>| data.map_or(std::ptr::null(), |data| address(data));
+        let (width, [f, g, h]) = (hidden as i64, self.functions());
+        let parameters = |function: RecurrentFunction| {
+            let (alpha, beta) = function.parameters();
+            (alpha.unwrap_or(0.0), beta.unwrap_or(0.0))
+        };
+        let strides = |row: i64| match batch_first {
+            true => (row, seq as i64 * row),
+            false => (batch as i64 * row, row),
+        };
+        let ((x_step, x_row), (y_step, y_row)) = (strides(input as i64), strides(width));
+        let args = |to: &[*mut u8]| args::Recurrent {
+            x: address(&x),
+            w: if self.packed { address(&packed.0) } else { address(&w) },
+            r: if self.packed { address(&packed.1) } else { address(&r) },
+            r_candidate: address(&packed.2),
+            bias: optional(bias.as_ref()),
+            initial_h: optional(self.initial.then_some(&states[0])),
+            initial_c: optional((self.initial && memory).then_some(&states[1])),
+            peephole: optional(peephole.as_ref()),
+            lengths: lengths.as_ref().map_or(std::ptr::null(), |lengths| address(lengths)),
+            y: to[0],
+            y_h: to[1],
+            y_c: if memory { to[2] } else { std::ptr::null_mut() },
+            work: to[outputs],
             seq: seq as i64,
             batch: batch as i64,
             input: input as i64,
-            hidden: hidden as i64,
-            y_stride: (batch * hidden) as i64,
+            hidden: width,
+            x_step,
+            x_row,
+            y_step,
+            y_row,
+            state_row: width,
+            cell: cell.code(),
+            packed: self.packed.into(),
             reverse: self.reverse.into(),
+            input_forget: (self.flag && memory).into(),
+            linear_before_reset: (self.flag && cell == RecurrentCell::Gru).into(),
+            clip: self.clip.map_or(f64::INFINITY, f64::from),
+            f: f.code(),
+            f_alpha: parameters(f).0,
+            f_beta: parameters(f).1,
+            g: g.code(),
+            g_alpha: parameters(g).0,
+            g_beta: parameters(g).1,
+            h: h.code(),
+            h_alpha: parameters(h).0,
+            h_beta: parameters(h).1,
         };
-        let want = self.reference();
-        for (want, found) in want.iter().zip(self.evaluated()) {
-            is_close(want, &found, 2e-5);
-        }
-        let sizes = [want[0].len() * 4, want[1].len() * 4, want[2].len() * 4, seq * batch * 4 * hidden * 4];
-        for (isa, outputs) in run(&sizes, 4, args) {
-            for (got, want) in outputs.iter().zip(&want) {
-                compare(isa, &floats(got), want, 2e-5);
+        let mut sizes: Vec<usize> = want.iter().map(|want| want.len() * 4).collect();
+        sizes.push(seq * batch * gates * hidden * 4);
+        for (isa, found) in run(&sizes, 4, args) {
+            for (found, want) in found.iter().zip(&want) {
+                let want: Vec<f64> =
+                    want.to_slice::<f32>().expect("f32").iter().map(|&v| f64::from(v)).collect();
+                compare(isa, &floats(found), &want, 5e-5);
             }
         }
     }
+}
+
+fn function() -> impl Strategy<Value = RecurrentFunction> {
+    prop::sample::select(RecurrentFunction::ALL)
 }
 
 proptest! {
@@ -131,21 +206,19 @@ proptest! {
 
     #[test]
     fn states_follow_the_gates(
-        seq in 0_usize..6, batch in 1_usize..5, input in 1_usize..20, hidden in 1_usize..40,
-        reverse: bool, bias: bool, initial: bool, seed: u64,
+        cell in prop::sample::select(RecurrentCell::ALL),
+        sizes in (0_usize..6, 1_usize..5, 1_usize..20, 1_usize..40),
+        flags: [bool; 7],
+        flag: bool,
+        clip in prop::option::of(0.1_f32..1.0),
+        functions in prop::option::of([function(), function(), function()]),
+        seed: u64,
     ) {
-        let small = |salt: u64, len: usize| -> Vec<f32> { numbers(seed ^ salt, len).into_iter().map(|v| v / 8.0).collect() };
+        let (seq, batch, input, hidden) = sizes;
+        let [reverse, packed, batch_first, bias, initial, peephole, lengths] = flags;
         Case {
-            seq,
-            batch,
-            input,
-            hidden,
-            reverse,
-            x: small(1, seq * batch * input),
-            w: small(2, 4 * hidden * input),
-            r: small(3, 4 * hidden * hidden),
-            bias: bias.then(|| small(4, 8 * hidden)),
-            initial: initial.then(|| [small(5, batch * hidden), small(6, batch * hidden)]),
+            cell, seq, batch, input, hidden, reverse, packed, batch_first, bias, initial, peephole, lengths, flag, clip,
+            functions, seed,
         }
         .check();
     }

@@ -3,6 +3,8 @@
 //! An output row takes two steps: the input rows that it needs are blended in one line (vectors along the width), then the
 //! line's cells along the width.
 
+mod axis;
+
 use std::ops::Range;
 
 use lathe_artifact::abi::{Status, Worker};
