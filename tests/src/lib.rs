@@ -1,1 +1,3 @@
 //! Suites, conformance, differential tests and house rules.
+
+pub mod operators;

@@ -29,3 +29,25 @@ fn every_pass_that_is_described_exists() {
         }
     }
 }
+
+#[test]
+fn operators_are_listed_as_they_are() {
+    let written = std::fs::read_to_string(lathe_tests::operators::path()).expect("docs/OPERATORS.md");
+    let measured = lathe_tests::operators::page().expect("a page");
+    if written != measured {
+        let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).join("OPERATORS.md");
+        std::fs::write(&beside, &measured).expect("a file");
+        let mut lines = written.lines().zip(measured.lines());
+        let first = lines.find(|(written, measured)| written != measured);
+        panic!(
+            "docs/OPERATORS.md differs, first {first:?}; run `cargo run --release -p lathe-tests --example operators`, or copy {}",
+            beside.display()
+        );
+    }
+    // What many models are made of runs natively.
+    for operator in ["MatMul", "Conv", "LSTM", "GRU", "Resize", "TopK", "NonMaxSuppression", "ConvTranspose"]
+    {
+        let row = measured.lines().find(|row| row.starts_with(&format!("| {operator} |"))).expect(operator);
+        assert!(!row.contains("`evaluator`"), "{row}");
+    }
+}

@@ -19,6 +19,7 @@ pub fn import_options(common: &Common) -> Result<ImportOptions, CliError> {
         dims: common.dim.clone(),
         rope: common.rope.scaling()?,
         frequencies: common.rope.rope_frequencies.dtype(),
+        ..ImportOptions::default()
     })
 }
 
