@@ -65,6 +65,11 @@ pub fn decode_tensor(bytes: Bytes) -> Result<onnx::TensorProto, DecodeError> {
     onnx::TensorProto::decode(bytes).map_err(classify)
 }
 
+/// Decodes a lone sequence, optional or map, as the backend test data holds them.
+pub fn decode_value<M: Message + Default>(bytes: Bytes) -> Result<M, DecodeError> {
+    M::decode(bytes).map_err(classify)
+}
+
 fn classify(error: prost::DecodeError) -> DecodeError {
     let reason = error.to_string();
     if reason.contains("recursion limit") {

@@ -44,10 +44,15 @@ impl<'a> TypedInputs<'a> {
     /// Where a size is missing, negative or too large.
     pub fn make(&mut self, dims: &[(Symbol, i64)]) -> Result<Vec<Tensor>, TensorError> {
         let size = |symbol: &Symbol| dims.iter().find(|(name, _)| name == symbol).map(|(_, size)| *size);
+        let parts = self.composite_parts()?;
         self.body
             .inputs()
             .iter()
-            .map(|id| {
+            .enumerate()
+            .map(|(index, id)| {
+                if let Some((_, part)) = parts.iter().find(|(input, _)| *input == index) {
+                    return Ok(part.clone());
+                }
                 let ty = self.body.ty(*id);
                 let shape: Vec<usize> = ty
                     .dims
@@ -62,6 +67,16 @@ impl<'a> TypedInputs<'a> {
                 self.tensor(ty.dtype, &shape, bound)
             })
             .collect()
+    }
+
+    /// The parts of values for those inputs that are no tensors, as `(input, tensor)`.
+    fn composite_parts(&mut self) -> Result<Vec<(usize, Tensor)>, TensorError> {
+        let mut parts = Vec::new();
+        for composite in &self.body.composites().inputs {
+            let made = composite.form.example(&mut |dtype, shape| self.tensor(dtype, shape, 2))?;
+            parts.extend(made.into_iter().enumerate().map(|(part, tensor)| (composite.first + part, tensor)));
+        }
+        Ok(parts)
     }
 
     fn tensor(&mut self, dtype: DType, shape: &[usize], bound: u64) -> Result<Tensor, TensorError> {

@@ -15,7 +15,7 @@ mod safetensors;
 pub use error::{ImportError, UnsupportedOperator};
 pub use model::quantised::METHOD as QUANTISED_BY;
 pub use model::{RopeScaling, WEIGHT};
-pub use onnx::{Operator, external_files, operators, read_tensor, tensor_bytes};
+pub use onnx::{Operator, external_files, operators, read_tensor, read_value, tensor_bytes, value_bytes};
 pub use outline::{Outline, outline};
 pub use safetensors::{StoredTensor, TensorFacts, indexed_tensors, stored_tensors, weight_files};
 

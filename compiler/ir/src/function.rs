@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lathe_tensor::value::Composites;
 use rustc_hash::FxHashSet;
 
 use crate::graph::Graph;
@@ -76,6 +77,8 @@ pub struct Function {
     outputs: Vec<(String, ValueId)>,
     /// Conditions on the inputs themselves: the same real name twice.
     guards: Vec<Guard>,
+    /// Inputs and outputs that are parts of other values.
+    composites: Composites,
     graph: Graph,
 }
 
@@ -89,6 +92,7 @@ impl Function {
             inputs: Vec::new(),
             outputs: Vec::new(),
             guards: Vec::new(),
+            composites: Composites::default(),
             graph: Graph::default(),
         }
     }
@@ -119,6 +123,16 @@ impl Function {
 
     pub(crate) fn guards_mut(&mut self) -> &mut [Guard] {
         &mut self.guards
+    }
+
+    /// Inputs and outputs that together are sequences, optionals or maps.
+    pub fn composites(&self) -> &Composites {
+        &self.composites
+    }
+
+    /// The same, for builders.
+    pub fn composites_mut(&mut self) -> &mut Composites {
+        &mut self.composites
     }
 
     /// Adds a condition on the inputs.

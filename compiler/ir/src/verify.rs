@@ -16,6 +16,7 @@
 //! 11. A symbol in the elements of `dims` occurs in the function's inputs, or stands alone as a size of an operand of that node.
 //! 12. A state is threaded: what `kv_append` changes is an input of the function or the result of another `kv_append`, and
 //!     nothing else uses that version; whoever reads the state reads the newest version.
+//! 13. The parts of composite inputs and outputs are inputs and outputs of their dtypes and ranks, one composite after the other.
 
 use lathe_ops::Op;
 use lathe_tensor::{DType, Encoding};
@@ -48,6 +49,7 @@ pub fn verify(module: &Module) -> Result<(), VerifyError> {
             return Err(check.error(None, "two functions have this name"));
         }
         check.ports()?;
+        check.composites()?;
         check.uses()?;
         check.calls(id)?;
         let order = function.topological_order();
@@ -92,6 +94,32 @@ impl Check<'_> {
             self.defined(None, *id)?;
             if !names.insert(name) {
                 return Err(self.error(None, format!("two outputs are named `{name}`")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Parts of sequences, optionals and maps.
+    fn composites(&self) -> Result<(), VerifyError> {
+        let function = self.function;
+        let outputs: Vec<ValueId> = function.outputs().iter().map(|(_, value)| *value).collect();
+        let composites = function.composites();
+        for (list, ports) in [(&composites.inputs, function.inputs()), (&composites.outputs, &outputs[..])] {
+            let mut next = 0;
+            for composite in list {
+                let parts = composite.form.parts();
+                let found = ports.get(composite.first..).and_then(|ports| ports.get(..parts.len()));
+                let fits = found.filter(|_| composite.first >= next).is_some_and(|found| {
+                    let types = found.iter().map(|value| function.ty(*value));
+                    let mut pairs = types.zip(&parts);
+                    pairs.all(|(ty, part)| ty.dtype == part.dtype && ty.rank() == part.rank as usize)
+                });
+                if !fits {
+                    return Err(
+                        self.error(None, format!("`{}` has other parts than its form", composite.name))
+                    );
+                }
+                next = composite.first + parts.len();
             }
         }
         Ok(())

@@ -1,5 +1,8 @@
 //! Operators of ai.onnx.ml that are no arithmetic.
 
+pub mod couple;
+pub mod tree;
+
 use std::collections::HashMap;
 
 use lathe_tensor::{DType, Tensor};

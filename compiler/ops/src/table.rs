@@ -7,9 +7,7 @@ use serde_json::{Map, Value};
 use crate::elementwise::{Binary, Compare, Unary};
 use crate::evaluate::{self, Arity, Evaluate, Limits};
 use crate::{
-    EvalError, attention, control, conv, custom, deform_conv, elementwise, gather, image, linalg,
-    linear_attention, matmul, ml, moe, norm, pool, position, quant, recurrent, reduce, resize, shape, signal,
-    text, unique,
+    EvalError, attention, control, conv, custom, deform_conv, elementwise, gather, image, linalg, linear_attention, matmul, ml, moe, norm, pool, position, quant, recurrent, reduce, resize, sequence, shape, signal, text, unique,
 };
 
 /// Attributes that do not fit their op.
@@ -260,6 +258,11 @@ op_table! {
     TfIdf(text::TfIdf) "tf_idf",
     /// Values by key; inputs `x, keys, values, default`.
     Lookup(ml::Lookup) "lookup",
+    /// Votes of decision trees; inputs `x, features, modes, splits, children, missing, members, member_ends, roots, leaf_ends, targets,
+    /// weights`.
+    TreeEnsemble(ml::tree::TreeEnsemble) "tree_ensemble",
+    /// Probabilities of classes from those of pairs of classes.
+    CoupleProbabilities(ml::couple::CoupleProbabilities) "couple_probabilities",
     /// Resampling; inputs `x, roi?, scales?, sizes?`.
     Resize(resize::Resize) "resize",
     /// Float to integer; inputs `x, scale, zero_point?`.
@@ -288,6 +291,20 @@ op_table! {
     Moe(moe::Moe) "moe",
     /// `rows [count, ...]` with `row [...]` after them; inputs `rows, row`.
     Append(control::Append) "append",
+    /// Tensors as a sequence; inputs the tensors; outputs `elements, sizes, layout`.
+    SequenceConstruct(sequence::SequenceConstruct) "sequence_construct",
+    /// A tensor of a sequence; inputs `elements, sizes, layout, position`.
+    SequenceAt(sequence::SequenceAt) "sequence_at",
+    /// A sequence with one more tensor; inputs `elements, sizes, layout, x, position?`; outputs `elements, sizes, layout`.
+    SequenceInsert(sequence::SequenceInsert) "sequence_insert",
+    /// A sequence with one tensor less; inputs `elements, sizes, layout, position?`; outputs `elements, sizes, layout`.
+    SequenceErase(sequence::SequenceErase) "sequence_erase",
+    /// Pieces of a tensor along an axis; inputs `x, split?`; outputs `elements, sizes, layout`.
+    SplitToSequence(sequence::SplitToSequence) "split_to_sequence",
+    /// The tensors of a sequence joined along an axis; inputs `elements, sizes, layout`.
+    ConcatFromSequence(sequence::ConcatFromSequence) "concat_from_sequence",
+    /// `x` where a condition holds, else an error; inputs `x, condition`.
+    Require(sequence::Require) "require",
     /// LSTM; inputs `x, w, r, b?, sequence_lens?, initial_h?, initial_c?, p?`; outputs `y?, y_h?, y_c?`.
     Lstm(recurrent::Lstm) "lstm",
     /// Plain recurrent layer; inputs `x, w, r, b?, sequence_lens?, initial_h?`; outputs `y?, y_h?`.

@@ -79,6 +79,7 @@ fn plan_function(
         states: planner.states,
         regimes: state::regimes(function),
         routings: planner.routings,
+        composites: function.composites().clone(),
     };
     *weights = planner.weights;
     tracing::debug!(steps = plan.steps.len(), slots = plan.slots.len(), dims = plan.dims.len(), "planned");

@@ -33,6 +33,7 @@ fn plan() -> Plan {
         states: Vec::new(),
         regimes: Vec::new(),
         routings: Vec::new(),
+        composites: Default::default(),
     }
 }
 

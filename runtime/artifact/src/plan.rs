@@ -18,6 +18,7 @@ pub use state::{Regime, State, StateKind};
 
 use lathe_ops::Op;
 use lathe_tensor::DType;
+use lathe_tensor::value::Composites;
 use serde::{Deserialize, Serialize};
 
 use crate::builtin::Builtin;
@@ -376,4 +377,7 @@ pub struct Plan {
     /// Mixtures of experts, in the order of the program.
     #[serde(default)]
     pub routings: Vec<Routing>,
+    /// Inputs and outputs that together are sequences, optionals or maps.
+    #[serde(default)]
+    pub composites: Composites,
 }

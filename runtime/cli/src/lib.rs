@@ -33,5 +33,6 @@ pub use lathe_runtime::{
     CancelToken, CustomCall, CustomFunctions, Isa, Model, Outputs, RouterStatistics, RunOptions, RunStats,
     RuntimeError, Session, Team, TensorView, TensorViewMut,
 };
+pub use lathe_tensor::value::{Form, Value};
 pub use lathe_tensor::{DType, Tensor, TensorError};
 pub use load::{LoadOptions, Origin, load, load_with_origin};

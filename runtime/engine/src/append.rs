@@ -64,7 +64,6 @@ impl Leader {
             let kept = filled.min(old.len());
             grown.make_mut()[..kept].copy_from_slice(&old[..kept]);
         }
-        self.allocated.remove(&slot);
         self.bind(slot, grown);
         Ok(())
     }

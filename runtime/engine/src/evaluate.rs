@@ -100,7 +100,7 @@ impl Leader {
         }
         let tables = self.tables;
         check_guards(&state.program.plan, stage, |id| tables.dim(id))?;
-        self.begin_stage(state.program, stage, entry.repeated)
+        self.begin_stage(state.program, stage, entry.repeated, entry.evaluate.as_deref())
     }
 
     /// Writes the symbols that a step of sizes names.
@@ -117,12 +117,13 @@ impl Leader {
         Ok(())
     }
 
-    /// Allocates the slots of a stage that no step has bound.
+    /// Allocates the slots of a stage that the step, which begins it, has not bound.
     pub(crate) fn begin_stage(
         &mut self,
         program: &Program,
         stage: u32,
         repeated: bool,
+        step: Option<&Evaluate>,
     ) -> Result<(), RuntimeError> {
         let slots = program.dynamic.get(stage as usize).map(Vec::as_slice).unwrap_or_default();
         for &slot in slots {
@@ -131,18 +132,17 @@ impl Leader {
                 .map_err(|_| RuntimeError::Bug(format!("slot {slot} takes {bytes} bytes")))?;
             match self.owned.get(&slot) {
                 Some(bound) if bound.len() >= bytes => continue,
-                // An earlier iteration of a loop needed less.
-                Some(bound) if self.allocated.contains(&slot) => self.budget.give_back(bound.len()),
-                Some(bound) => {
+                Some(bound) if is_result(step, slot) => {
                     let reason = format!("slot {slot} takes {bytes} bytes, a step gave {}", bound.len());
                     return Err(RuntimeError::Bug(reason));
                 }
+                // An earlier iteration of a loop needed less.
+                Some(bound) => self.budget.give_back(bound.len()),
                 None => {}
             }
             self.owned.remove(&slot);
             self.take(bytes, repeated, "a value whose size depends on data")?;
             self.bind(slot, Buffer::zeroed(bytes));
-            self.allocated.insert(slot);
         }
         Ok(())
     }
@@ -257,7 +257,6 @@ impl Leader {
             if let Some(old) = self.owned.remove(&index) {
                 self.budget.give_back(old.len());
             }
-            self.allocated.remove(&index);
             self.take(result.bytes().len(), repeated, "its result").map_err(|error| error.to_string())?;
             let buffer = result.buffer().clone();
             drop(result);
@@ -278,6 +277,11 @@ impl Leader {
         }
         Ok(())
     }
+}
+
+/// Whether a step has just made what the slot holds.
+fn is_result(step: Option<&Evaluate>, slot: usize) -> bool {
+    step.is_some_and(|step| step.outputs.iter().any(|output| output.view.slot.0 as usize == slot))
 }
 
 fn entry(program: &Program, step: u64) -> Result<&StepEntry, RuntimeError> {

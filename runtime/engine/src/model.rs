@@ -8,6 +8,7 @@ use lathe_artifact::{Artifact, LoadMode, SealStatus, Trust, build_id, open};
 use lathe_kernels::isa::{Isa, table};
 use lathe_ops::Op;
 use lathe_ops::custom::CustomFunctions;
+use lathe_tensor::value::Composites;
 
 use crate::program::{Exec, Program, call_table};
 use crate::threads::available_memory;
@@ -118,6 +119,12 @@ impl Model {
     /// The outputs of `main`, in order.
     pub fn outputs(&self) -> &[Port] {
         self.inner.programs.first().map_or(&[], |program| &program.plan.outputs)
+    }
+
+    /// The inputs and outputs of `main` that together are sequences, optionals or maps.
+    pub fn composites(&self) -> &Composites {
+        static NONE: Composites = Composites { inputs: Vec::new(), outputs: Vec::new() };
+        self.inner.programs.first().map_or(&NONE, |program| &program.plan.composites)
     }
 
     /// What a run of `main` takes when axis `axis` of input `input` has size `size(input, axis)`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lathe_artifact::abi::{Run, Status, Worker};
 use lathe_artifact::plan::Plan;
 use lathe_tensor::{Buffer, DType, Tensor};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::barrier::Barrier;
 use crate::cancel::Stop;
@@ -195,17 +195,8 @@ impl Session {
         let tables = Tables::new(&mut prepared.dims, &mut prepared.slots);
         let used = budget.used;
         let texts = texts(program, views);
-        let mut leader = Leader {
-            tables,
-            owned,
-            texts,
-            budget,
-            error: None,
-            allocated: FxHashSet::default(),
-            evaluated: 0,
-            iterations: 0,
-        };
-        leader.begin_stage(program, 0, false)?;
+        let mut leader = Leader { tables, owned, texts, budget, error: None, evaluated: 0, iterations: 0 };
+        leader.begin_stage(program, 0, false, None)?;
         let token = options.cancel.as_ref().unwrap_or(&self.uncancelled);
         let stop = Stop { token, deadline: options.deadline };
         let barrier = Barrier::new(self.team.workers(), self.team.has_cores());

@@ -144,6 +144,7 @@ pub(super) fn affine_plan() -> Plan {
         states: Vec::new(),
         regimes: Vec::new(),
         routings: Vec::new(),
+        composites: Default::default(),
     }
 }
 

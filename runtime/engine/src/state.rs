@@ -9,7 +9,7 @@ use lathe_artifact::abi::Status;
 use lathe_artifact::plan::DimId;
 use lathe_ops::custom::CustomFunctions;
 use lathe_tensor::{Buffer, Tensor};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::barrier::Barrier;
 use crate::cancel::Stop;
@@ -86,8 +86,6 @@ pub(crate) struct Leader {
     pub(crate) budget: Budget,
     /// Why a leader step failed.
     pub(crate) error: Option<RuntimeError>,
-    /// Slots of `owned` that a stage allocated, not a step: one that begins again may need more.
-    pub(crate) allocated: FxHashSet<usize>,
     /// Evaluator steps that ran.
     pub(crate) evaluated: u64,
     /// Iterations of loops that no size bounds.

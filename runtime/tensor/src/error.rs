@@ -55,6 +55,9 @@ pub enum TensorError {
     /// Shapes that do not broadcast together.
     #[error("shapes {0:?} and {1:?} do not broadcast")]
     NotBroadcastable(Vec<usize>, Vec<usize>),
+    /// A value of another kind than its form, or parts that do not fit one another.
+    #[error("{0}")]
+    Form(String),
     /// A byte range outside its file.
     #[error("bytes {offset}..+{length} lie outside `{path}` of {size} bytes")]
     OutsideFile {

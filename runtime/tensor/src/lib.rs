@@ -12,6 +12,7 @@ mod quantise;
 mod random;
 mod shape;
 mod tensor;
+pub mod value;
 mod widen;
 
 pub use block::{BlockFormat, BlockParts};

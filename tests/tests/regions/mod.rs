@@ -87,6 +87,7 @@ pub fn plan_of_steps(
         states: Vec::new(),
         regimes: Vec::new(),
         routings: Vec::new(),
+        composites: Default::default(),
         dim_stages: vec![0; dims.len()],
         dims,
         slots,

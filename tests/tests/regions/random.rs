@@ -182,6 +182,7 @@ fn plan(region: Region, dims: Vec<DimExpr>, slots: Vec<Slot>) -> Plan {
         states: Vec::new(),
         regimes: Vec::new(),
         routings: Vec::new(),
+        composites: Default::default(),
     }
 }
 

@@ -41,6 +41,7 @@ pub fn plan(steps: Vec<StepKind>, slots: usize) -> Plan {
         states: Vec::new(),
         regimes: Vec::new(),
         routings: Vec::new(),
+        composites: Default::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use lathe_proto::onnx::attribute_proto::AttributeType;
-use lathe_proto::onnx::{AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto};
+use lathe_proto::onnx::{AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, TypeProto};
 use rustc_hash::FxHashMap;
 
 use crate::error::{Fault, quote};
@@ -167,6 +167,11 @@ impl<'m> Attributes<'m> {
     pub(crate) fn sparse_tensor(&self, name: &str) -> Result<Option<&'m SparseTensorProto>, Fault> {
         let attribute = self.get(name, AttributeType::SparseTensor)?;
         attribute.map(|attribute| attribute.sparse_tensor.as_ref().ok_or_else(|| missing(name))).transpose()
+    }
+
+    pub(crate) fn type_proto(&self, name: &str) -> Result<Option<&'m TypeProto>, Fault> {
+        let attribute = self.get(name, AttributeType::TypeProto)?;
+        attribute.map(|attribute| attribute.tp.as_ref().ok_or_else(|| missing(name))).transpose()
     }
 
     pub(crate) fn graph(&self, name: &str) -> Result<Option<&'m GraphProto>, Fault> {

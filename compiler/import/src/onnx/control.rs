@@ -3,9 +3,11 @@
 //! A condition that is known now (exporters ask for ranks and sizes of 1) leaves one branch, inlined. Otherwise the
 //! branches are functions: what they take from outside becomes their inputs, the same ones for both.
 
+mod map;
 mod repeat;
 mod scan;
 
+pub(crate) use map::sequence_map;
 pub(crate) use repeat::repeat;
 pub(crate) use scan::scan;
 
@@ -17,15 +19,17 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{Fault, quote};
 use crate::onnx::graph::{Binding, Frame};
-use crate::onnx::node::{Node, Outputs};
+use crate::onnx::item::{Item, from_parts, join, tensors};
+use crate::onnx::maybe_scalar::Rank;
+use crate::onnx::node::{Items, Node, Outputs};
 use crate::onnx::order::captures;
 
 /// How far a condition is traced back.
 const CONDITION_DEPTH: usize = 16;
 
 /// If-1 to 25.
-pub(crate) fn conditional(node: &mut Node<'_, '_>) -> Outputs {
-    let condition = node.input(0)?;
+pub(crate) fn conditional(node: &mut Node<'_, '_>) -> Items {
+    let condition = node.tensor(0)?;
     let then_graph = node.attributes.required_graph("then_branch")?;
     let else_graph = node.attributes.required_graph("else_branch")?;
     let listed = node.node.output.len();
@@ -47,20 +51,75 @@ pub(crate) fn conditional(node: &mut Node<'_, '_>) -> Outputs {
     let functions = node.importer.module.functions().count();
     let then_branch = branch(node, "then", then_graph, &outside)?;
     let else_branch = branch(node, "else", else_graph, &outside)?;
-    if ranks(node, then_branch) != ranks(node, else_branch)
+    if ranks(node, &then_branch) != ranks(node, &else_branch)
         && let Some((holds, guard)) = node.equality(condition, CONDITION_DEPTH)
     {
         node.importer.module.truncate_functions(functions);
         return assume(node, if holds { then_graph } else { else_graph }, guard);
     }
-    let captured =
-        outside.iter().filter(|(_, value)| !node.is_constant(*value)).map(|(_, value)| Some(*value));
+    choose(node, condition, &outside, [(then_branch, then_graph), (else_branch, else_graph)])
+}
+
+/// A branch as a function whose results are not returned yet.
+struct Branch {
+    function: FunctionId,
+    results: Vec<Item>,
+}
+
+/// Brings the results of both branches to one form, and adds the node.
+fn choose<'m>(
+    node: &mut Node<'_, 'm>,
+    condition: ValueId,
+    outside: &[(&'m str, Item)],
+    branches: [(Branch, &'m GraphProto); 2],
+) -> Items {
+    let [(then_branch, then_graph), (else_branch, else_graph)] = branches;
+    let functions = [then_branch.function, else_branch.function];
+    let (mut forms, mut ranks, mut results) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+    for (a, b) in then_branch.results.iter().zip(&else_branch.results) {
+        let ([a, b], rank) = node.importer.even_ranks(functions, [a, b], &node.name)?;
+        forms.push(join(&node.importer.form(functions[0], &a), &node.importer.form(functions[1], &b))?);
+        ranks.push(rank);
+        results[0].push(a);
+        results[1].push(b);
+    }
+    for ((function, results), graph) in functions.into_iter().zip(&results).zip([then_graph, else_graph]) {
+        let mut taken = FxHashSet::default();
+        for ((output, item), form) in graph.output.iter().zip(results).zip(&forms) {
+            let item = node.importer.convert(function, item, form, &node.name)?;
+            for (suffix, value) in item.suffixes().iter().zip(item.parts()) {
+                let name = unused(&mut taken, &format!("{}{suffix}", output.name()));
+                node.importer.module.function_mut(function).add_output(name, *value);
+            }
+        }
+    }
+    let count = forms.iter().map(lathe_tensor::value::Form::part_count).sum();
+    if count == 0 {
+        return Ok(from_parts(&forms, &[]));
+    }
+    let captured = outside.iter().flat_map(|(_, item)| item.parts());
+    let captured = captured.filter(|value| !node.is_constant(**value)).map(|value| Some(*value));
     let inputs: Vec<_> = std::iter::once(Some(condition)).chain(captured).collect();
-    node.add_all(Operation::If { then_branch, else_branch }, &inputs, listed)
+    let [then_branch, else_branch] = functions;
+    let parts = node.add_all(Operation::If { then_branch, else_branch }, &inputs, count)?;
+    let items = from_parts(&forms, &parts);
+    let open =
+        items.iter().zip(ranks).filter(|(_, rank)| *rank == Rank::Open).filter_map(|(item, _)| item.tensor());
+    node.importer.remember_scalars(node.frame.function, open);
+    Ok(items)
+}
+
+/// `wanted`, or a name close to it that is not taken.
+fn unused(taken: &mut FxHashSet<String>, wanted: &str) -> String {
+    let mut name = wanted.to_string();
+    while !taken.insert(name.clone()) {
+        name.push('_');
+    }
+    name
 }
 
 /// The names that bodies take from outside, and their values.
-fn outside<'m>(node: &mut Node<'_, 'm>, graphs: &[&'m GraphProto]) -> Result<Vec<(&'m str, ValueId)>, Fault> {
+fn outside<'m>(node: &mut Node<'_, 'm>, graphs: &[&'m GraphProto]) -> Result<Vec<(&'m str, Item)>, Fault> {
     let mut seen = FxHashSet::default();
     let mut values = Vec::new();
     for &graph in graphs {
@@ -93,15 +152,15 @@ pub(crate) fn applied<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto, x: Val
     };
     let outside = outside(node, &[graph])?;
     let names = outside.into_iter().map(|(name, value)| (name, Binding::Value(value)));
-    let names = names.chain([(input.name(), Binding::Value(x))]).collect();
+    let names = names.chain([(input.name(), Binding::Value(x.into()))]).collect();
     let mut frame = body(node, node.frame.function, names);
     node.importer.initializers(&mut frame, graph)?;
     node.importer.nodes(&mut frame, &graph.node)?;
-    node.importer.outputs(&mut frame, graph)
+    tensors(node.importer.outputs(&mut frame, graph)?)
 }
 
 /// The branch in place of the node.
-fn inline<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto) -> Outputs {
+fn inline<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto) -> Items {
     let outside = outside(node, &[graph])?;
     let names = outside.into_iter().map(|(name, value)| (name, Binding::Value(value))).collect();
     let mut frame = body(node, node.frame.function, names);
@@ -110,16 +169,22 @@ fn inline<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto) -> Outputs {
     node.importer.outputs(&mut frame, graph)
 }
 
-fn ranks(node: &Node<'_, '_>, function: FunctionId) -> Vec<usize> {
-    let function = node.importer.module.function(function);
-    function.outputs().iter().map(|(_, value)| function.ty(*value).rank()).collect()
+/// The ranks of the results that are tensors.
+fn ranks(node: &Node<'_, '_>, branch: &Branch) -> Vec<Option<usize>> {
+    let function = node.importer.module.function(branch.function);
+    branch.results.iter().map(|item| item.tensor().map(|value| function.ty(value).rank())).collect()
 }
 
 /// The branch that an equality of sizes chooses, inlined, and the equality as a guard. Exporters write
 /// "squeeze this axis if its size is 1" so; what follows fits one of the ranks only.
-fn assume<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto, guard: Guard) -> Outputs {
-    let mut values = inline(node, graph)?;
-    let Some(first) = values.first_mut() else { return Ok(values) };
+fn assume<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto, guard: Guard) -> Items {
+    let mut items = inline(node, graph)?;
+    let Some(first) = items.iter_mut().find_map(|item| match item {
+        Item::Tensor(value) => Some(value),
+        Item::Composite(_) => None,
+    }) else {
+        return Ok(items);
+    };
     let function = node.frame.function;
     if node.importer.module.function(function).producer(*first).is_none() {
         *first = node.unary(Unary::Identity, *first)?;
@@ -129,7 +194,7 @@ fn assume<'m>(node: &mut Node<'_, 'm>, graph: &'m GraphProto, guard: Guard) -> O
     if let Some(producer) = producer.and_then(|id| target.node_mut(id)) {
         producer.guards.push(guard);
     }
-    Ok(values)
+    Ok(items)
 }
 
 /// A value from outside in a body: an input of it, or the same constant.
@@ -145,25 +210,39 @@ fn take(node: &mut Node<'_, '_>, function: FunctionId, name: &str, value: ValueI
     inner
 }
 
+/// A value of any kind from outside in a body.
+fn take_item(
+    node: &mut Node<'_, '_>,
+    function: FunctionId,
+    (name, item): (&str, &Item),
+    taken: &mut FxHashSet<String>,
+) -> Item {
+    let parts = item.suffixes().into_iter().zip(item.parts()).map(|(suffix, &value)| {
+        let name = unused(taken, &format!("{name}{suffix}"));
+        take(node, function, &name, value)
+    });
+    item.with(parts.collect())
+}
+
 /// The branch as a function over what both branches take from outside; constants are shared, not passed.
 fn branch<'m>(
     node: &mut Node<'_, 'm>,
     kind: &str,
     graph: &'m GraphProto,
-    outside: &[(&'m str, ValueId)],
-) -> Result<FunctionId, Fault> {
+    outside: &[(&'m str, Item)],
+) -> Result<Branch, Fault> {
     let function = node.importer.add_branch(kind);
-    let names =
-        outside.iter().map(|&(name, value)| (name, Binding::Value(take(node, function, name, value))));
-    let names = names.collect();
+    outside.iter().try_for_each(|(_, item)| node.importer.certain_rank(node.frame.function, item))?;
+    let mut taken = FxHashSet::default();
+    let mut names = FxHashMap::default();
+    for (name, item) in outside {
+        names.insert(*name, Binding::Value(take_item(node, function, (name, item), &mut taken)));
+    }
     let mut frame = body(node, function, names);
     node.importer.initializers(&mut frame, graph)?;
     node.importer.nodes(&mut frame, &graph.node)?;
-    let outputs = node.importer.outputs(&mut frame, graph)?;
-    for (output, value) in graph.output.iter().zip(outputs) {
-        node.importer.module.function_mut(function).add_output(output.name(), value);
-    }
-    Ok(function)
+    let results = node.importer.outputs(&mut frame, graph)?;
+    Ok(Branch { function, results })
 }
 
 impl Node<'_, '_> {

@@ -53,6 +53,10 @@ pub fn external_files(path: &Path, max_memory: u64) -> Result<Vec<PathBuf>, Impo
 
 /// The bytes of a serialised `TensorProto`, as [`read_tensor`] reads them.
 pub fn tensor_bytes(name: &str, tensor: &Tensor) -> Vec<u8> {
+    tensor_proto(name, tensor).encode_to_vec()
+}
+
+pub(super) fn tensor_proto(name: &str, tensor: &Tensor) -> TensorProto {
     let mut proto = TensorProto {
         name: Some(name.to_string()),
         dims: tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect(),
@@ -65,11 +69,11 @@ pub fn tensor_bytes(name: &str, tensor: &Tensor) -> Vec<u8> {
         }
         Err(_) => proto.raw_data = Some(Bytes::copy_from_slice(tensor.bytes())),
     }
-    proto.encode_to_vec()
+    proto
 }
 
 /// The ONNX number of a dtype: the inverse of [`types::dtype`].
-fn data_type(dtype: DType) -> DataType {
+pub(super) fn data_type(dtype: DType) -> DataType {
     let numbers = 1..=28;
     let found = numbers.filter_map(|number| DataType::try_from(number).ok());
     let mut found =

@@ -8,17 +8,19 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::error::{Fault, quote};
 use crate::onnx::attributes::{Attributes, Environment};
 use crate::onnx::functions::{Library, MAX_DEPTH, Opsets, describe, domain, opsets};
-use crate::onnx::node::Node;
+use crate::onnx::item::Item;
+use crate::onnx::maybe_scalar::{MaybeScalar, Rank};
+use crate::onnx::node::{Handler, Node};
 use crate::onnx::order::order;
 use crate::onnx::table;
 use crate::onnx::tensor::Tensors;
-use crate::onnx::types::Symbols;
+use crate::onnx::types::{self, Symbols};
 
 /// What a name stands for.
 #[derive(Clone, Debug)]
 pub(crate) enum Binding {
-    /// A value of the function.
-    Value(ValueId),
+    /// A value of the function, or several that together are one of the model.
+    Value(Item),
     /// A constant that nothing has used yet.
     Unused(Tensor),
     /// An input of a model function that the caller left out.
@@ -47,6 +49,7 @@ pub(crate) struct Importer<'m> {
     pub module: Module,
     depth: usize,
     branches: usize,
+    pub(crate) maybe_scalar: MaybeScalar,
     /// Bodies of loops that were read, again for wider sizes included.
     pub(crate) bodies: usize,
 }
@@ -54,7 +57,16 @@ pub(crate) struct Importer<'m> {
 impl<'m> Importer<'m> {
     pub(crate) fn new(model: &'m ModelProto, library: Library<'m>, tensors: Tensors) -> Self {
         let module = Module::with_custom(library.custom.clone());
-        Self { model, library, tensors, module, depth: 0, branches: 0, bodies: 0 }
+        Self {
+            model,
+            library,
+            tensors,
+            module,
+            depth: 0,
+            branches: 0,
+            maybe_scalar: MaybeScalar::default(),
+            bodies: 0,
+        }
     }
 
     /// Imports the model's graph as `main`.
@@ -73,11 +85,13 @@ impl<'m> Importer<'m> {
         self.nodes(&mut frame, &graph.node)?;
         let outputs = self.outputs(&mut frame, graph)?;
         let mut seen = FxHashSet::default();
-        for (output, value) in graph.output.iter().zip(outputs) {
+        for (output, item) in graph.output.iter().zip(outputs) {
             if !seen.insert(output.name()) {
                 return Err(Fault::bad(format!("output {} is listed twice", quote(output.name()))));
             }
-            self.module.function_mut(function).add_output(output.name(), value);
+            let place = || format!("output {}", quote(output.name()));
+            self.certain_rank(function, &item).map_err(|fault| fault.at(place))?;
+            self.result(function, output, item)?;
         }
         Ok(self.module)
     }
@@ -101,9 +115,14 @@ impl<'m> Importer<'m> {
             if frame.names.contains_key(name) {
                 continue;
             }
-            let ty = symbols.input_type(input).map_err(|fault| fault.at(place))?;
-            let value = self.module.function_mut(frame.function).add_input(name, ty);
-            frame.names.insert(name, Binding::Value(value));
+            let item = match types::composite(input).map_err(|fault| fault.at(place))? {
+                Some(form) => self.composite_input(frame.function, name, form, &mut symbols),
+                None => {
+                    let ty = symbols.input_type(input).map_err(|fault| fault.at(place))?;
+                    Item::Tensor(self.module.function_mut(frame.function).add_input(name, ty))
+                }
+            };
+            frame.names.insert(name, Binding::Value(item));
         }
         Ok(())
     }
@@ -122,16 +141,16 @@ impl<'m> Importer<'m> {
     }
 
     /// The value that a name stands for; `None` for an input that the caller of a model function left out.
-    pub(crate) fn value(&mut self, frame: &mut Frame<'m>, name: &'m str) -> Result<Option<ValueId>, Fault> {
+    pub(crate) fn value(&mut self, frame: &mut Frame<'m>, name: &'m str) -> Result<Option<Item>, Fault> {
         match frame.names.get(name) {
             None => Err(Fault::bad(format!("{} is not defined", quote(name)))),
             Some(Binding::Absent) => Ok(None),
-            Some(Binding::Value(value)) => Ok(Some(*value)),
+            Some(Binding::Value(item)) => Ok(Some(item.clone())),
             Some(Binding::Unused(tensor)) => {
                 let tensor = tensor.clone();
-                let value = self.constant(frame.function, tensor, Some(name.to_string()));
-                frame.names.insert(name, Binding::Value(value));
-                Ok(Some(value))
+                let item = Item::Tensor(self.constant(frame.function, tensor, Some(name.to_string())));
+                frame.names.insert(name, Binding::Value(item.clone()));
+                Ok(Some(item))
             }
         }
     }
@@ -147,7 +166,7 @@ impl<'m> Importer<'m> {
         &mut self,
         frame: &mut Frame<'m>,
         graph: &'m GraphProto,
-    ) -> Result<Vec<ValueId>, Fault> {
+    ) -> Result<Vec<Item>, Fault> {
         let mut values = Vec::with_capacity(graph.output.len());
         for output in &graph.output {
             let place = || format!("output {}", quote(output.name()));
@@ -163,37 +182,43 @@ impl<'m> Importer<'m> {
             return Err(Fault::resource(format!("bodies stand in one another over {MAX_DEPTH} deep")));
         }
         self.depth += 1;
-        for index in order(nodes, |name| frame.names.contains_key(name))? {
-            let node = &nodes[index];
-            let outputs = self.node(frame, node).map_err(|fault| fault.at(|| place(&frame.path, node)))?;
-            self.bind(frame, node, outputs);
-        }
+        let done = order(nodes, |name| frame.names.contains_key(name)).and_then(|order| {
+            order.into_iter().try_for_each(|index| {
+                let node = &nodes[index];
+                let outputs =
+                    self.node(frame, node).map_err(|fault| fault.at(|| place(&frame.path, node)))?;
+                self.bind(frame, node, outputs);
+                Ok(())
+            })
+        });
         self.depth -= 1;
-        Ok(())
+        done
     }
 
-    fn bind(&mut self, frame: &mut Frame<'m>, node: &'m NodeProto, outputs: Vec<Option<ValueId>>) {
-        for (name, value) in node.output.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
-            let Some(value) = value else {
+    fn bind(&mut self, frame: &mut Frame<'m>, node: &'m NodeProto, outputs: Vec<Option<Item>>) {
+        for (name, item) in node.output.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
+            let Some(item) = item else {
                 frame.names.insert(name, Binding::Absent);
                 continue;
             };
-            let known = self.module.function_mut(frame.function).value_mut(value);
-            known.name.get_or_insert_with(|| format!("{}{name}", frame.path));
-            frame.names.insert(name, Binding::Value(value));
+            if let Item::Tensor(value) = item {
+                let known = self.module.function_mut(frame.function).value_mut(value);
+                known.name.get_or_insert_with(|| format!("{}{name}", frame.path));
+            }
+            frame.names.insert(name, Binding::Value(item));
         }
     }
 
-    fn node(&mut self, frame: &mut Frame<'m>, node: &'m NodeProto) -> Result<Vec<Option<ValueId>>, Fault> {
+    fn node(&mut self, frame: &mut Frame<'m>, node: &'m NodeProto) -> Result<Vec<Option<Item>>, Fault> {
         let attributes = Attributes::resolve(node, frame.environment.as_deref())?;
         // Omitted operands at the end count for nothing.
         let given = node.input.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
-        let mut inputs = Vec::with_capacity(given);
+        let mut items = Vec::with_capacity(given);
         for name in &node.input[..given] {
-            inputs.push(if name.is_empty() { None } else { self.value(frame, name)? });
+            items.push(if name.is_empty() { None } else { self.value(frame, name)? });
         }
         if let Some(function) = self.library.called(node) {
-            return self.call(frame, node, function, &attributes, inputs);
+            return self.call(frame, node, function, &attributes, items);
         }
         let opset = frame.opsets.get(domain(node.domain())).copied().unwrap_or_default();
         let operator = table::find(domain(node.domain()), node.op_type());
@@ -208,15 +233,33 @@ impl<'m> Importer<'m> {
             (name, _) => format!("{}{name}", frame.path),
         };
         let wanted = node.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
-        operator.check_counts(node, inputs.len(), wanted)?;
-        let mut context = Node { importer: self, frame, node, opset, attributes, inputs, wanted, name };
-        let outputs = (operator.handler)(&mut context)?;
+        operator.check_counts(node, items.len(), wanted)?;
+        if matches!(operator.handler, Handler::Tensors(_)) {
+            items.iter().enumerate().try_for_each(|(index, item)| match item {
+                Some(Item::Composite(composite)) => {
+                    Err(Fault::bad(format!("its input {index} is {}, not a tensor", composite.form.kind())))
+                }
+                _ => Ok(()),
+            })?;
+        }
+        let frame_function = frame.function;
+        let rank = self.rank_of_results(frame_function, node.op_type(), &items)?;
+        let inputs = items.iter().map(|item| item.as_ref().and_then(Item::tensor)).collect();
+        let mut context =
+            Node { importer: self, frame, node, opset, attributes, inputs, items, wanted, name };
+        let outputs = match operator.handler {
+            Handler::Tensors(handler) => handler(&mut context)?.into_iter().map(Item::Tensor).collect(),
+            Handler::Items(handler) => handler(&mut context)?,
+        };
         context.attributes.finish()?;
         if outputs.len() < wanted {
             return Err(Fault::bad(format!(
                 "output {} is not one of this operator (in this opset)",
                 wanted - 1
             )));
+        }
+        if rank == Rank::Open {
+            self.remember_scalars(frame_function, outputs.iter().filter_map(Item::tensor));
         }
         Ok(outputs.into_iter().map(Some).collect())
     }
@@ -228,8 +271,8 @@ impl<'m> Importer<'m> {
         node: &'m NodeProto,
         function: &'m FunctionProto,
         attributes: &Attributes<'m>,
-        inputs: Vec<Option<ValueId>>,
-    ) -> Result<Vec<Option<ValueId>>, Fault> {
+        inputs: Vec<Option<Item>>,
+    ) -> Result<Vec<Option<Item>>, Fault> {
         let limits = [
             ("inputs", node.input.len(), function.input.len()),
             ("outputs", node.output.len(), function.output.len()),

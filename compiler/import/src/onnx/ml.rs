@@ -1,12 +1,21 @@
 //! Operators of ai.onnx.ml.
 
+mod maps;
+mod scores;
+mod svm;
+mod trees;
+
+pub(crate) use maps::{cast_map, dict_vectorizer, zip_map};
+pub(crate) use scores::linear_classifier;
+pub(crate) use svm::{svm_classifier, svm_regressor};
+pub(crate) use trees::{tree_ensemble, tree_ensemble_classifier, tree_ensemble_regressor};
+
 use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Compare, Unary, Where};
 use lathe_ops::gather::Gather;
 use lathe_ops::matmul::MatMul;
 use lathe_ops::ml::Lookup;
-use lathe_ops::norm::Softmax;
 use lathe_ops::reduce::{Reduce, ReduceKind};
 use lathe_ops::shape::{Concat, Unsqueeze};
 use lathe_tensor::{DType, Tensor};
@@ -216,29 +225,14 @@ pub(crate) fn feature_vectorizer(node: &mut Node<'_, '_>) -> Outputs {
     Ok(vec![node.add(Op::Concat(Concat { axis: 1 }), &parts)?])
 }
 
-/// What classifiers and regressors do to their scores.
-fn post_transform(node: &mut Node<'_, '_>, scores: ValueId) -> Result<ValueId, Fault> {
-    match node.attributes.string("post_transform")?.unwrap_or("NONE") {
-        "NONE" => Ok(scores),
-        "SOFTMAX" => node.add(Op::Softmax(Softmax { axis: -1, log: false }), &[scores]),
-        "LOGISTIC" => node.unary(Unary::Sigmoid, scores),
-        "SOFTMAX_ZERO" => {
-            let zero = node.number_like(scores, 0.0)?;
-            let none = node.add(Op::Compare(Compare::Equal), &[scores, zero])?;
-            let shares = node.add(Op::Softmax(Softmax { axis: -1, log: false }), &[scores])?;
-            node.add(Op::Where(Where {}), &[none, zero, shares])
-        }
-        other => Err(Fault::unsupported(format!("the transform of scores `{other}`"))),
-    }
-}
-
 /// LinearRegressor-1: `x @ coefficients^T + intercepts`, a row of coefficients a target.
 pub(crate) fn linear_regressor(node: &mut Node<'_, '_>) -> Outputs {
     let targets = node.attributes.int_or("targets", 1)?;
     let x = node.input(0)?;
     let x = node.as_float(x)?;
     let scores = linear(node, x, targets)?;
-    Ok(vec![post_transform(node, scores)?])
+    let transform = node.transform()?;
+    Ok(vec![node.transformed(scores, transform)?])
 }
 
 fn linear(node: &mut Node<'_, '_>, x: ValueId, rows: i64) -> Result<ValueId, Fault> {

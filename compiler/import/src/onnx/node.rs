@@ -11,6 +11,7 @@ use lathe_tensor::{DType, Tensor};
 use crate::error::{Blame, Fault, quote};
 use crate::onnx::attributes::Attributes;
 use crate::onnx::graph::{Frame, Importer};
+use crate::onnx::item::Item;
 use crate::onnx::tensor;
 
 /// A node and where its lowering goes.
@@ -21,8 +22,10 @@ pub(crate) struct Node<'a, 'm> {
     /// The version of its domain.
     pub opset: i64,
     pub attributes: Attributes<'m>,
-    /// Operands; omitted ones at the end are cut off.
+    /// Operands that are tensors; omitted ones at the end are cut off.
     pub inputs: Vec<Option<ValueId>>,
+    /// The same with those that are sequences, optionals or maps.
+    pub items: Vec<Option<Item>>,
     /// Outputs up to the last one that is used.
     pub wanted: usize,
     /// For messages and printed comments.
@@ -31,6 +34,18 @@ pub(crate) struct Node<'a, 'm> {
 
 /// What a handler gives back: the outputs, at least as many as are wanted.
 pub(crate) type Outputs = Result<Vec<ValueId>, Fault>;
+
+/// The same of handlers of operators that take or give sequences, optionals or maps.
+pub(crate) type Items = Result<Vec<Item>, Fault>;
+
+/// How an operator is lowered.
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    /// From tensors to tensors.
+    Tensors(fn(&mut Node<'_, '_>) -> Outputs),
+    /// From any values to any values.
+    Items(fn(&mut Node<'_, '_>) -> Items),
+}
 
 impl From<IrError> for Fault {
     fn from(error: IrError) -> Self {

@@ -1,6 +1,6 @@
 //! Shapes and data movement.
 
-use lathe_ir::{Dim, ValueId};
+use lathe_ir::{Answer, Dim, Guard, GuardCondition, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Compare};
 use lathe_ops::gather::Gather;
@@ -52,8 +52,37 @@ pub(crate) fn flatten(node: &mut Node<'_, '_>) -> Outputs {
 pub(crate) fn squeeze(node: &mut Node<'_, '_>) -> Outputs {
     let (axes, operand) = node.list("axes", 1, 13)?.split();
     let x = node.input(0)?;
+    if axes.is_none() && operand.is_none() {
+        return squeeze_ones(node, x);
+    }
     let inputs: Vec<_> = [Some(x)].into_iter().chain(operand.map(Some)).collect();
     node.add_all(Op::Squeeze(Squeeze { axes }), &inputs, 1)
+}
+
+/// All axes of size 1 removed. The rank must be known now: sizes that are not known must not be 1 when the program runs.
+fn squeeze_ones(node: &mut Node<'_, '_>, x: ValueId) -> Outputs {
+    let (one, dims) = (Dim::constant(1), node.dims(x).to_vec());
+    let mut axes = Vec::new();
+    let mut guards = Vec::new();
+    for (axis, dim) in dims.iter().enumerate() {
+        match dim.equals(&one) {
+            Answer::Yes => axes.push(axis as i64),
+            Answer::No => {}
+            Answer::Unknown => guards.push(Guard {
+                condition: GuardCondition::AtLeast(dim.clone(), Dim::constant(2)),
+                reason: format!(
+                    "the rank depends on whether axis {axis} is 1, which must not be: name the axes"
+                ),
+            }),
+        }
+    }
+    let result = node.add(Op::Squeeze(Squeeze { axes: Some(axes) }), &[x])?;
+    let target = node.importer.module.function_mut(node.frame.function);
+    let producer = target.producer(result).map(|(id, _)| id);
+    if let Some(producer) = producer.and_then(|id| target.node_mut(id)) {
+        producer.guards.extend(guards);
+    }
+    Ok(vec![result])
 }
 
 /// Unsqueeze-1 to 25: axes are an operand since opset 13.

@@ -6,11 +6,9 @@ use lathe_proto::onnx::NodeProto;
 use rustc_hash::FxHashMap;
 
 use crate::error::Fault;
-use crate::onnx::node::{Node, Outputs};
+use crate::onnx::node::{Handler, Items, Node, Outputs};
 use crate::onnx::{
-    attention, constant, contrib, control, conv, custom, einsum, elementwise, gather, image, linalg, loss,
-    matmul, ml, norm, optimiser, pool, position, quant, random, recurrent, reduce, resize, shape, signal,
-    text,
+    attention, constant, contrib, control, conv, custom, einsum, elementwise, gather, image, linalg, loss, matmul, ml, norm, optimiser, optional, pool, position, quant, random, recurrent, reduce, resize, sequence, shape, signal, text,
 };
 
 /// As many as there are.
@@ -29,7 +27,7 @@ pub(crate) struct Row {
     pub inputs: (usize, usize),
     /// Fewest and most results over all opsets.
     pub outputs: (usize, usize),
-    pub handler: fn(&mut Node<'_, '_>) -> Outputs,
+    pub handler: Handler,
 }
 
 impl Row {
@@ -70,7 +68,18 @@ pub(crate) const fn row(
     outputs: (usize, usize),
     handler: fn(&mut Node<'_, '_>) -> Outputs,
 ) -> Row {
-    Row { domain: "", operator, since, inputs, outputs, handler }
+    Row { domain: "", operator, since, inputs, outputs, handler: Handler::Tensors(handler) }
+}
+
+/// An operator that takes or gives sequences, optionals or maps.
+const fn items(
+    operator: &'static str,
+    since: i64,
+    inputs: (usize, usize),
+    outputs: (usize, usize),
+    handler: fn(&mut Node<'_, '_>) -> Items,
+) -> Row {
+    Row { domain: "", operator, since, inputs, outputs, handler: Handler::Items(handler) }
 }
 
 const fn unary(operator: &'static str, since: i64) -> Row {
@@ -90,7 +99,7 @@ const ROWS: &[Row] = &[
     unary("Acos", 7), unary("Acosh", 9), unary("Asin", 7), unary("Asinh", 9), unary("Atan", 7), unary("Atanh", 9),
     unary("BitwiseNot", 18), unary("Cosh", 9), unary("Sinh", 9), unary("Tan", 7),
     unary("Abs", 1), unary("Ceil", 1), unary("Cos", 7), unary("Erf", 9), unary("Exp", 1), unary("Floor", 1),
-    unary("HardSwish", 14), unary("Identity", 1), unary("IsNaN", 9), unary("Log", 1), unary("Neg", 1),
+    unary("HardSwish", 14), unary("IsNaN", 9), unary("Log", 1), unary("Neg", 1),
     unary("Not", 1), unary("Reciprocal", 1), unary("Relu", 1), unary("Round", 11), unary("Sigmoid", 1),
     unary("Sign", 9), unary("Sin", 7), unary("Softplus", 1), unary("Sqrt", 1), unary("Tanh", 1),
     binary("BitShift", 11), binary("BitwiseAnd", 18), binary("BitwiseOr", 18), binary("BitwiseXor", 18),
@@ -129,8 +138,21 @@ const ROWS: &[Row] = &[
     row("Where", 9, (3, 3), (1, 1), elementwise::choose),
     row("Constant", 1, (0, 0), (1, 1), constant::constant),
     row("ConstantOfShape", 9, (1, 1), (1, 1), constant::constant_of_shape),
-    row("If", 1, (1, 1), (1, MANY), control::conditional),
-    row("Loop", 1, (0, MANY), (1, MANY), control::repeat),
+    items("If", 1, (1, 1), (1, MANY), control::conditional),
+    items("Loop", 1, (0, MANY), (1, MANY), control::repeat),
+    items("Identity", 1, (1, 1), (1, 1), optional::identity),
+    items("Optional", 15, (0, 1), (1, 1), optional::optional),
+    items("OptionalGetElement", 15, (1, 1), (1, 1), optional::get_element),
+    items("OptionalHasElement", 15, (0, 1), (1, 1), optional::has_element),
+    items("SequenceAt", 11, (2, 2), (1, 1), sequence::at),
+    items("SequenceConstruct", 11, (1, MANY), (1, 1), sequence::construct),
+    items("SequenceEmpty", 11, (0, 0), (1, 1), sequence::empty),
+    items("SequenceErase", 11, (1, 2), (1, 1), sequence::erase),
+    items("SequenceInsert", 11, (2, 3), (1, 1), sequence::insert),
+    items("SequenceLength", 11, (1, 1), (1, 1), sequence::length),
+    items("SequenceMap", 17, (1, MANY), (1, MANY), control::sequence_map),
+    items("SplitToSequence", 11, (1, 2), (1, 1), sequence::split),
+    items("ConcatFromSequence", 11, (1, 1), (1, 1), sequence::concat),
     row("Scan", 8, (1, MANY), (1, MANY), control::scan),
     row("CenterCropPad", 18, (2, 2), (1, 1), shape::center_crop_pad),
     row("EyeLike", 9, (1, 1), (1, 1), shape::eye_like),
@@ -233,6 +255,15 @@ const ROWS: &[Row] = &[
     row("StringNormalizer", 10, (1, 1), (1, 1), text::normalizer),
     row("StringSplit", 20, (1, 1), (1, 2), text::split),
     row("TfIdfVectorizer", 9, (1, 1), (1, 1), text::tf_idf),
+    items("CastMap", 1, (1, 1), (1, 1), ml::cast_map).of(ML),
+    items("DictVectorizer", 1, (1, 1), (1, 1), ml::dict_vectorizer).of(ML),
+    items("ZipMap", 1, (1, 1), (1, 1), ml::zip_map).of(ML),
+    row("LinearClassifier", 1, (1, 1), (1, 2), ml::linear_classifier).of(ML),
+    row("SVMClassifier", 1, (1, 1), (1, 2), ml::svm_classifier).of(ML),
+    row("SVMRegressor", 1, (1, 1), (1, 1), ml::svm_regressor).of(ML),
+    row("TreeEnsemble", 5, (1, 1), (1, 1), ml::tree_ensemble).of(ML),
+    row("TreeEnsembleClassifier", 1, (1, 1), (1, 2), ml::tree_ensemble_classifier).of(ML),
+    row("TreeEnsembleRegressor", 1, (1, 1), (1, 1), ml::tree_ensemble_regressor).of(ML),
     row("ArrayFeatureExtractor", 1, (2, 2), (1, 1), ml::array_feature_extractor).of(ML),
     row("Binarizer", 1, (1, 1), (1, 1), ml::binarizer).of(ML),
     row("CategoryMapper", 1, (1, 1), (1, 1), ml::category_mapper).of(ML),

@@ -5,5 +5,7 @@ mod custom;
 mod functions;
 mod mutations;
 mod opsets;
+mod random;
+mod sequence;
 mod signal;
 mod symbols;

@@ -4,6 +4,7 @@ use lathe_ir::{Dim, Symbol, ValueType};
 use lathe_proto::onnx::tensor_shape_proto::{Dimension, dimension};
 use lathe_proto::onnx::{TypeProto, ValueInfoProto, tensor_proto::DataType, type_proto};
 use lathe_tensor::DType;
+use lathe_tensor::value::{Form, Rank};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{Fault, quote};
@@ -58,6 +59,51 @@ pub(crate) fn tensor_type(ty: Option<&TypeProto>) -> Result<&type_proto::Tensor,
         Some(OpaqueType(_)) => "an opaque type",
     };
     Err(Fault::unsupported(format!("{kind} as a value")))
+}
+
+/// The form of a declared type; `None` for a tensor of unknown rank.
+pub(crate) fn form(ty: &TypeProto) -> Result<Option<Form>, Fault> {
+    use type_proto::Value::*;
+    let untyped = || Fault::bad("a type without elements");
+    match ty.value.as_ref() {
+        Some(TensorType(tensor)) => {
+            let dtype = dtype(tensor.elem_type())?;
+            let rank = tensor.shape.as_ref().map(|shape| shape.dim.len() as u32);
+            Ok(rank.map(|rank| Form::Tensor { dtype, rank }))
+        }
+        Some(SequenceType(sequence)) => {
+            let element = sequence.elem_type.as_deref().ok_or_else(untyped)?;
+            let tensor = match element.value.as_ref() {
+                Some(TensorType(tensor)) => tensor,
+                Some(MapType(_)) => return Err(Fault::unsupported("a sequence of maps that is given")),
+                _ => return Err(Fault::unsupported("a sequence of anything but tensors")),
+            };
+            let rank = tensor.shape.as_ref().map_or(Rank::Mixed, |shape| Rank::Is(shape.dim.len() as u32));
+            Ok(Some(Form::Sequence { dtype: dtype(tensor.elem_type())?, rank }))
+        }
+        Some(OptionalType(optional)) => {
+            let element = optional.elem_type.as_deref().ok_or_else(untyped)?;
+            match form(element)? {
+                Some(Form::Optional(_)) => Err(Fault::bad("an optional of an optional")),
+                Some(content) => Ok(Some(Form::Optional(Box::new(content)))),
+                None => Err(Fault::unsupported("an optional tensor of unknown rank")),
+            }
+        }
+        Some(MapType(map)) => {
+            let value = tensor_type(map.value_type.as_deref())?;
+            let (keys, values) = (dtype(map.key_type())?, dtype(value.elem_type())?);
+            Ok(Some(Form::Map { keys, values }))
+        }
+        Some(SparseTensorType(_) | OpaqueType(_)) | None => tensor_type(Some(ty)).map(|_| None),
+    }
+}
+
+/// The form of a graph input that is no tensor.
+pub(crate) fn composite(input: &ValueInfoProto) -> Result<Option<Form>, Fault> {
+    match input.r#type.as_ref().filter(|ty| tensor_type(Some(ty)).is_err()) {
+        Some(ty) => form(ty),
+        None => Ok(None),
+    }
 }
 
 /// Gives symbols to the unknown sizes of graph inputs.
@@ -119,6 +165,11 @@ impl Symbols {
                 self.bound_or(&[&wanted, symbol.name()], symbol.clone())
             }
         }
+    }
+
+    /// A size that nothing is known of.
+    pub(crate) fn open(&mut self, wanted: &str) -> Dim {
+        Dim::symbol(self.fresh(wanted))
     }
 
     fn bound_or(&self, names: &[&str], symbol: Symbol) -> Result<Dim, Fault> {

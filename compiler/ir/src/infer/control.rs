@@ -178,7 +178,9 @@ fn carried_result(
     }
     let mut dims = Vec::new();
     for ((first, taken), next) in first.dims.iter().zip(&taken.dims).zip(&next.dims) {
-        if taken.equals(next) == Answer::No {
+        // A symbol that only the body knows stands for another size in each iteration.
+        let own = taken.as_symbol().is_some() && !is_known_outside(cx.inputs, taken);
+        if taken.equals(next) == Answer::No && !own {
             return Err(cx.bad(format!("a carried size is {taken} and becomes {next}")));
         }
         let kept = first.equals(taken) == Answer::Yes && taken.equals(next) == Answer::Yes;

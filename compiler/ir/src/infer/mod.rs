@@ -21,6 +21,7 @@ mod quant;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sequence;
 mod shape;
 mod signal;
 mod slice;
@@ -188,6 +189,8 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::RegexFullMatch(_) => text::full_match(cx),
         Op::TfIdf(attributes) => text::tf_idf(cx, attributes),
         Op::Lookup(_) => ml::lookup(cx),
+        Op::TreeEnsemble(attributes) => ml::tree_ensemble(cx, attributes.targets),
+        Op::CoupleProbabilities(attributes) => ml::couple(cx, attributes.classes),
         Op::Resize(attributes) => resize::resize(cx, attributes),
         Op::QuantizeLinear(attributes) => quant::quantize(cx, attributes),
         Op::DequantizeLinear(attributes) => quant::dequantize(cx, attributes),
@@ -201,6 +204,13 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::RotaryEmbedding(attributes) => position::rotary_embedding(cx, attributes),
         Op::Moe(attributes) => moe::moe(cx, attributes),
         Op::Append(_) => control::append(cx),
+        Op::SequenceConstruct(attributes) => sequence::construct(cx, attributes),
+        Op::SequenceAt(attributes) => sequence::at(cx, attributes),
+        Op::SequenceInsert(_) => sequence::insert(cx),
+        Op::SequenceErase(_) => sequence::erase(cx),
+        Op::SplitToSequence(attributes) => sequence::split(cx, attributes),
+        Op::ConcatFromSequence(attributes) => sequence::concat(cx, attributes),
+        Op::Require(_) => sequence::require(cx),
         Op::Lstm(attributes) => recurrent::lstm(cx, attributes),
         Op::Rnn(attributes) => recurrent::rnn(cx, attributes),
         Op::Gru(attributes) => recurrent::gru(cx, attributes),

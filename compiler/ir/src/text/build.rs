@@ -34,6 +34,7 @@ pub(super) fn module(
         for guard in &graph.requirements {
             function.add_guard(guard.clone());
         }
+        *function.composites_mut() = graph.composites.clone();
         let id = module.add_function(function);
         if ids.insert(graph.name.clone(), id).is_some() {
             return Err(error_at(text, graph.position, "a graph of this name stands above"));

@@ -1,5 +1,6 @@
 //! From text to statements; what the names in them mean is found later.
 
+use lathe_tensor::value::Composites;
 use serde_json::{Map, Value};
 
 use super::ParseError;
@@ -11,6 +12,7 @@ pub(super) struct Graph {
     pub(super) name: String,
     pub(super) inputs: Vec<Input>,
     pub(super) requirements: Vec<Guard>,
+    pub(super) composites: Composites,
     pub(super) constants: Vec<Constant>,
     pub(super) nodes: Vec<Node>,
     pub(super) outputs: Vec<(Operand, String)>,
@@ -95,6 +97,7 @@ fn graph(cursor: &mut Cursor<'_>) -> Parsed<Graph> {
         name,
         inputs,
         requirements: Vec::new(),
+        composites: Composites::default(),
         constants: Vec::new(),
         nodes: Vec::new(),
         outputs: Vec::new(),
@@ -125,10 +128,13 @@ fn statement(cursor: &mut Cursor<'_>, graph: &mut Graph) -> Parsed<()> {
     } else if cursor.take_word("require") {
         graph.requirements.push(requirement(cursor)?);
         cursor.end_of_line()?;
+    } else if cursor.take_word("composites") {
+        graph.composites = cursor.json()?;
+        cursor.end_of_line()?;
     } else if cursor.peek() == Some('c') {
         graph.constants.push(constant(cursor)?);
     } else {
-        return Err(cursor.error("expected a constant, a node, `require`, `return` or `}`"));
+        return Err(cursor.error("expected a constant, a node, `require`, `composites`, `return` or `}`"));
     }
     Ok(())
 }

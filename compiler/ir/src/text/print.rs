@@ -105,6 +105,10 @@ impl<'m> Printer<'m> {
             };
             writeln!(f, "  require {condition} {}", quoted(&guard.reason))?;
         }
+        let composites = self.function.composites();
+        if !(composites.inputs.is_empty() && composites.outputs.is_empty()) {
+            writeln!(f, "  composites {}", serde_json::to_string(composites).map_err(|_| fmt::Error)?)?;
+        }
         for id in &self.constants {
             self.print_constant(f, *id)?;
         }

@@ -1,6 +1,7 @@
 //! Whether a plan is well formed: for plans that come from a file, and for the code generator. Nothing here trusts an index.
 
 use lathe_tensor::DType;
+use lathe_tensor::value::Composite;
 
 use super::{
     Arg, Call, Condition, DimExpr, DimId, Evaluate, Plan, Port, Sizes, SlotId, SlotKind, State, Step,
@@ -25,6 +26,25 @@ pub struct MalformedPlan {
 }
 
 type Checked = Result<(), String>;
+
+/// The parts of composites are ports of their dtypes and ranks, one composite after the other.
+fn composites(list: &[Composite], ports: &[Port]) -> Result<(), MalformedPlan> {
+    let mut next = 0;
+    for composite in list {
+        let parts = composite.form.parts();
+        let found = ports.get(composite.first..).and_then(|ports| ports.get(..parts.len()));
+        let fits = found.filter(|_| composite.first >= next).is_some_and(|found| {
+            let mut pairs = found.iter().map(|port| &port.tensor).zip(&parts);
+            pairs.all(|(port, part)| port.dtype == part.dtype && port.dims.len() == part.rank as usize)
+        });
+        if !fits {
+            let place = format!("composite `{}`", composite.name);
+            return Err(MalformedPlan { place, reason: "its parts are no ports of its form".into() });
+        }
+        next = composite.first + parts.len();
+    }
+    Ok(())
+}
 
 impl Plan {
     /// Checks indices, the order of the dims table, argument kinds, stages and step numbers.
@@ -57,6 +77,8 @@ impl Plan {
             let both = self.tensor(&routing.counts).and_then(|()| self.tensor(&routing.sums));
             both.map_err(at(format!("routing `{}`", routing.node)))?;
         }
+        composites(&self.composites.inputs, &self.inputs)?;
+        composites(&self.composites.outputs, &self.outputs)?;
         let mut next = 0;
         self.check_steps(&self.steps, 0, &mut next)
     }
@@ -340,6 +362,7 @@ mod tests {
             states: Vec::new(),
             regimes: Vec::new(),
             routings: Vec::new(),
+            composites: Default::default(),
         }
     }
 

@@ -5,11 +5,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use lathe_tensor::Tensor;
+use lathe_tensor::value::{Seen, Value};
 use serde::Deserialize;
 
 use super::checkpoint;
 use super::error::CliError;
+use super::tensors;
 
 /// One case: a folder with a model, or the configuration of a checkpoint with cases beside its folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,24 +124,25 @@ impl Case {
     }
 }
 
-/// A tensor file of a data set.
-pub struct TensorFile {
-    /// The tensor's name, often empty.
+/// A file of a data set.
+pub struct ValueFile {
+    /// The value's name, often empty.
     pub name: String,
-    /// The tensor.
-    pub tensor: Tensor,
+    /// The value.
+    pub value: Value,
 }
 
-/// `input_0.pb`, `input_1.pb`, ... of a data set.
-pub fn read_tensors(set: &Path, kind: &str) -> Result<Vec<TensorFile>, CliError> {
+/// `input_0.pb`, `input_1.pb`, ... of a data set: what stands for the values that a model sees.
+pub fn read_values(set: &Path, kind: &str, seen: &[Seen<'_>]) -> Result<Vec<ValueFile>, CliError> {
     let mut files = Vec::new();
     loop {
         let path = set.join(format!("{kind}_{}.pb", files.len()));
         if !path.exists() {
             return Ok(files);
         }
-        let (name, tensor) = lathe_compiler::read_tensor(&path, MAX_TENSOR).map_err(crate::Error::from)?;
-        files.push(TensorFile { name, tensor });
+        let form = seen.get(files.len()).and_then(|seen| seen.form);
+        let (name, value) = tensors::read_pb(&path, form, MAX_TENSOR)?;
+        files.push(ValueFile { name, value });
     }
 }
 

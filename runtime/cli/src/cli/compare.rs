@@ -1,5 +1,6 @@
 //! Comparison of a test's outputs with what is expected.
 
+use lathe_tensor::value::Value;
 use lathe_tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,65 @@ impl Distance {
     pub fn max(self, other: Self) -> Self {
         Self { max_abs: self.max_abs.max(other.max_abs), max_rel: self.max_rel.max(other.max_rel) }
     }
+}
+
+/// Compares an output of any kind with what is expected, as [`compare`] does with each tensor in it.
+///
+/// # Errors
+/// Says what is wrong, and in which element.
+pub fn compare_values(
+    actual: &Value,
+    expected: &Value,
+    mask: Option<&[bool]>,
+    tolerance: Tolerance,
+) -> Result<Distance, String> {
+    match (actual, expected) {
+        (Value::Tensor(actual), Value::Tensor(expected)) => compare(actual, expected, mask, tolerance),
+        (Value::Sequence(actual), Value::Sequence(expected)) => {
+            if actual.len() != expected.len() {
+                return Err(format!("a sequence of {}, expected {}", actual.len(), expected.len()));
+            }
+            let mut worst = Distance::default();
+            for (index, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+                let distance = compare_values(actual, expected, mask, tolerance);
+                worst = worst.max(distance.map_err(|reason| format!("element {index}: {reason}"))?);
+            }
+            Ok(worst)
+        }
+        (Value::Optional(None), Value::Optional(None)) => Ok(Distance::default()),
+        (Value::Optional(Some(actual)), Value::Optional(Some(expected))) => {
+            compare_values(actual, expected, mask, tolerance)
+        }
+        (Value::Map { keys, values }, Value::Map { keys: expected_keys, values: expected }) => {
+            let order = by_key(keys, expected_keys).ok_or("the keys of a map differ")?;
+            if values.dtype() != expected.dtype() {
+                return Err(format!("values are {}, expected {}", values.dtype(), expected.dtype()));
+            }
+            if let (Ok(a), Ok(b)) = (values.strings(), expected.strings()) {
+                let equal = order.iter().zip(b).all(|(place, text)| a.get(*place) == Some(text));
+                return if equal { Ok(Distance::default()) } else { Err("strings differ".to_string()) };
+            }
+            let (Some(a), Some(b)) = (lathe_compiler::as_f64(values), lathe_compiler::as_f64(expected))
+            else {
+                return Err("cannot be compared".to_string());
+            };
+            let a: Option<Vec<f64>> = order.iter().map(|place| a.get(*place).copied()).collect();
+            distance(&a.ok_or("a map without values")?, &b, None, tolerance)
+        }
+        (actual, expected) => Err(format!("got {}, expected {}", actual.kind(), expected.kind())),
+    }
+}
+
+/// For each expected key its place among the others, where both hold the same.
+fn by_key(keys: &Tensor, expected: &Tensor) -> Option<Vec<usize>> {
+    if keys.len() != expected.len() || keys.dtype() != expected.dtype() {
+        return None;
+    }
+    if let (Ok(keys), Ok(expected)) = (keys.strings(), expected.strings()) {
+        return expected.iter().map(|key| keys.iter().position(|other| other == key)).collect();
+    }
+    let (keys, expected) = (keys.to_slice::<i64>().ok()?, expected.to_slice::<i64>().ok()?);
+    expected.iter().map(|key| keys.iter().position(|other| other == key)).collect()
 }
 
 /// Compares an output with what is expected. Where a mask is given its leading positions choose what counts.
@@ -49,11 +109,20 @@ pub fn compare(
     else {
         return Err("cannot be compared".to_string());
     };
+    distance(&actual, &expected, mask, tolerance)
+}
+
+fn distance(
+    actual: &[f64],
+    expected: &[f64],
+    mask: Option<&[bool]>,
+    tolerance: Tolerance,
+) -> Result<Distance, String> {
     // A mask over the leading axes covers that many neighbouring elements a position.
     let per_position = mask.map_or(1, |mask| expected.len() / mask.len().max(1)).max(1);
     let mut distance = Distance::default();
     let mut first_wrong = None;
-    for (index, (a, b)) in actual.iter().zip(&expected).enumerate() {
+    for (index, (&a, &b)) in actual.iter().zip(expected).enumerate() {
         let counts = mask.is_none_or(|mask| mask.get(index / per_position).copied().unwrap_or(true));
         if !counts || a == b || (a.is_nan() && b.is_nan()) {
             continue;

@@ -7,7 +7,7 @@ use lathe_tensor::{SplitMix64, Tensor};
 use super::args::{Common, Fill, InputArgs};
 use super::error::CliError;
 use super::fill;
-use super::tensors;
+use super::{tensors, values};
 use crate::Model;
 
 /// A tensor for every input of the model, in its order.
@@ -39,7 +39,8 @@ fn complete(
     let mut random = SplitMix64::new(args.seed);
     let mut missing = Vec::new();
     let mut inputs = Vec::new();
-    for port in model.inputs() {
+    let parts = args.fill.map_or(Ok(Vec::new()), |fill| made_up_parts(model, fill, &mut random))?;
+    for (index, port) in model.inputs().iter().enumerate() {
         if let Some((_, tensor)) = given.iter().find(|(name, _)| *name == port.name) {
             inputs.push((port.name.clone(), tensor.clone()));
             continue;
@@ -48,6 +49,10 @@ fn complete(
             missing.push(format!("`{}` {}[{}]", port.name, port.tensor.dtype, port.dims_text.join(", ")));
             continue;
         };
+        if let Some((_, part)) = parts.iter().find(|(input, _)| *input == index) {
+            inputs.push((port.name.clone(), part.clone()));
+            continue;
+        }
         let shape = shape_of(common, &port.dims_text);
         let limit = common.max_memory();
         let bytes = shape.iter().try_fold(8u64, |bytes, size| bytes.checked_mul(*size as u64));
@@ -73,6 +78,24 @@ fn complete(
     )))
 }
 
+/// The parts of made-up values for those inputs that are no tensors, as `(input, tensor)`.
+fn made_up_parts(
+    model: &Model,
+    fill: Fill,
+    random: &mut SplitMix64,
+) -> Result<Vec<(usize, Tensor)>, CliError> {
+    let mut parts = Vec::new();
+    for composite in &model.composites().inputs {
+        let made = composite.form.example(&mut |dtype, shape| match fill {
+            Fill::Random => fill::random(dtype, shape, random),
+            Fill::Zeros => Tensor::zeros(dtype, shape),
+        });
+        let made = made.map_err(|error| CliError::Input(format!("input `{}`: {error}", composite.name)))?;
+        parts.extend(made.into_iter().enumerate().map(|(part, tensor)| (composite.first + part, tensor)));
+    }
+    Ok(parts)
+}
+
 /// Sizes for made-up inputs: what `--dim` says, 1 for other symbolic sizes.
 pub fn shape_of(common: &Common, dims: &[String]) -> Vec<usize> {
     dims.iter()
@@ -90,7 +113,15 @@ fn read_given(args: &InputArgs, model: &Model) -> Result<Vec<(String, Tensor)>, 
         let (name, file) = text.split_once('=').ok_or_else(|| {
             CliError::Usage(format!("--input {text}: expected NAME=FILE, such as input_ids=ids.npy"))
         })?;
+        if let Some(seen) = values::inputs(model).iter().find(|seen| seen.name == name)
+            && let Some(form) = seen.form
+        {
+            let value = tensors::read_value(file.as_ref(), form)?;
+            given.extend(values::parts(model, seen, &value)?);
+            continue;
+        }
         if !names.contains(&name) {
+            let names: Vec<&str> = values::inputs(model).iter().map(|seen| seen.name).collect();
             return Err(CliError::Input(format!(
                 "the model has no input `{name}`; it has {}",
                 names.join(", ")

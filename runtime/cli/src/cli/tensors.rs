@@ -5,6 +5,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
 use half::{bf16, f16};
+use lathe_tensor::value::{Form, Value};
 use lathe_tensor::{Buffer, DType, Tensor};
 use npyz::WriterBuilder;
 
@@ -49,6 +50,26 @@ pub fn read(path: &Path, name: &str) -> Result<Tensor, CliError> {
             .ok_or_else(|| fail(&format!("holds no tensor `{name}`"))),
         _ => Err(fail(&"not a tensor file: expected .npy, .npz, .pb or .safetensors")),
     }
+}
+
+/// Reads a `.pb` file: a TensorProto, or the message of a form; the name in it and the value.
+pub fn read_pb(path: &Path, form: Option<&Form>, max_bytes: u64) -> Result<(String, Value), CliError> {
+    match form {
+        None => {
+            let (name, tensor) = lathe_compiler::read_tensor(path, max_bytes).map_err(crate::Error::from)?;
+            Ok((name, Value::Tensor(tensor)))
+        }
+        Some(form) => Ok(lathe_compiler::read_value(path, form, max_bytes).map_err(crate::Error::from)?),
+    }
+}
+
+/// Reads a value that is no tensor: a `.pb` file with the message of its form.
+pub fn read_value(path: &Path, form: &Form) -> Result<Value, CliError> {
+    if path.extension().is_none_or(|extension| extension != "pb") {
+        let reason = format!("{} is read from a .pb file only", form.kind());
+        return Err(CliError::file(path, reason));
+    }
+    read_pb(path, Some(form), MAX_FILE).map(|(_, value)| value)
 }
 
 /// Reads those of the tensors `prefix + name` that a safetensors file holds. A file with one tensor serves any one name.
@@ -188,9 +209,10 @@ fn npy_bytes(tensor: &Tensor, out: &mut Vec<u8>) -> Result<(), String> {
     }
 }
 
-/// Writes a tensor as an ONNX TensorProto.
-pub fn write_pb(path: &Path, name: &str, tensor: &Tensor) -> Result<(), CliError> {
-    write_file(path, &lathe_compiler::tensor_bytes(name, tensor))
+/// Writes a value as the ONNX message of its kind.
+pub fn write_value(path: &Path, name: &str, value: &Value) -> Result<(), CliError> {
+    let bytes = lathe_compiler::value_bytes(name, value).map_err(|error| CliError::file(path, error))?;
+    write_file(path, &bytes)
 }
 
 /// Writes tensors as one safetensors file.

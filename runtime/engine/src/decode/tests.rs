@@ -207,6 +207,7 @@ fn plan(boundaries: &[u64]) -> Plan {
         states: vec![state(0, None), state(1, Some(WINDOW))],
         regimes: Vec::new(),
         routings: Vec::new(),
+        composites: Default::default(),
     }
 }
 

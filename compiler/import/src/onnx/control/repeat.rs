@@ -3,16 +3,20 @@
 //! The sizes of the carried values are those that every iteration keeps. They are found by reading the body with the sizes of the first
 //! values; sizes that it changes become symbols of the iteration, and the body is read again.
 
+use std::cell::RefCell;
+
 use lathe_ir::{Answer, Dim, FunctionId, Operation, ValueId, ValueType};
 use lathe_proto::onnx::{GraphProto, ValueInfoProto, type_proto};
 use lathe_tensor::DType;
+use lathe_tensor::value::Form;
 use rustc_hash::FxHashSet;
 
-use super::{body, outside, take};
+use super::{body, outside, take, take_item, unused};
 use crate::error::{Fault, quote};
 use crate::onnx::attributes::Attributes;
 use crate::onnx::graph::Binding;
-use crate::onnx::node::{Node, Outputs};
+use crate::onnx::item::{Item, from_parts, join, loose, tensors};
+use crate::onnx::node::{Items, Node, Outputs};
 
 /// Bodies of loops that one import reads at most, again for wider sizes included.
 const MOST_BODIES: usize = 4096;
@@ -40,9 +44,9 @@ pub(super) struct Entry {
 pub(super) type Write<'w, 'm> = dyn Fn(&mut Node<'_, 'm>, &Entry) -> Outputs + 'w;
 
 /// Loop-1 to 25.
-pub(crate) fn repeat(node: &mut Node<'_, '_>) -> Outputs {
+pub(crate) fn repeat(node: &mut Node<'_, '_>) -> Items {
     let graph = node.attributes.required_graph("body")?;
-    let carried = node.inputs.len().saturating_sub(2);
+    let carried = node.items.len().saturating_sub(2);
     let (takes, gives, listed) = (graph.input.len(), graph.output.len(), node.node.output.len());
     if takes != carried + 2 {
         return Err(Fault::bad(format!("its body takes {takes} values, {} are there for it", carried + 2)));
@@ -53,16 +57,76 @@ pub(crate) fn repeat(node: &mut Node<'_, '_>) -> Outputs {
             listed.max(carried) + 1
         )));
     }
-    let initial: Option<Vec<ValueId>> = node.inputs.iter().skip(2).copied().collect();
-    let carried = initial.ok_or_else(|| Fault::bad("a first value is missing"))?;
+    for index in (0..2).filter(|index| node.items.get(*index).is_some_and(Option::is_some)) {
+        node.tensor(index)?;
+    }
+    let initial: Option<Vec<Item>> = node.items.iter().skip(2).cloned().collect();
+    let initial = initial.ok_or_else(|| Fault::bad("a first value is missing"))?;
+    let mut forms: Vec<Form> = initial.iter().map(|item| loose(&node.form(item))).collect();
+    let functions = node.importer.module.functions().count();
+    loop {
+        match with_forms(node, graph, &initial, &forms)? {
+            Read::Whole(items) => return Ok(items),
+            Read::Wider(wider) => {
+                node.importer.module.truncate_functions(functions);
+                forms = wider;
+            }
+        }
+    }
+}
+
+/// What reading a body with forms of its carried values came to.
+enum Read {
+    /// The results of the loop.
+    Whole(Vec<Item>),
+    /// An iteration gives values of other forms; these hold for both.
+    Wider(Vec<Form>),
+}
+
+/// Adds the loop, where its carried values keep these forms.
+fn with_forms<'m>(
+    node: &mut Node<'_, 'm>,
+    graph: &'m GraphProto,
+    initial: &[Item],
+    forms: &[Form],
+) -> Result<Read, Fault> {
+    let mut carried = Vec::new();
+    for (item, form) in initial.iter().zip(forms) {
+        carried.extend_from_slice(node.convert(item, form)?.parts());
+    }
+    let count = carried.len();
     let (trips, condition) = (node.optional(0), node.optional(1));
     let repeat = Repeat { graph, trips, condition, carried, others: Vec::new() };
-    build(node, &repeat, &|inner, entry| {
+    let wider = RefCell::new(None);
+    let built = build(node, &repeat, &|inner, entry| {
         let iteration = ranked(inner, graph.input.first(), entry.iteration)?;
         let condition = ranked(inner, graph.input.get(1), entry.condition)?;
-        let values = [iteration, condition].into_iter().chain(entry.carried.iter().copied());
-        run(inner, graph, values)
-    })
+        let values = [iteration, condition].into_iter().map(Item::Tensor);
+        let results = run(inner, graph, values.chain(from_parts(forms, &entry.carried)))?;
+        let mut results = results.into_iter();
+        let mut parts = tensors(results.next().into_iter().collect())?;
+        let (mut next, mut joined) = (Vec::new(), Vec::new());
+        for (form, item) in forms.iter().zip(results.by_ref()) {
+            joined.push(join(form, &inner.form(&item))?);
+            next.push(item);
+        }
+        if joined != forms {
+            *wider.borrow_mut() = Some(joined);
+            return Err(Fault::bad("its carried values change their kind"));
+        }
+        for (item, form) in next.iter().zip(forms) {
+            parts.extend_from_slice(inner.convert(item, form)?.parts());
+        }
+        parts.extend(tensors(results.collect())?);
+        Ok(parts)
+    });
+    if let Some(wider) = wider.into_inner() {
+        return Ok(Read::Wider(wider));
+    }
+    let values = built?;
+    let (carried, rows) = values.split_at(count.min(values.len()));
+    let rows = rows.iter().copied().map(Item::Tensor);
+    Ok(Read::Whole(from_parts(forms, carried).into_iter().chain(rows).collect()))
 }
 
 /// The iteration's number or the condition with the axis that the body declares.
@@ -85,8 +149,8 @@ fn ranked(
 pub(super) fn run<'m>(
     node: &mut Node<'_, 'm>,
     graph: &'m GraphProto,
-    values: impl Iterator<Item = ValueId>,
-) -> Outputs {
+    values: impl Iterator<Item = Item>,
+) -> Items {
     let mut seen = FxHashSet::default();
     for (input, value) in graph.input.iter().zip(values) {
         if input.name().is_empty() || !seen.insert(input.name()) {
@@ -120,7 +184,7 @@ pub(super) fn build<'m>(node: &mut Node<'_, 'm>, repeat: &Repeat<'m>, write: &Wr
         node.importer.module.truncate_functions(functions);
     };
     let rows = node.importer.module.function(function).outputs().len() - 1;
-    let others = outside.iter().map(|(_, value)| *value).chain(repeat.others.iter().copied());
+    let others = outside.iter().flat_map(|(_, item)| item.parts()).chain(&repeat.others).copied();
     let others: Vec<ValueId> = others.filter(|value| !node.is_constant(*value)).collect();
     let first = repeat.carried.iter().copied().chain(others).map(Some);
     let inputs: Vec<_> = [repeat.trips, repeat.condition].into_iter().chain(first).collect();
@@ -136,25 +200,24 @@ fn function<'m>(
     node: &mut Node<'_, 'm>,
     repeat: &Repeat<'m>,
     types: &[ValueType],
-    outside: &[(&'m str, ValueId)],
+    outside: &[(&'m str, Item)],
     write: &Write<'_, 'm>,
 ) -> Result<FunctionId, Fault> {
+    outside.iter().try_for_each(|(_, item)| node.importer.certain_rank(node.frame.function, item))?;
     let function = node.importer.add_branch("loop");
-    let mut taken: FxHashSet<String> = outside.iter().map(|(name, _)| name.to_string()).collect();
-    let mut unique = |wanted: &str| {
-        let mut name = wanted.to_string();
-        while !taken.insert(name.clone()) {
-            name.push('_');
-        }
-        name
-    };
+    let outer = outside
+        .iter()
+        .flat_map(|(name, item)| item.suffixes().into_iter().map(move |suffix| format!("{name}{suffix}")));
+    let mut taken: FxHashSet<String> = outer.collect();
+    let mut unique = |wanted: &str| unused(&mut taken, wanted);
     let target = node.importer.module.function_mut(function);
     let iteration = target.add_input(unique("iteration"), ValueType::new(DType::I64, []));
     let condition = target.add_input(unique("condition"), ValueType::new(DType::Bool, []));
     let carried = types.iter().map(|ty| target.add_input(unique("carried"), ty.clone())).collect();
     let mut names = rustc_hash::FxHashMap::default();
-    for &(name, value) in outside {
-        names.insert(name, Binding::Value(take(node, function, name, value)));
+    let mut outer = FxHashSet::default();
+    for (name, item) in outside {
+        names.insert(*name, Binding::Value(take_item(node, function, (name, item), &mut outer)));
     }
     let others = repeat.others.iter().map(|&value| take(node, function, &unique("other"), value)).collect();
     let entry = Entry { iteration, condition, carried, others };
@@ -167,6 +230,7 @@ fn function<'m>(
         opset: node.opset,
         attributes,
         inputs: Vec::new(),
+        items: Vec::new(),
         wanted: 0,
         name: node.name.clone(),
     };

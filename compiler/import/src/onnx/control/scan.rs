@@ -9,6 +9,7 @@ use lathe_proto::onnx::GraphProto;
 
 use super::repeat::{Entry, Repeat, build, run};
 use crate::error::Fault;
+use crate::onnx::item::{Item, tensors};
 use crate::onnx::node::{Node, Outputs, axis};
 
 /// A scan whose operands are values of the function that it is added to.
@@ -165,7 +166,7 @@ fn body<'m>(
         };
         values.push(node.add(Op::Gather(Gather { axis: axis as i64 }), &[value, index])?);
     }
-    let mut results = run(node, scan.graph, values.into_iter())?;
+    let mut results = tensors(run(node, scan.graph, values.into_iter().map(Item::Tensor))?)?;
     if let Some(length) = length {
         let length = node.as_i64(length)?;
         let length = node.reshape(length, vec![])?;

@@ -120,6 +120,22 @@ const CASES: &[(&str, &str)] = &[
         "%0 = rotary_embedding x, y, z, p {interleaved=false, heads=4, rotary_dim=null}",
     ),
     ("x: f32[n, a, 3], y: f32[a, 3]", "%0 = append x, y"),
+    ("x: f32[a, 3], y: f32[]", "%0, %1, %2 = sequence_construct x, y {dtype=\"f32\"}"),
+    ("x: f32[n], y: i64[m], z: i64[c, 2], i: i64[]", "%0 = sequence_at x, y, z, i {rank=2}"),
+    ("x: f32[n], y: i64[m], z: i64[c, 2], v: f32[a, 3]", "%0, %1, %2 = sequence_insert x, y, z, v"),
+    ("x: f32[n], y: i64[m], z: i64[c, 2], i: i64[1]", "%0, %1, %2 = sequence_erase x, y, z, i"),
+    ("x: f32[a, b]", "c0 = const i64[] 2\n%0, %1, %2 = split_to_sequence x, c0 {axis=1, keep_dims=true}"),
+    (
+        "x: f32[n], y: i64[m], z: i64[c, 2]",
+        "%0 = concat_from_sequence x, y, z {axis=1, new_axis=true, rank=2}",
+    ),
+    ("x: f32[a, b], c: bool[]", "%0 = require x, c {reason=\"an optional is empty\"}"),
+    (
+        "x: f32[a, b], f: i64[n], m: i64[n], s: f32[n], c: i64[n, 2], k: bool[n], v: f32[v], e: i64[n], r: i64[t], \
+         l: i64[l], t: i64[w], w: f32[w]",
+        "%0 = tree_ensemble x, f, m, s, c, k, v, e, r, l, t, w {targets=3, aggregate=\"sum\"}",
+    ),
+    ("x: f32[a, 6]", "%0 = couple_probabilities x {classes=4}"),
     (
         "x: f32[s, b, 5], w: f32[2, 3, 5], r: f32[2, 3, 3]",
         "%0, %1 = rnn x, w, r {hidden=3, direction=\"bidirectional\", activations=[], activation_alpha=[], \

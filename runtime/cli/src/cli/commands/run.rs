@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::{Common, OutputFormat, RunArgs};
 use crate::cli::error::CliError;
-use crate::cli::{inputs, interrupt, load, report, tensors};
+use crate::cli::{inputs, interrupt, load, report, tensors, values};
 
 /// Elements of each output that are shown.
 const PREVIEW: usize = 8;
@@ -27,14 +27,15 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
     let run = crate::RunOptions { cancel: Some(cancel), ..crate::RunOptions::default() };
     let results = session.run_with(&borrowed, &run).map_err(|error| CliError::file(&args.model, error))?;
     let seconds = start.elapsed().as_secs_f64();
-    let outputs: Vec<(String, Tensor)> =
+    let tensors: Vec<(String, Tensor)> =
         results.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
+    let outputs = values::from_parts(&values::outputs(&model), results.tensors())?;
     let files = match &args.output_dir {
-        Some(folder) => write_outputs(folder, args.output_format, &outputs)?,
+        Some(folder) => write_outputs(folder, args.output_format, &tensors, &outputs)?,
         None => Vec::new(),
     };
     if args.json.json {
-        let outputs: Vec<Value> = outputs.iter().map(|(name, tensor)| describe(name, tensor)).collect();
+        let outputs: Vec<Value> = outputs.iter().map(|(name, value)| describe(name, value)).collect();
         let mut document = json!({"outputs": outputs, "files": files, "ms": seconds * 1e3});
         if !results.stats().routers.is_empty() {
             document["routers"] = routers(&results.stats().routers);
@@ -42,9 +43,8 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
         return report::print_json(&document);
     }
     let mut out = String::new();
-    for (name, tensor) in &outputs {
-        // Writing into a String cannot fail.
-        let _ = writeln!(out, "{name}: {}{:?} {}", tensor.dtype(), tensor.shape(), preview(tensor));
+    for (name, value) in &outputs {
+        print_value(&mut out, name, value);
     }
     for file in files {
         let _ = writeln!(out, "wrote {file}");
@@ -71,22 +71,27 @@ fn routers(statistics: &[crate::RouterStatistics]) -> Value {
 fn write_outputs(
     folder: &Path,
     format: OutputFormat,
-    outputs: &[(String, Tensor)],
+    tensors: &[(String, Tensor)],
+    outputs: &[(String, crate::Value)],
 ) -> Result<Vec<String>, CliError> {
     std::fs::create_dir_all(folder).map_err(|error| CliError::file(folder, error))?;
     if format == OutputFormat::Safetensors {
         let path = folder.join("outputs.safetensors");
-        tensors::write_safetensors(&path, outputs)?;
+        tensors::write_safetensors(&path, tensors)?;
         return Ok(vec![path.to_string_lossy().into_owned()]);
     }
     outputs
         .iter()
-        .map(|(name, tensor)| {
-            let extension = if format == OutputFormat::Npy { "npy" } else { "pb" };
+        .map(|(name, value)| {
+            let npy = match value {
+                crate::Value::Tensor(tensor) if format == OutputFormat::Npy => Some(tensor),
+                _ => None,
+            };
+            let extension = if npy.is_some() { "npy" } else { "pb" };
             let path = folder.join(format!("{}.{extension}", file_name(name)));
-            match format {
-                OutputFormat::Npy => tensors::write_npy(&path, tensor)?,
-                _ => tensors::write_pb(&path, name, tensor)?,
+            match npy {
+                Some(tensor) => tensors::write_npy(&path, tensor)?,
+                None => tensors::write_value(&path, name, value)?,
             }
             Ok(path.to_string_lossy().into_owned())
         })
@@ -107,8 +112,50 @@ fn file_name(name: &str) -> String {
     }
 }
 
-fn describe(name: &str, tensor: &Tensor) -> Value {
-    json!({"name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape(), "preview": preview_values(tensor)})
+fn describe(name: &str, value: &crate::Value) -> Value {
+    let mut document = described(value);
+    document["name"] = json!(name);
+    document
+}
+
+/// A value as JSON: a tensor by dtype, shape and first elements; the first values of a sequence; keys and values of a map.
+fn described(value: &crate::Value) -> Value {
+    match value {
+        crate::Value::Tensor(tensor) => {
+            json!({"dtype": tensor.dtype().name(), "shape": tensor.shape(), "preview": preview_values(tensor)})
+        }
+        crate::Value::Sequence(values) => {
+            let shown: Vec<Value> = values.iter().take(PREVIEW).map(described).collect();
+            json!({"kind": "sequence", "length": values.len(), "preview": shown})
+        }
+        crate::Value::Optional(inner) => {
+            json!({"kind": "optional", "value": inner.as_deref().map(described)})
+        }
+        crate::Value::Map { keys, values } => {
+            json!({"kind": "map", "length": keys.len(), "keys": preview_values(keys), "preview": preview_values(values)})
+        }
+    }
+}
+
+/// A line a tensor. Writing into a String cannot fail.
+fn print_value(out: &mut String, name: &str, value: &crate::Value) {
+    let _ = match value {
+        crate::Value::Tensor(tensor) => {
+            writeln!(out, "{name}: {}{:?} {}", tensor.dtype(), tensor.shape(), preview(tensor))
+        }
+        crate::Value::Sequence(values) => {
+            let _ = writeln!(out, "{name}: a sequence of {}", values.len());
+            for (index, value) in values.iter().take(PREVIEW).enumerate() {
+                print_value(out, &format!("{name}[{index}]"), value);
+            }
+            Ok(())
+        }
+        crate::Value::Optional(None) => writeln!(out, "{name}: nothing"),
+        crate::Value::Optional(Some(inner)) => return print_value(out, name, inner),
+        crate::Value::Map { keys, values } => {
+            writeln!(out, "{name}: a map of {} keys {} to {}", keys.len(), preview(keys), preview(values))
+        }
+    };
 }
 
 fn preview_values(tensor: &Tensor) -> Value {

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::args::{Common, TestArgs};
 use crate::cli::cases::{self, Case};
-use crate::cli::compare::{Distance, compare};
+use crate::cli::compare::{Distance, compare_values};
 use crate::cli::error::CliError;
-use crate::cli::{checkpoint, load, report};
+use crate::cli::{checkpoint, load, report, values};
 
 /// How a case ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -243,7 +243,9 @@ fn run_case(common: &Common, case: &Case) -> Result<Distance, CliError> {
     for set in case.data_sets()? {
         let inputs = named_inputs(&model, &set)?;
         let outputs = super::verify::run_named(&mut session, &inputs)?;
-        let expected = cases::read_tensors(&set, "output")?;
+        let seen = values::outputs(&model);
+        let outputs = values::from_parts(&seen, &outputs)?;
+        let expected = cases::read_values(&set, "output", &seen)?;
         if expected.len() != outputs.len() {
             return Err(CliError::Different(format!(
                 "{} outputs, expected {}",
@@ -251,9 +253,9 @@ fn run_case(common: &Common, case: &Case) -> Result<Distance, CliError> {
                 expected.len()
             )));
         }
-        for (index, (actual, expected)) in outputs.iter().zip(&expected).enumerate() {
+        for (index, ((_, actual), expected)) in outputs.iter().zip(&expected).enumerate() {
             let mask = cases::read_mask(&set, index)?;
-            let distance = compare(actual, &expected.tensor, mask.as_deref(), tolerance)
+            let distance = compare_values(actual, &expected.value, mask.as_deref(), tolerance)
                 .map_err(|reason| CliError::Different(format!("output {index}: {reason}")))?;
             worst = worst.max(distance);
         }
@@ -263,17 +265,17 @@ fn run_case(common: &Common, case: &Case) -> Result<Distance, CliError> {
 
 /// The inputs of a data set by name where the files name them, else by position.
 fn named_inputs(model: &crate::Model, set: &Path) -> Result<Vec<(String, Tensor)>, CliError> {
-    let files = cases::read_tensors(set, "input")?;
-    let ports: Vec<&str> = model.inputs().iter().map(|port| port.name.as_str()).collect();
-    let by_name = files.iter().all(|file| ports.contains(&file.name.as_str()));
-    files
-        .into_iter()
-        .enumerate()
-        .map(|(index, file)| {
-            let name = if by_name { Some(file.name.as_str()) } else { ports.get(index).copied() };
-            let name =
-                name.ok_or_else(|| CliError::Input(format!("the model has no input {index}")))?.to_string();
-            Ok((name, file.tensor))
-        })
-        .collect()
+    let seen = values::inputs(model);
+    let files = cases::read_values(set, "input", &seen)?;
+    let by_name = files.iter().all(|file| seen.iter().any(|value| value.name == file.name));
+    let mut inputs = Vec::new();
+    for (index, file) in files.into_iter().enumerate() {
+        let value = match by_name {
+            true => seen.iter().find(|value| value.name == file.name),
+            false => seen.get(index),
+        };
+        let value = value.ok_or_else(|| CliError::Input(format!("the model has no input {index}")))?;
+        inputs.extend(values::parts(model, value, &file.value)?);
+    }
+    Ok(inputs)
 }
