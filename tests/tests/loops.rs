@@ -12,6 +12,10 @@ use lathe_tensor::Tensor;
 
 /// The program of a module, and how many evaluator steps it has.
 fn compiled(text: &str) -> (lathe_ir::Module, Model, usize) {
+    compiled_with(text, &LoadOptions::default())
+}
+
+fn compiled_with(text: &str, options: &LoadOptions) -> (lathe_ir::Module, Model, usize) {
     let module = lathe_ir::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(lathe_ir::parse(&module.to_string()).expect("parses").to_string(), module.to_string());
     lathe_ir::verify(&module).expect("valid");
@@ -33,7 +37,7 @@ fn compiled(text: &str) -> (lathe_ir::Module, Model, usize) {
         build_id: lathe_artifact::build_id().to_string(),
         report: serde_json::Value::Null,
     };
-    let model = Model::from_artifact(artifact, &LoadOptions::default()).expect("a model");
+    let model = Model::from_artifact(artifact, options).expect("a model");
     (module, model, evaluated)
 }
 
@@ -202,4 +206,54 @@ fn loops_without_end_are_stopped() {
     let cancelled = RunOptions { cancel: Some(token), ..RunOptions::default() };
     let error = session.run_with(&[("x", &x), ("limit", &limit)], &cancelled).expect_err("cancelled");
     assert_eq!(error.to_string(), "the run was stopped: it was cancelled");
+}
+
+const GROW: &str = r#"graph "main" (m: i64[], x: f32[a]) {
+  c0 = const f32[0] []
+  c1 = const i64[0] []
+  c2 = const i64[0, 2] []
+  %0: f32[p], %1: i64[q], %2: i64[r, 2] = loop m, _, c0, c1, c2, x {body="b", carried=3}
+  return %0 as elements, %1 as sizes, %2 as layout
+}
+graph "b" (i: i64[], c: bool[], e: f32[k], s: i64[l], t: i64[n, 2], x: f32[a]) {
+  c0 = const i64[1] [0]
+  c1 = const i64[1] [1]
+  %0: i64[1] = reshape i, c1 {allow_zero=true}
+  %1: f32[v] = slice x, c0, %0, c0, c1
+  %2: f32[k + v], %3: i64[l + 1], %4: i64[n + 1, 2] = sequence_insert e, s, t, %1
+  return c as more, %2 as e, %3 as s, %4 as t
+}"#;
+
+#[test]
+fn a_sequence_grows_by_tensors_of_other_sizes() {
+    let ints = |shape: &[usize], elements: &[i64]| Tensor::from_slice(elements, shape).expect("fits");
+    let inputs = |trips| [("m", n(trips)), ("x", f(&[4], &[1.0, 2.0, 3.0, 4.0]))];
+    let four = [
+        f(&[6], &[1.0, 1.0, 2.0, 1.0, 2.0, 3.0]),
+        ints(&[4], &[0, 1, 2, 3]),
+        ints(&[4, 2], &[1, 0, 1, 1, 1, 2, 1, 3]),
+    ];
+    check(GROW, &inputs(4), &four);
+    check(GROW, &inputs(0), &[f(&[0], &[]), ints(&[0], &[]), ints(&[0, 2], &[])]);
+}
+
+#[test]
+fn a_sequence_that_grows_for_ever_ends_at_a_limit() {
+    let endless = GROW
+        .replace("slice x, c0, %0, c0, c1", "neg x")
+        .replace("f32[v]", "f32[a]")
+        .replace("k + v", "k + a");
+    let limited = LoadOptions { max_memory: Some(256 << 20), ..LoadOptions::default() };
+    let (_, model, _) = compiled_with(&endless, &limited);
+    let mut session = Session::new(&model).expect("a session");
+    let x = Tensor::zeros(lathe_tensor::DType::F32, &[1 << 20]).expect("4 MiB");
+    let trips = n(i64::MAX);
+    let inputs = [("m", &trips), ("x", &x)];
+    let error = session.run(&inputs).expect_err("no end").to_string();
+    assert!(error.contains("limit"), "{error}");
+    let deadline =
+        RunOptions { deadline: Some(Instant::now() + Duration::from_millis(50)), ..RunOptions::default() };
+    let small = f(&[1], &[1.0]);
+    let error = session.run_with(&[("m", &trips), ("x", &small)], &deadline).expect_err("a deadline");
+    assert_eq!(error.to_string(), "the run was stopped: its deadline passed");
 }

@@ -125,6 +125,30 @@ fn described<'s>(
     Ok((cx.tensor_of(&sizes, &[sizes.len()])?, cx.tensor_of(&layout, &[layout.len() / 2, 2])?))
 }
 
+/// A tensor of runs of elements of sources: `(source, first, count)`. All have the dtype of the first source.
+fn runs(
+    cx: &Context<'_>,
+    sources: &[&Tensor],
+    shape: &[usize],
+    runs: impl Iterator<Item = (usize, usize, usize)>,
+) -> Result<Tensor, EvalError> {
+    let bits = sources.first().map_or(0, |source| source.dtype().bits());
+    if bits < 8 {
+        let cells =
+            runs.flat_map(|(source, first, count)| (first..first + count).map(move |at| Some((source, at))));
+        return cx.pick(sources, None, shape, cells);
+    }
+    let mut out = cx.zeros(sources[0].dtype(), shape)?;
+    let (mut rest, each) = (out.bytes_mut(), bits / 8);
+    for (source, first, count) in runs {
+        cx.work(count)?;
+        let (now, later) = rest.split_at_mut(count * each);
+        now.copy_from_slice(&sources[source].bytes()[first * each..][..count * each]);
+        rest = later;
+    }
+    Ok(out)
+}
+
 impl Evaluate for SequenceConstruct {
     fn arity(&self) -> Arity {
         Arity::of(0, usize::MAX).outputs(3, 3)
@@ -141,11 +165,10 @@ impl Evaluate for SequenceConstruct {
         let count = tensors.iter().try_fold(0usize, |count, tensor| count.checked_add(tensor.len()));
         let count = count.ok_or_else(|| cx.too_large(None))?;
         let (sizes, layout) = described(cx, tensors.iter().map(|tensor| tensor.shape()))?;
-        let cells = tensors.iter().enumerate();
-        let cells = cells.flat_map(|(source, tensor)| (0..tensor.len()).map(move |at| Some((source, at))));
+        let whole = tensors.iter().enumerate().map(|(source, tensor)| (source, 0, tensor.len()));
         let elements = match tensors.is_empty() {
             true => cx.zeros(self.dtype, &[0])?,
-            false => cx.pick(&tensors, None, &[count], cells)?,
+            false => runs(cx, &tensors, &[count], whole)?,
         };
         Ok(vec![elements, sizes, layout])
     }
@@ -165,7 +188,7 @@ impl Evaluate for SequenceAt {
             let axes = item.shape.len();
             return Err(cx.bad(format!("element {place} has {axes} axes, not {} as declared", self.rank)));
         }
-        Ok(vec![cx.rearrange(cx.input(0)?, &item.shape, item.start..item.start + item.count)?])
+        Ok(vec![runs(cx, &[cx.input(0)?], &item.shape, [(0, item.start, item.count)].into_iter())?])
     }
 }
 
@@ -188,9 +211,8 @@ impl Evaluate for SequenceInsert {
         let (sizes, layout) = described(cx, shapes.chain(after.iter().map(|item| &item.shape[..])))?;
         let start = after.first().map_or(all.len(), |item| item.start);
         let count = all.len().checked_add(x.len()).ok_or_else(|| cx.too_large(None))?;
-        let cells = (0..start).map(|at| (0, at)).chain((0..x.len()).map(|at| (1, at)));
-        let cells = cells.chain((start..all.len()).map(|at| (0, at))).map(Some);
-        Ok(vec![cx.pick(&[all, x], None, &[count], cells)?, sizes, layout])
+        let pieces = [(0, 0, start), (1, 0, x.len()), (0, start, all.len() - start)];
+        Ok(vec![runs(cx, &[all, x], &[count], pieces.into_iter())?, sizes, layout])
     }
 }
 
@@ -210,8 +232,9 @@ impl Evaluate for SequenceErase {
         let kept = items.iter().enumerate().filter(|(index, _)| *index != place);
         let (sizes, layout) = described(cx, kept.map(|(_, item)| &item.shape[..]))?;
         let all = cx.input(0)?;
-        let cells = (0..erased.start).chain(erased.start + erased.count..all.len());
-        Ok(vec![cx.rearrange(all, &[all.len() - erased.count], cells)?, sizes, layout])
+        let end = erased.start + erased.count;
+        let pieces = [(0, 0, erased.start), (0, end, all.len() - end)];
+        Ok(vec![runs(cx, &[all], &[all.len() - erased.count], pieces.into_iter())?, sizes, layout])
     }
 }
 
@@ -269,13 +292,13 @@ impl Evaluate for SplitToSequence {
             *end += piece;
             Some((start, piece))
         });
-        let cells = starts.flat_map(|(start, piece)| {
-            (0..around.outer).flat_map(move |outer| {
-                let first = (outer * around.size + start) * around.inner;
-                first..first + piece * around.inner
-            })
+        // Nothing is not walked, however many axes it has.
+        let outer = if x.is_empty() { 0 } else { around.outer };
+        let boxes = starts.flat_map(|(start, piece)| {
+            (0..outer)
+                .map(move |outer| (0, (outer * around.size + start) * around.inner, piece * around.inner))
         });
-        Ok(vec![cx.rearrange(x, &[x.len()], cells)?, sizes, layout])
+        Ok(vec![runs(cx, &[x], &[x.len()], boxes)?, sizes, layout])
     }
 }
 
@@ -311,14 +334,17 @@ impl Evaluate for ConcatFromSequence {
         } else {
             shape[axis] = along
         }
+        let count = cx.count(&shape)?;
         let around = Around::of(&shape, axis);
-        let cells = (0..around.outer).flat_map(|outer| {
-            items.iter().flat_map(move |item| {
+        // Nothing is not walked, however many axes it has.
+        let outer = if count == 0 { 0 } else { around.outer };
+        let boxes = (0..outer).flat_map(|outer| {
+            items.iter().map(move |item| {
                 let run = size(item).unwrap_or(0) * around.inner;
-                item.start + outer * run..item.start + (outer + 1) * run
+                (0, item.start + outer * run, run)
             })
         });
-        Ok(vec![cx.rearrange(cx.input(0)?, &shape, cells)?])
+        Ok(vec![runs(cx, &[cx.input(0)?], &shape, boxes)?])
     }
 }
 

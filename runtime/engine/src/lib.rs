@@ -25,6 +25,7 @@ mod state;
 mod team;
 mod threads;
 mod validate;
+mod values;
 mod view;
 
 pub use cancel::CancelToken;

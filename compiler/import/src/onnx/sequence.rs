@@ -1,13 +1,13 @@
 //! Sequences. Where length and place are known now, tensors are moved about and nothing is computed.
 
-use lathe_ir::ValueId;
+use lathe_ir::{Dim, Guard, GuardCondition, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_ops::sequence::{ConcatFromSequence, SequenceAt, SequenceErase, SequenceInsert, SplitToSequence};
-use lathe_ops::shape::{Concat, ShapeOf, Split, Squeeze, Unsqueeze};
+use lathe_ops::shape::{Concat, ShapeOf, Slice, Split, Squeeze, Unsqueeze};
 use lathe_tensor::DType;
 use lathe_tensor::value::{Form, Rank};
 
-use crate::error::Fault;
+use crate::error::{Fault, quote};
 use crate::onnx::item::{Item, loose};
 use crate::onnx::node::{Items, Node, axis};
 use crate::onnx::types::dtype;
@@ -127,8 +127,63 @@ pub(crate) fn at(node: &mut Node<'_, '_>) -> Items {
             };
             Ok(vec![node.at(sequence.parts(), place, rank)?.into()])
         }
-        Sequence::Parts { parts, rank } => Ok(vec![node.at(&parts, place, rank)?.into()]),
+        Sequence::Parts { parts, rank } => match (cut_of(node, &parts), node.known_ints(place).as_deref()) {
+            (Some(cut), Some(&[place])) => Ok(vec![piece(node, &cut, place)?.into()]),
+            _ => Ok(vec![node.at(&parts, place, rank)?.into()]),
+        },
     }
+}
+
+/// Pieces of one known size of an axis whose own size is not known.
+struct Cut {
+    x: ValueId,
+    axis: usize,
+    each: i64,
+    keep_dims: bool,
+}
+
+/// The cut that made a sequence.
+fn cut_of(node: &Node<'_, '_>, parts: &[ValueId]) -> Option<Cut> {
+    let function = node.importer.module.function(node.frame.function);
+    let (_, producer) = function.producer(*parts.first()?)?;
+    let Operation::Op(Op::SplitToSequence(cut)) = &producer.operation else { return None };
+    let operand = |index: usize| producer.inputs.get(index).copied().flatten();
+    let (x, split) = (operand(0)?, operand(1));
+    let each = match split {
+        None => 1,
+        Some(split) if node.rank(split) == 0 => *node.known_ints(split)?.first()?,
+        Some(_) => return None,
+    };
+    let axis = usize::try_from(cut.axis).ok()?;
+    Some(Cut { x, axis, each, keep_dims: cut.keep_dims || split.is_some() })
+}
+
+/// The piece at a place, as a slice: nothing of the sequence is left.
+fn piece(node: &mut Node<'_, '_>, cut: &Cut, place: i64) -> Result<ValueId, Fault> {
+    let number = Dim::constant;
+    let size = node.dims(cut.x)[cut.axis].clone();
+    let count = size.add(&number(cut.each.saturating_sub(1))).floor_div(&number(cut.each));
+    let index = if place < 0 { count.add(&number(place)) } else { number(place) };
+    let start = index.mul(&number(cut.each));
+    let end = start.add(&number(cut.each));
+    let bounds = [node.sizes(vec![start])?, node.sizes(vec![end])?];
+    let inputs = [cut.x, bounds[0], bounds[1], node.ints(&[cut.axis as i64])?, node.ints(&[1])?];
+    let slice = node.add(Op::Slice(Slice {}), &inputs)?;
+    let reason = format!("place {place} is inside a sequence of pieces of {}", quote(&node.name));
+    let function = node.importer.module.function_mut(node.frame.function);
+    let producer = function.producer(slice).map(|(id, _)| id);
+    if let Some(producer) = producer.and_then(|id| function.node_mut(id)) {
+        for condition in [
+            GuardCondition::AtLeast(index.clone(), number(0)),
+            GuardCondition::AtLeast(count, index.add(&number(1))),
+        ] {
+            producer.guards.push(Guard { condition, reason: reason.clone() });
+        }
+    }
+    if cut.keep_dims {
+        return Ok(slice);
+    }
+    node.add(Op::Squeeze(Squeeze { axes: Some(vec![cut.axis as i64]) }), &[slice])
 }
 
 /// SequenceLength-11.

@@ -3,6 +3,7 @@
 mod build;
 mod custom;
 mod functions;
+mod ml;
 mod mutations;
 mod opsets;
 mod random;

@@ -234,7 +234,15 @@ pub(super) fn expand(cx: &mut Context<'_>) -> Outputs {
         }
         None => {
             let rank = cx.element_count(1)?.max(x.rank());
-            cx.fresh_dims(rank)
+            let mut dims = cx.fresh_dims(rank);
+            // A size that is not 1 stays. One size at least is the run's, which then checks them all.
+            let sizes = &mut dims[rank - x.rank()..];
+            let kept = |dim: &Dim| dim.as_constant().is_some_and(|size| size != 1);
+            if rank > x.rank() || !x.dims.iter().all(kept) {
+                let pairs = sizes.iter_mut().zip(&x.dims);
+                pairs.filter(|(_, own)| kept(own)).for_each(|(size, own)| *size = own.clone());
+            }
+            dims
         }
     };
     let repeated = match (cx.elements(0).as_deref(), known::small_count(&dims)) {

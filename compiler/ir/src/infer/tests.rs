@@ -150,7 +150,8 @@ fn shapes() {
         "%0 = reshape x, i {allow_zero=false}",
         "rank of the result depends on data",
     );
-    check("x: f32[b, 4], i: i64[3]", "%0 = expand x, i", "f32[u0, u1, u2]");
+    check("x: f32[b, 4], i: i64[3]", "%0 = expand x, i", "f32[u0, u1, 4]");
+    check("x: f32[2, 4], i: i64[2]", "%0 = expand x, i", "f32[u0, u1]");
     check("x: f32[a, b], y: f32[a, c]", "%0 = concat x, y {axis=-1}", "f32[a, b + c]");
     check("x: f32[b, 1]", "%0 = squeeze x {axes=[0]}", "f32[1]; b == 1");
     refuses("x: f32[b, 1]", "%0 = squeeze x {}", "whether axis 0 of size b is 1");

@@ -177,7 +177,9 @@ impl Chaos {
             "align_corners": self.flag(), "size": [self.size(), self.below(4)], "sampling": self.size(),
             "spatial_scale": self.float(), "max": self.flag(), "half_pixel": self.flag(),
             "center_point_box": self.flag(), "pixels": self.of(&["rgb", "bgr", "grayscale"]),
-            "inverse": self.flag(), "onesided": self.flag(),
+            "inverse": self.flag(), "onesided": self.flag(), "targets": self.size(), "classes": self.size(),
+            "aggregate": self.of(&["sum", "average", "min", "max"]), "rank": self.size(), "new_axis": self.flag(),
+            "reason": "it does not hold",
         });
         for (name, value) in common.as_object().into_iter().flatten() {
             if all.get(name).is_some() {

@@ -147,3 +147,15 @@ fn a_requirement_holds_or_ends_the_run() {
     refuse("require", reason.clone(), &[&x, &b(&[], &[false])], "the optional is empty");
     refuse("require", reason, &[&x, &b(&[2], &[true, true])], "one bool");
 }
+
+#[test]
+fn nothing_takes_no_time() {
+    let x = Tensor::zeros(DType::F32, &[1 << 40, 0, 3]).expect("no elements");
+    let cut = json!({"axis": 1, "keep_dims": true});
+    let parts = evaluate("split_to_sequence", cut, &[&x, &i(&[2], &[0, 0])], 3).expect("two pieces");
+    assert_eq!(parts[2].to_slice::<i64>().expect("i64")[..], [3, 0, 3, 0]);
+    let join = json!({"axis": 1, "new_axis": false, "rank": 3});
+    let whole = evaluate("concat_from_sequence", join, &parts.iter().collect::<Vec<_>>(), 1).expect("joined");
+    assert_eq!(whole[0].shape(), [1 << 40, 0, 3]);
+    refuse("split_to_sequence", json!({"axis": 0, "keep_dims": true}), &[&x], "over the limit");
+}

@@ -7,7 +7,7 @@ use lathe_tensor::{SplitMix64, Tensor};
 use super::args::{Common, Fill, InputArgs};
 use super::error::CliError;
 use super::fill;
-use super::{tensors, values};
+use super::tensors;
 use crate::Model;
 
 /// A tensor for every input of the model, in its order.
@@ -113,15 +113,15 @@ fn read_given(args: &InputArgs, model: &Model) -> Result<Vec<(String, Tensor)>, 
         let (name, file) = text.split_once('=').ok_or_else(|| {
             CliError::Usage(format!("--input {text}: expected NAME=FILE, such as input_ids=ids.npy"))
         })?;
-        if let Some(seen) = values::inputs(model).iter().find(|seen| seen.name == name)
+        if let Some(seen) = model.input_values().iter().find(|seen| seen.name == name)
             && let Some(form) = seen.form
         {
             let value = tensors::read_value(file.as_ref(), form)?;
-            given.extend(values::parts(model, seen, &value)?);
+            given.extend(model.parts(name, &value)?);
             continue;
         }
         if !names.contains(&name) {
-            let names: Vec<&str> = values::inputs(model).iter().map(|seen| seen.name).collect();
+            let names: Vec<&str> = model.input_values().iter().map(|seen| seen.name).collect();
             return Err(CliError::Input(format!(
                 "the model has no input `{name}`; it has {}",
                 names.join(", ")

@@ -20,7 +20,6 @@ mod size;
 mod sizing;
 mod tensors;
 mod text;
-mod values;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

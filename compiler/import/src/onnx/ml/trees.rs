@@ -1,6 +1,6 @@
 //! Ensembles of decision trees: TreeEnsemble, and the older TreeEnsembleClassifier and TreeEnsembleRegressor, brought to one op.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lathe_ir::ValueId;
 use lathe_ops::Op;
@@ -247,7 +247,12 @@ fn old_tables(node: &mut Node<'_, '_>, votes: &str) -> Result<Tables, Fault> {
         }
         tables.node(features[index], number, splits[index], missing[index] != 0, pair);
     }
-    tables.roots = (0..count).filter(|index| !is_child[*index]).map(|index| codes[index]).collect();
+    let roots: Vec<usize> = (0..count).filter(|index| !is_child[*index]).collect();
+    let rooted: BTreeSet<i64> = roots.iter().map(|root| trees[*root]).collect();
+    if let Some(tree) = trees.iter().find(|tree| !rooted.contains(tree)) {
+        return Err(Fault::bad(format!("the nodes of tree {tree} form a cycle")));
+    }
+    tables.roots = roots.into_iter().map(|root| codes[root]).collect();
     Ok(tables)
 }
 

@@ -81,6 +81,25 @@ fn long_lists_are_made_when_the_program_runs() {
 }
 
 #[test]
+fn pieces_of_one_size_are_slices() {
+    let model = |place: i64| {
+        let nodes =
+            vec![node("SplitToSequence", &["x", "two"], &["s"]), node("SequenceAt", &["s", "p"], &["y"])];
+        with_integers(model(18, &[("x", "n")], nodes, &["y"]), &[("two", 2), ("p", place)])
+    };
+    let x = floats(&[0.0, 1.0, 2.0, 3.0, 4.0], &[5]);
+    for (place, expected) in [(1, &[2.0, 3.0][..]), (2, &[4.0]), (-1, &[4.0]), (-3, &[0.0, 1.0])] {
+        assert_eq!(run_floats(&model(place), std::slice::from_ref(&x)), expected, "{place}");
+    }
+    for place in [3, -4] {
+        let module = import(&model(place)).expect("a model");
+        let main = module.main().expect("main");
+        let error = evaluate(&module, main, std::slice::from_ref(&x), &EvaluateOptions::default());
+        assert!(error.expect_err("outside").to_string().contains("inside a sequence of pieces"));
+    }
+}
+
+#[test]
 fn sequences_of_any_length_are_three_tensors() {
     let nodes =
         vec![node("SequenceInsert", &["s", "x", "p"], &["t"]), node("SequenceAt", &["t", "p"], &["y"])];

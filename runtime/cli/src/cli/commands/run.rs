@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::{Common, OutputFormat, RunArgs};
 use crate::cli::error::CliError;
-use crate::cli::{inputs, interrupt, load, report, tensors, values};
+use crate::cli::{inputs, interrupt, load, report, tensors};
 
 /// Elements of each output that are shown.
 const PREVIEW: usize = 8;
@@ -29,7 +29,7 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
     let seconds = start.elapsed().as_secs_f64();
     let tensors: Vec<(String, Tensor)> =
         results.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
-    let outputs = values::from_parts(&values::outputs(&model), results.tensors())?;
+    let outputs = model.values(&results)?;
     let files = match &args.output_dir {
         Some(folder) => write_outputs(folder, args.output_format, &tensors, &outputs)?,
         None => Vec::new(),

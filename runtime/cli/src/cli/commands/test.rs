@@ -16,7 +16,7 @@ use crate::cli::args::{Common, TestArgs};
 use crate::cli::cases::{self, Case};
 use crate::cli::compare::{Distance, compare_values};
 use crate::cli::error::CliError;
-use crate::cli::{checkpoint, load, report, values};
+use crate::cli::{checkpoint, load, report};
 
 /// How a case ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -242,10 +242,11 @@ fn run_case(common: &Common, case: &Case) -> Result<Distance, CliError> {
     let mut worst = Distance::default();
     for set in case.data_sets()? {
         let inputs = named_inputs(&model, &set)?;
-        let outputs = super::verify::run_named(&mut session, &inputs)?;
-        let seen = values::outputs(&model);
-        let outputs = values::from_parts(&seen, &outputs)?;
-        let expected = cases::read_values(&set, "output", &seen)?;
+        let borrowed: Vec<(&str, &Tensor)> =
+            inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let outputs = session.run(&borrowed)?;
+        let outputs = model.values(&outputs)?;
+        let expected = cases::read_values(&set, "output", &model.output_values())?;
         if expected.len() != outputs.len() {
             return Err(CliError::Different(format!(
                 "{} outputs, expected {}",
@@ -265,7 +266,7 @@ fn run_case(common: &Common, case: &Case) -> Result<Distance, CliError> {
 
 /// The inputs of a data set by name where the files name them, else by position.
 fn named_inputs(model: &crate::Model, set: &Path) -> Result<Vec<(String, Tensor)>, CliError> {
-    let seen = values::inputs(model);
+    let seen = model.input_values();
     let files = cases::read_values(set, "input", &seen)?;
     let by_name = files.iter().all(|file| seen.iter().any(|value| value.name == file.name));
     let mut inputs = Vec::new();
@@ -275,7 +276,7 @@ fn named_inputs(model: &crate::Model, set: &Path) -> Result<Vec<(String, Tensor)
             false => seen.get(index),
         };
         let value = value.ok_or_else(|| CliError::Input(format!("the model has no input {index}")))?;
-        inputs.extend(values::parts(model, value, &file.value)?);
+        inputs.extend(model.parts(value.name, &file.value)?);
     }
     Ok(inputs)
 }
