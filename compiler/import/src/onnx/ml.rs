@@ -17,6 +17,7 @@ use lathe_ops::gather::Gather;
 use lathe_ops::matmul::MatMul;
 use lathe_ops::ml::Lookup;
 use lathe_ops::reduce::{Reduce, ReduceKind};
+use lathe_ops::sequence::Require;
 use lathe_ops::shape::{Concat, Unsqueeze};
 use lathe_tensor::{DType, Tensor};
 
@@ -196,17 +197,27 @@ pub(crate) fn imputer(node: &mut Node<'_, '_>) -> Outputs {
     Ok(vec![node.add(Op::Where(Where {}), &[missing, values, x])?])
 }
 
-/// OneHotEncoder-1: a last axis that is 1 at the element's category.
+/// OneHotEncoder-1: a last axis that is 1 at the element's category; numbers are those of their whole part. Without `zeros` each element must
+/// have a category.
 pub(crate) fn one_hot_encoder(node: &mut Node<'_, '_>) -> Outputs {
     let x = node.input(0)?;
-    if !node.attributes.flag("zeros", true)? {
-        return Err(Fault::unsupported("an error for elements of no category (`zeros` 0)"));
-    }
+    let zeros = node.attributes.flag("zeros", true)?;
     let categories = node.labels("cats")?;
+    let x = if node.dtype(x) == DType::String { x } else { node.cast(x, DType::I64)? };
     let categories = node.cast_keys(categories, x)?;
     let x = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(vec![-1]) }), &[x])?;
     let hot = node.add(Op::Compare(Compare::Equal), &[x, categories])?;
-    Ok(vec![node.cast(hot, DType::F32)?])
+    let hot = node.cast(hot, DType::F32)?;
+    if zeros {
+        return Ok(vec![hot]);
+    }
+    let reduce =
+        |kind, axes, keep_dims| Op::Reduce(Reduce { kind, axes, keep_dims, noop_with_empty_axes: false });
+    let found = node.add(reduce(ReduceKind::Max, Some(vec![-1]), false), &[hot])?;
+    let all = node.add(reduce(ReduceKind::Prod, None, false), &[found])?;
+    let all = node.cast(all, DType::Bool)?;
+    let reason = "an element has no category, and `zeros` is 0".to_string();
+    Ok(vec![node.add(Op::Require(Require { reason }), &[hot, all])?])
 }
 
 /// FeatureVectorizer-1: operands side by side.

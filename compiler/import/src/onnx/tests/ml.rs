@@ -195,3 +195,19 @@ fn maps_are_keys_and_values() {
     let parts = form.parts_of(&Value::Map { keys, values: floats(&[4.0, 8.0], &[2]) }).expect("parts");
     assert_eq!(run_floats(&model, &parts), [8.0, 0.0, 4.0]);
 }
+
+#[test]
+fn categories_may_be_asked_for() {
+    let encode = |zeros: i64| {
+        let attributes = vec![ints("cats_int64s", &[2, 0, 1]), int("zeros", zeros)];
+        classical("OneHotEncoder", attributes, &["y"])
+    };
+    let x = |last: f32| floats(&[1.5, last], &[1, 2]);
+    let hot = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0];
+    assert_eq!(run_floats(&encode(0), &[x(2.0)]), hot);
+    assert_eq!(run_floats(&encode(1), &[x(7.0)]), [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+    let module = import(&encode(0)).expect("a model");
+    let main = module.main().expect("main");
+    let error = lathe_ir::evaluate(&module, main, &[x(7.0)], &lathe_ir::EvaluateOptions::default());
+    assert!(error.expect_err("no category").to_string().contains("has no category"));
+}
