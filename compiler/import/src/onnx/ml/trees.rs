@@ -247,13 +247,27 @@ fn old_tables(node: &mut Node<'_, '_>, votes: &str) -> Result<Tables, Fault> {
         }
         tables.node(features[index], number, splits[index], missing[index] != 0, pair);
     }
-    let roots: Vec<usize> = (0..count).filter(|index| !is_child[*index]).collect();
-    let rooted: BTreeSet<i64> = roots.iter().map(|root| trees[*root]).collect();
-    if let Some(tree) = trees.iter().find(|tree| !rooted.contains(tree)) {
-        return Err(Fault::bad(format!("the nodes of tree {tree} form a cycle")));
-    }
+    let roots = roots(&places, &is_child)?;
     tables.roots = roots.into_iter().map(|root| codes[root]).collect();
     Ok(tables)
+}
+
+/// The root of each tree: its node 0, or without one the only node that is nobody's child. Nodes that cannot be reached count for nothing.
+fn roots(places: &BTreeMap<(i64, i64), usize>, is_child: &[bool]) -> Result<Vec<usize>, Fault> {
+    let trees: BTreeSet<i64> = places.keys().map(|(tree, _)| *tree).collect();
+    let root = |tree: i64| {
+        let free = |index: &&usize| !is_child[**index];
+        let found = match places.get(&(tree, 0)) {
+            Some(index) => Some(index).filter(free),
+            None => {
+                let mut others = places.range((tree, i64::MIN)..=(tree, i64::MAX)).map(|(_, index)| index);
+                let first = others.find(free);
+                first.filter(|_| !others.any(|index| free(&index)))
+            }
+        };
+        found.copied().ok_or_else(|| Fault::bad(format!("tree {tree} has no root: its nodes form a cycle")))
+    };
+    trees.into_iter().map(root).collect()
 }
 
 type Votes = BTreeMap<(i64, i64), Vec<(i64, f64)>>;
