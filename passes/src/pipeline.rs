@@ -7,8 +7,11 @@ use crate::{canonical, fuse, specialize};
 
 /// Turns exporters' habits into one form: constants and shapes folded, no-ops gone, affine maps inside weights.
 pub const CANONICAL: &[Pass<'static>] = &[
+    // The copies fold as the rest does.
+    Pass::Rule(&canonical::unroll_experts::UnrollExperts),
     Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::fold_shapes::FoldShapes),
+    Pass::Rule(&canonical::whole_non_zero::WholeNonZero),
     // Sizes that turn out constant take what is computed from them along.
     Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::no_ops::NoOps),

@@ -45,6 +45,11 @@ impl Rewrite {
         self.edit.node(operation, inputs, 1, &self.name).first().copied()
     }
 
+    /// A new node with `outputs` outputs.
+    pub fn node_of(&mut self, operation: impl Into<Operation>, inputs: &[Term], outputs: usize) -> Vec<Term> {
+        self.edit.node(operation, inputs, outputs, &self.name).into_iter().map(Some).collect()
+    }
+
     /// A new constant.
     pub fn constant(&mut self, tensor: Tensor) -> Term {
         Some(self.edit.constant(tensor, None))
@@ -56,9 +61,16 @@ impl Rewrite {
     }
 
     /// The proposal to use `new` instead of `old`.
-    pub fn replace(mut self, old: ValueId, new: Term) -> Proposal {
-        if let Some(new) = new {
-            self.edit.replace(old, new);
+    pub fn replace(self, old: ValueId, new: Term) -> Proposal {
+        self.replace_all(&[old], &[new])
+    }
+
+    /// The proposal to use each of `new` instead of that of `old`.
+    pub fn replace_all(mut self, old: &[ValueId], new: &[Term]) -> Proposal {
+        for (old, new) in old.iter().zip(new) {
+            if let Some(new) = new {
+                self.edit.replace(*old, *new);
+            }
         }
         Proposal::Edit(self.edit)
     }

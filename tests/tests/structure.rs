@@ -1,4 +1,5 @@
-//! The optimised graph of every ONNX file of the zoo holds attention, not its decomposition, with the facts that `config.json` asks for.
+//! The optimised graph of every ONNX file of the zoo holds attention and mixtures of experts, not their decompositions, with the facts that
+//! `config.json` asks for.
 //!
 //! What is expected is computed from the configuration, so that it holds for other sizes. The files are in the shared test data
 //! (`LATHE_SHARED`, or `../shared` beside the workspace); without them the test says that it is skipped.
@@ -9,7 +10,7 @@ mod expected;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use expected::Attention;
+use expected::{Attention, Mixture};
 use lathe_compiler::CompileOptions;
 use lathe_ir::{Function, Operation, ValueId};
 use lathe_ops::Op;
@@ -64,8 +65,14 @@ fn check(model: &Path, expected: &expected::Structure) -> Result<(), String> {
     let main = module.function(module.main().ok_or("no function")?);
     let nodes = lathe_compiler::describe(main);
     let count = |op: &str| nodes.iter().filter(|node| node["op"] == op).count();
-    if count("softmax") > expected.routers {
-        return Err(format!("{} softmax nodes for {} routers", count("softmax"), expected.routers));
+    if count("softmax") > 0 {
+        return Err(format!("{} softmax nodes outside of attention and routers", count("softmax")));
+    }
+    let mut mixtures: Vec<Mixture> =
+        nodes.iter().filter(|node| node["op"] == "moe").map(|node| mixture(&node["attrs"])).collect();
+    mixtures.sort();
+    if mixtures != expected.mixtures {
+        return Err(format!("expected {:#?}, found {mixtures:#?}", expected.mixtures));
     }
     let attrs = nodes.iter().filter(|node| node["op"] == "attention").map(|node| &node["attrs"]);
     let mut actual: Vec<Attention> = attrs.map(facts).collect();
@@ -98,6 +105,18 @@ fn facts(attrs: &Value) -> Attention {
         sinks: flag("sinks"),
         alibi: flag("alibi"),
         bias: flag("bias"),
+    }
+}
+
+fn mixture(attrs: &Value) -> Mixture {
+    let groups = attrs["groups"]["count"].as_u64().zip(attrs["groups"]["top"].as_u64());
+    Mixture {
+        experts: attrs["experts"].as_u64().unwrap_or(0),
+        top_k: attrs["top_k"].as_u64().unwrap_or(0),
+        router: attrs["router"].as_str().unwrap_or_default().to_string(),
+        renormalise: attrs["renormalise"].as_bool() == Some(true),
+        capacity: attrs["capacity"].as_u64(),
+        groups: groups.map(|(count, top)| [count, top]),
     }
 }
 

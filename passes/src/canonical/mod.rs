@@ -9,3 +9,5 @@ pub(crate) mod merge_reshapes;
 pub(crate) mod merge_transposes;
 pub(crate) mod no_ops;
 pub(crate) mod scatter_boxes;
+pub(crate) mod unroll_experts;
+pub(crate) mod whole_non_zero;

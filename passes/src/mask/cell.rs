@@ -20,6 +20,17 @@ pub(crate) enum Cell {
     Select(Formula, Rc<Cell>, Rc<Cell>),
     /// The element of a value at an index: what the analysis does not look into.
     Element(ValueId, Vec<Dim>),
+    /// An integer plus such an element, or minus it where `negated`.
+    Offset {
+        /// The value.
+        value: ValueId,
+        /// The index of its element.
+        index: Vec<Dim>,
+        /// Whether the element is subtracted.
+        negated: bool,
+        /// What it is added to.
+        offset: i64,
+    },
 }
 
 /// Numbers up to this are added to scores to hide a key.
@@ -34,8 +45,43 @@ impl Cell {
             (_, a, b) if a == b => a,
             (condition, Cell::Int(a), Cell::Int(b)) if agree_where(&condition, &a, &b) => Cell::Int(b),
             (condition, Cell::Bool(a), Cell::Bool(b)) => Cell::Bool(condition.choose(a, b)),
+            // What is chosen where it is zero is zero.
+            (condition, a @ Cell::Real(_), b) if b.element_truth().as_ref() == Some(&condition) => {
+                Cell::select(condition, a, Cell::Real(0.0))
+            }
+            (condition, a, b @ Cell::Real(_))
+                if a.element_truth().is_some_and(|truth| truth.negate() == condition) =>
+            {
+                Cell::select(condition, Cell::Real(0.0), b)
+            }
             (condition, a, b) => Cell::Select(condition, a.into(), b.into()),
         }
+    }
+
+    /// Whether an element that is not looked into, perhaps with an offset, is not zero. A difference of floats is zero only where they are
+    /// equal, and one of integers also where it wraps.
+    fn element_truth(&self) -> Option<Formula> {
+        match self {
+            Cell::Element(value, index) => Some(Formula::non_zero(*value, index.clone())),
+            Cell::Offset { value, index, negated, offset } => {
+                let zero_at = if *negated { *offset } else { offset.checked_neg()? };
+                Some(Formula::Is(*value, index.clone(), zero_at).negate())
+            }
+            _ => None,
+        }
+    }
+
+    /// The sum of a number and an element, `None` where the number is no integer.
+    fn offset(&self, negated: bool, number: f64) -> Option<Cell> {
+        let Cell::Element(value, index) = self else { return None };
+        // Integers of this size are floats too.
+        let whole = number.fract() == 0.0 && number.abs() <= f64::from(1 << 24);
+        (whole && (number != 0.0 || negated)).then(|| Cell::Offset {
+            value: *value,
+            index: index.clone(),
+            negated,
+            offset: number as i64,
+        })
     }
 
     /// Applies a function to each alternative; `None` where it does not apply to one.
@@ -53,7 +99,7 @@ impl Cell {
             Cell::Real(number) => Formula::Known(*number != 0.0),
             Cell::Bool(formula) => formula.clone(),
             Cell::Select(condition, a, b) => condition.clone().choose(a.truth(space), b.truth(space)),
-            Cell::Element(value, index) => Formula::NonZero(*value, index.clone()),
+            Cell::Element(..) | Cell::Offset { .. } => self.element_truth().unwrap_or(Formula::Known(true)),
         }
     }
 
@@ -65,12 +111,28 @@ impl Cell {
         }
     }
 
-    /// Where the key is seen, if this is what is added to a score: 0 where it is, a number that hides it where it is not.
-    pub fn visible(&self) -> Option<Formula> {
+    /// Whether an element is a number; with an offset, whether the sum is zero.
+    fn is(&self, number: f64) -> Option<Formula> {
+        match self {
+            Cell::Element(value, index) => {
+                let whole = number.fract() == 0.0 && number.abs() <= f64::from(1 << 24);
+                whole.then(|| Formula::Is(*value, index.clone(), number as i64))
+            }
+            _ if number == 0.0 => self.element_truth().map(Formula::negate),
+            _ => None,
+        }
+    }
+
+    /// Where the key is seen, if this times the factor is what is added to a score: 0 where it is, a number that hides it where it is not.
+    pub fn visible(&self, factor: f64) -> Option<Formula> {
         match self {
             Cell::Real(number) if *number == 0.0 => Some(Formula::Known(true)),
-            Cell::Real(number) if *number <= HIDING => Some(Formula::Known(false)),
-            Cell::Select(condition, a, b) => Some(condition.clone().choose(a.visible()?, b.visible()?)),
+            Cell::Real(number) if *number <= HIDING && number * factor <= HIDING => {
+                Some(Formula::Known(false))
+            }
+            Cell::Select(condition, a, b) => {
+                Some(condition.clone().choose(a.visible(factor)?, b.visible(factor)?))
+            }
             _ => None,
         }
     }
@@ -82,6 +144,7 @@ impl Cell {
             (Unary::Neg, Cell::Int(dim)) => Some(Cell::Int(dim.scale(-1))),
             (Unary::Abs, Cell::Int(dim)) => Some(Cell::Int(dim.max(&dim.scale(-1)))),
             (Unary::Not, Cell::Bool(formula)) => Some(Cell::Bool(formula.clone().negate())),
+            (Unary::Neg, element @ Cell::Element(..)) => element.offset(true, 0.0),
             (Unary::Neg, Cell::Real(number)) => Some(Cell::Real(-number)),
             (Unary::Abs, Cell::Real(number)) => Some(Cell::Real(number.abs())),
             _ => None,
@@ -95,9 +158,24 @@ impl Cell {
                 (Cell::Int(a), Cell::Int(b)) => integers(kind, a, b).map(Cell::Int),
                 (Cell::Real(a), Cell::Real(b)) => reals(kind, *a, *b).map(Cell::Real),
                 (Cell::Bool(a), Cell::Bool(b)) => bools(kind, a, b).map(Cell::Bool),
+                (Cell::Element(..), _) => shifted(kind, a, b.as_number()?),
+                (_, Cell::Element(..)) => match kind {
+                    Binary::Add => shifted(kind, b, a.as_number()?),
+                    Binary::Sub => b.offset(true, a.as_number()?),
+                    _ => None,
+                },
                 _ => None,
             })
         })
+    }
+
+    /// A number that is the same everywhere.
+    fn as_number(&self) -> Option<f64> {
+        match self {
+            Cell::Real(number) => Some(*number),
+            Cell::Int(dim) => dim.as_constant().map(|number| number as f64),
+            _ => None,
+        }
     }
 
     /// A comparison.
@@ -125,23 +203,27 @@ impl Cell {
                     (Cell::Bool(a), Cell::Bool(b)) if kind == Compare::Equal => {
                         a.clone().choose(b.clone(), b.clone().negate())
                     }
-                    (Cell::Element(..), Cell::Int(zero)) | (Cell::Int(zero), Cell::Element(..))
-                        if kind == Compare::Equal && zero.as_constant() == Some(0) =>
+                    (element @ (Cell::Element(..) | Cell::Offset { .. }), number)
+                    | (number, element @ (Cell::Element(..) | Cell::Offset { .. }))
+                        if kind == Compare::Equal =>
                     {
-                        let element = if matches!(a, Cell::Element(..)) { a } else { b };
-                        element.truth(space).negate()
-                    }
-                    (Cell::Element(..), Cell::Real(zero)) | (Cell::Real(zero), Cell::Element(..))
-                        if kind == Compare::Equal && *zero == 0.0 =>
-                    {
-                        let element = if matches!(a, Cell::Element(..)) { a } else { b };
-                        element.truth(space).negate()
+                        element.is(number.as_number()?)?
                     }
                     _ => return None,
                 };
                 Some(Cell::Bool(formula))
             })
         })
+    }
+}
+
+/// An element plus or minus a number.
+fn shifted(kind: Binary, element: &Cell, number: f64) -> Option<Cell> {
+    match kind {
+        Binary::Add | Binary::Sub if number == 0.0 => Some(element.clone()),
+        Binary::Add => element.offset(false, number),
+        Binary::Sub => element.offset(false, -number),
+        _ => None,
     }
 }
 

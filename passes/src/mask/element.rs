@@ -4,6 +4,7 @@ use std::cell::{Cell as Mutable, RefCell};
 
 use lathe_ir::{Answer, Dim, Operation, ValueId};
 use lathe_ops::Op;
+use lathe_ops::elementwise::Binary;
 use lathe_tensor::DType;
 
 use super::movement::{axis_of, source};
@@ -83,7 +84,15 @@ impl<'a> Reader<'a> {
         pairs
             .map(|((dim, out), at)| match dim.as_constant() {
                 Some(1) => Some(Dim::constant(0)),
-                _ => is_full_size(dim, out).then(|| at.clone()),
+                _ if is_full_size(dim, out) || self.space.is_size_of(dim, at) => Some(at.clone()),
+                // An undecided broadcast of two sizes to one of them: it is that one where there is a cell.
+                _ if joins(dim, out) => Some(at.clone()),
+                // One of the two: the other is as long where it is long enough.
+                _ if joins(out, dim) => {
+                    self.assume(at, dim)?;
+                    Some(at.clone())
+                }
+                _ => None,
             })
             .collect()
     }
@@ -126,12 +135,21 @@ impl<'a> Reader<'a> {
     fn computed(&self, value: ValueId, index: &[Dim]) -> Option<Cell> {
         let (_, node) = self.context.body().producer(value)?;
         let Operation::Op(op) = &node.operation else { return None };
+        let dtype = self.context.ty(value).dtype;
+        if matches!(op, Op::Unary(_) | Op::Binary(_)) && dtype.is_integer() && !dtype.is_signed_integer() {
+            // Differences wrap around.
+            return None;
+        }
         let operand = |place: usize| -> Option<Cell> {
             let x = node.inputs.get(place).copied().flatten()?;
             Some(self.cell(x, &self.operand_index(x, value, index)?))
         };
         match op {
             Op::Unary(kind) => operand(0)?.unary(*kind),
+            Op::Binary(Binary::Add) if self.context.ty(value).dtype == DType::F32 => {
+                let (a, b) = (operand(0)?, operand(1)?);
+                self.absorbed(&a, &b).or_else(|| a.binary(Binary::Add, &b))
+            }
             Op::Binary(kind) => operand(0)?.binary(*kind, &operand(1)?),
             Op::Compare(kind) => operand(0)?.compare(&self.space, *kind, &operand(1)?),
             Op::Where(_) => {
@@ -156,12 +174,39 @@ impl<'a> Reader<'a> {
                 let x = node.inputs.first().copied().flatten()?;
                 Some(Cell::select(Formula::at_least(&self.space, &kept), self.cell(x, index), zero))
             }
-            // A running sum of zeros.
-            Op::CumSum(_) => match operand(0)? {
-                Cell::Int(dim) if dim.as_constant() == Some(0) => Some(Cell::Int(dim)),
-                _ => None,
-            },
+            // A running sum of one number.
+            Op::CumSum(sum) => {
+                let Cell::Int(each) = operand(0)? else { return None };
+                let x = node.inputs.first().copied().flatten()?;
+                let axis = self.scalar(node.inputs.get(1).copied().flatten()?)?.as_constant()?;
+                let axis = axis_of(axis, index.len())?;
+                each.as_constant()?;
+                let before = match sum.reverse {
+                    false => index[axis].clone(),
+                    true => self.dim(x, axis).sub(&index[axis]).sub(&Dim::constant(1)),
+                };
+                let own = Dim::constant(i64::from(!sum.exclusive));
+                Some(Cell::Int(before.add(&own).mul(&each)))
+            }
             Op::Concat(concat) => self.concat(&node.inputs, axis_of(concat.axis, index.len())?, index),
+            _ => None,
+        }
+    }
+
+    /// A large number plus an integer of 64 bits is the number: less than half of its last digit is added, in f32. Otherwise each alternative
+    /// for itself.
+    fn absorbed(&self, a: &Cell, b: &Cell) -> Option<Cell> {
+        let whole = |value: ValueId| !self.context.ty(value).dtype.is_float();
+        match (a, b) {
+            (Cell::Real(large), Cell::Element(value, _)) | (Cell::Element(value, _), Cell::Real(large))
+                if large.abs() >= 1e30 && whole(*value) =>
+            {
+                Some(Cell::Real(*large))
+            }
+            (Cell::Select(condition, x, y), other) | (other, Cell::Select(condition, x, y)) => {
+                let each = |x: &Cell| self.absorbed(x, other).or_else(|| x.binary(Binary::Add, other));
+                Some(Cell::select(condition.clone(), each(x)?, each(y)?))
+            }
             _ => None,
         }
     }
@@ -208,7 +253,9 @@ impl<'a> Reader<'a> {
             Cell::Int(dim) => dim.as_constant().map(|value| Cell::Real(value as f64)),
             Cell::Real(number) if to == DType::F32 || to == DType::F64 => Some(Cell::Real(*number)),
             // Nonzero integers stay nonzero, and elements are only asked for that.
-            Cell::Element(..) if !from.is_float() && matches!(to, DType::F32 | DType::F64 | DType::I64) => {
+            Cell::Element(..) | Cell::Offset { .. }
+                if !from.is_float() && matches!(to, DType::F32 | DType::F64 | DType::I64) =>
+            {
                 Some(cell.clone())
             }
             _ => None,
@@ -230,6 +277,14 @@ fn is_full_size(dim: &Dim, out: &Dim) -> bool {
     let clamp = Dim::constant(largest);
     let forms = [out.min(&clamp), clamp.sub(&clamp.sub(out).max(&Dim::constant(0)))];
     forms.contains(dim) || is_min_of(dim, out)
+}
+
+/// Whether a size is an undecided broadcast of `part` and another.
+fn joins(size: &Dim, part: &Dim) -> bool {
+    match size.as_atom() {
+        Some(lathe_ir::Atom::Broadcast(pair)) => pair.0 == *part || pair.1 == *part,
+        _ => false,
+    }
 }
 
 fn is_min_of(dim: &Dim, out: &Dim) -> bool {

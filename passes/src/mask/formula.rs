@@ -14,8 +14,8 @@ pub(crate) enum Formula {
     Known(bool),
     /// The expression is at least 0.
     AtLeast(Dim),
-    /// The element of a value at an index is not zero.
-    NonZero(ValueId, Vec<Dim>),
+    /// The element of a value at an index is this number.
+    Is(ValueId, Vec<Dim>, i64),
     /// The opposite.
     Not(Rc<Formula>),
     /// Both.
@@ -57,23 +57,107 @@ impl Formula {
         Self::at_least(space, &a.sub(b)).and(Self::at_least(space, &b.sub(a)))
     }
 
+    /// The element of a value at an index is not zero.
+    pub fn non_zero(value: ValueId, index: Vec<Dim>) -> Self {
+        Formula::Is(value, index, 0).negate()
+    }
+
     /// Both hold.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Formula::Known(true), x) | (x, Formula::Known(true)) => x,
             (Formula::Known(false), _) | (_, Formula::Known(false)) => Formula::Known(false),
-            (a, b) if a == b => a,
-            (a, b) => Formula::And(a.into(), b.into()),
+            // Long ones are not what exporters write, and every pair of their parts would be compared.
+            (a, b) if !a.is_small() || !b.is_small() => Formula::And(a.into(), b.into()),
+            (a, b) if a.implies(&b) => a,
+            (a, b) if b.implies(&a) => b,
+            (a, b) => {
+                let (a, b) = (a.clone().given(&b), b.given(&a));
+                match (a, b) {
+                    (Formula::Known(true), x) | (x, Formula::Known(true)) => x,
+                    (Formula::Known(false), _) | (_, Formula::Known(false)) => Formula::Known(false),
+                    (a, b) if a == b => a,
+                    (a, b) => Formula::And(a.into(), b.into()),
+                }
+            }
         }
+    }
+
+    /// Whether it has few parts.
+    fn is_small(&self) -> bool {
+        fn left(formula: &Formula, budget: usize) -> Option<usize> {
+            let budget = budget.checked_sub(1)?;
+            match formula {
+                Formula::And(a, b) | Formula::Or(a, b) => left(b, left(a, budget)?),
+                Formula::Not(inner) => left(inner, budget),
+                _ => Some(budget),
+            }
+        }
+        left(self, 256).is_some()
     }
 
     /// One of them holds.
     pub fn or(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Formula::Known(false), _) => other,
+            (_, Formula::Known(false)) => self,
+            _ => match self.negate().and(other.negate()) {
+                // The opposite of what both opposites say.
+                Formula::And(a, b) => Formula::Or((*a).clone().negate().into(), (*b).clone().negate().into()),
+                one => one.negate(),
+            },
+        }
+    }
+
+    /// The same where `known` holds: alternatives that it rules out are gone.
+    fn given(self, known: &Formula) -> Self {
+        let facts = known.conjuncts();
+        if facts.iter().any(|fact| self.contradicts(fact)) {
+            return Formula::Known(false);
+        }
+        match &self {
+            Formula::Or(a, b) => {
+                let (a, b) = ((**a).clone().given(known), (**b).clone().given(known));
+                match (a, b) {
+                    (Formula::Known(false), x) | (x, Formula::Known(false)) => x,
+                    (a, b) if facts.iter().any(|fact| fact.implies(&a) || fact.implies(&b)) => {
+                        Formula::Known(true)
+                    }
+                    (a, b) => Formula::Or(a.into(), b.into()),
+                }
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether this one's truth is enough for the other's: `false` where that is not seen.
+    fn implies(&self, other: &Formula) -> bool {
         match (self, other) {
-            (Formula::Known(false), x) | (x, Formula::Known(false)) => x,
-            (Formula::Known(true), _) | (_, Formula::Known(true)) => Formula::Known(true),
-            (a, b) if a == b => a,
-            (a, b) => Formula::Or(a.into(), b.into()),
+            (a, b) if a == b => true,
+            (Formula::And(a, b), other) => a.implies(other) || b.implies(other),
+            (this, Formula::Or(a, b)) => this.implies(a) || this.implies(b),
+            (Formula::AtLeast(a), Formula::AtLeast(b)) => {
+                b.sub(a).as_constant().is_some_and(|more| more >= 0)
+            }
+            (Formula::Is(a, at, number), Formula::Not(inner)) => {
+                matches!(&**inner, Formula::Is(b, place, other) if a == b && at == place && number != other)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether both cannot hold: `false` where that is not seen.
+    fn contradicts(&self, other: &Formula) -> bool {
+        match (self, other) {
+            (Formula::And(a, b), other) | (other, Formula::And(a, b)) => {
+                a.contradicts(other) || b.contradicts(other)
+            }
+            (Formula::AtLeast(a), Formula::AtLeast(b)) => a.add(b).as_constant().is_some_and(|sum| sum < 0),
+            (Formula::Not(inner), other) | (other, Formula::Not(inner)) => other.implies(inner),
+            (Formula::Is(a, at, number), Formula::Is(b, place, other)) => {
+                a == b && at == place && number != other
+            }
+            _ => false,
         }
     }
 

@@ -125,8 +125,11 @@ fn tile(reader: &Reader<'_>, x: ValueId, index: &[Dim]) -> Option<Vec<Dim>> {
             if reader.space.never_negative(&below) {
                 return Some(at.clone());
             }
-            let constant = dim.as_constant().filter(|dim| *dim > 0)?;
-            Some(if constant == 1 { Dim::constant(0) } else { at.modulo(dim) })
+            if dim.as_constant() == Some(1) {
+                return Some(Dim::constant(0));
+            }
+            let (_, rest, sure) = reader.space.divide(at, dim);
+            sure.then_some(rest)
         })
         .collect()
 }

@@ -53,6 +53,12 @@ impl Space {
         self.coordinates.get(axis).map_or_else(|| Dim::constant(1), |(_, size)| size.clone())
     }
 
+    /// Whether the index is a coordinate, and the size is that of its axis.
+    pub fn is_size_of(&self, size: &Dim, index: &Dim) -> bool {
+        let axis = self.coordinates.iter().find(|(symbol, _)| index.as_symbol() == Some(symbol));
+        axis.is_some_and(|(_, own)| own == size)
+    }
+
     /// Whether the expression mentions a coordinate.
     pub fn varies(&self, dim: &Dim) -> bool {
         dim.symbols().into_iter().any(|symbol| self.coordinates.iter().any(|(name, _)| name == symbol))
@@ -172,12 +178,27 @@ fn direction(dim: &Dim, symbol: &Symbol) -> Option<bool> {
         let direct =
             term.factors().iter().filter(|factor| matches!(factor, Atom::Symbol(name) if name == symbol));
         let direct = direct.count();
-        let hidden = term.factors().iter().any(|factor| {
-            factor
-                .operands()
-                .is_some_and(|(a, b)| a.symbols().contains(symbol) || b.symbols().contains(symbol))
-        });
-        if hidden {
+        let hidden: Vec<&Atom> = term
+            .factors()
+            .iter()
+            .filter(|factor| {
+                factor
+                    .operands()
+                    .is_some_and(|(a, b)| a.symbols().contains(symbol) || b.symbols().contains(symbol))
+            })
+            .collect();
+        if let [monotone] = hidden[..]
+            && direct == 0
+            && term.factors().len() == 1
+        {
+            let up = inner_direction(monotone, symbol)? == (term.coefficient() > 0);
+            if grows.is_some_and(|grows| grows != up) {
+                return None;
+            }
+            grows = Some(up);
+            continue;
+        }
+        if !hidden.is_empty() {
             return None;
         }
         if direct == 0 {
@@ -195,6 +216,21 @@ fn direction(dim: &Dim, symbol: &Symbol) -> Option<bool> {
         grows = Some(up);
     }
     grows
+}
+
+/// The same of a quotient by a constant, of a minimum and of a maximum, which follow their operands.
+fn inner_direction(atom: &Atom, symbol: &Symbol) -> Option<bool> {
+    let (a, b) = atom.operands()?;
+    let of = |dim: &Dim| dim.symbols().contains(symbol).then(|| direction(dim, symbol));
+    match atom {
+        Atom::FloorDiv(_) if b.as_constant().is_some_and(|divisor| divisor > 0) => direction(a, symbol),
+        Atom::Min(_) | Atom::Max(_) => match (of(a), of(b)) {
+            (Some(one), None) | (None, Some(one)) => one,
+            (Some(one), Some(other)) => one.filter(|_| one == other),
+            (None, None) => None,
+        },
+        _ => None,
+    }
 }
 
 fn replace(dim: &Dim, symbol: &Symbol, by: &Dim) -> Dim {

@@ -4,7 +4,7 @@ use lathe_ir::{Dim, ValueId};
 
 use super::{Formula, Reader, Space};
 
-/// Keys that are padding: a value of `[batch, keys]`, not zero where the key may be seen.
+/// Keys that are padding: a value of `[batch, keys]` that is some number where the key may be seen, or where it may not.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Padding {
     /// The value.
@@ -13,6 +13,10 @@ pub(crate) struct Padding {
     pub batch_axis: Option<usize>,
     /// Its axis of the keys.
     pub key_axis: usize,
+    /// The number.
+    pub number: i64,
+    /// Whether keys of this number are seen, or all others.
+    pub seen: bool,
 }
 
 /// Which keys a query sees. A query `i` stands at `i`, or at `total - seq + i` where `bottom_right`.
@@ -60,7 +64,11 @@ impl Visibility {
     fn take(&mut self, reader: &Reader<'_>, part: &Formula, base: &Dim) {
         let understood = match part {
             Formula::AtLeast(dim) => self.bound(&reader.space, dim, base),
-            Formula::NonZero(value, index) => self.padding(reader, *value, index),
+            Formula::Is(value, index, number) => self.padding(reader, *value, index, (*number, true)),
+            Formula::Not(inner) => match &**inner {
+                Formula::Is(value, index, number) => self.padding(reader, *value, index, (*number, false)),
+                _ => false,
+            },
             _ => false,
         };
         if !understood {
@@ -88,7 +96,13 @@ impl Visibility {
         false
     }
 
-    fn padding(&mut self, reader: &Reader<'_>, value: ValueId, index: &[Dim]) -> bool {
+    fn padding(
+        &mut self,
+        reader: &Reader<'_>,
+        value: ValueId,
+        index: &[Dim],
+        (number, seen): (i64, bool),
+    ) -> bool {
         let (batch, key) = (reader.space.coordinate(0), reader.space.coordinate(3));
         let place = |coordinate: &Dim| {
             let mut places =
@@ -112,7 +126,7 @@ impl Visibility {
         if !others.all(|(_, (at, size))| at.as_constant() == Some(0) && size.as_constant() == Some(1)) {
             return false;
         }
-        let found = Padding { value, batch_axis, key_axis };
+        let found = Padding { value, batch_axis, key_axis, number, seen };
         if self.padding.is_some() && self.padding != Some(found.clone()) {
             return false;
         }
@@ -125,14 +139,19 @@ fn describe(part: &Formula) -> String {
     match part {
         Formula::Known(_) => "a mask that hides everything".to_string(),
         Formula::AtLeast(dim) => format!("{} >= 0", plain(dim)),
-        Formula::NonZero(_, index) => {
-            let index: Vec<String> = index.iter().map(plain).collect();
-            format!("an element at [{}] of a value", index.join(", "))
-        }
-        Formula::Not(inner) => format!("not ({})", describe(inner)),
+        Formula::Is(_, index, number) => format!("{} is {number}", element(index)),
+        Formula::Not(inner) => match &**inner {
+            Formula::Is(_, index, 0) => element(index),
+            inner => format!("not ({})", describe(inner)),
+        },
         Formula::And(a, b) => format!("({}) and ({})", describe(a), describe(b)),
         Formula::Or(a, b) => format!("({}) or ({})", describe(a), describe(b)),
     }
+}
+
+fn element(index: &[Dim]) -> String {
+    let index: Vec<String> = index.iter().map(plain).collect();
+    format!("an element at [{}] of a value", index.join(", "))
 }
 
 /// An expression with coordinates by their letters.

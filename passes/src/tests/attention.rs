@@ -63,12 +63,12 @@ fn weights_that_are_a_result_are_refused() {
 }
 
 #[test]
-fn a_scaled_bias_is_refused() {
+fn a_bias_that_is_scaled_with_the_scores_is_scaled_alone() {
     let text = GROUPED
         .replace("seen: i64[b, s])", "seen: i64[b, s], bias: f32[s, s])")
         .replace("%19 = mul %18, c4      // \"scale\"", "%19 = add %18, bias")
         .replace("%20 = add %19, %16     // \"mask\"", "%20 = mul %19, c4");
-    assert_snapshot!(refusals("fuse_attention", &text));
+    assert_snapshot!(check("fuse_attention", &text));
 }
 
 #[test]
@@ -203,4 +203,67 @@ fn a_linear_bias_from_a_table_that_ends_is_linear_up_to_there() {
 #[test]
 fn a_bias_from_a_table_that_ends_is_refused_where_it_is_not_linear() {
     assert_snapshot!(refusals("fuse_attention", &CUT.replace("-1.25", "-1.5")));
+}
+
+#[test]
+fn key_padding_may_be_one_number_or_all_others() {
+    let at_one = GROUPED.replace("%13 = cast seen {saturate=true,to=\"bool\"}", "%13 = equal seen, c1");
+    let out = check("fuse_attention", &at_one);
+    assert!(
+        out.contains("equal seen,") && out.contains("causal=true") && out.contains("_, _, _, _, %"),
+        "{out}"
+    );
+    let not_zero = GROUPED
+        .replace("%13 = cast seen {saturate=true,to=\"bool\"}", "%30 = equal seen, c0\n  %13 = not %30");
+    let out = check("fuse_attention", &not_zero);
+    assert!(out.contains("cast seen") && out.contains("_, _, _, _, %") && !out.contains(" not "), "{out}");
+    let zero = GROUPED.replace("%13 = cast seen {saturate=true,to=\"bool\"}", "%13 = equal seen, c0");
+    let out = check("fuse_attention", &zero);
+    assert!(out.contains(" not ") && out.contains("_, _, _, _, %"), "{out}");
+}
+
+#[test]
+fn masks_of_packed_heads_are_proven() {
+    let text = r#"graph "main" (q: f32[b, s, 24], k: f32[b, s, 8], v: f32[b, s, 8]) {
+  c0 = const i64[] 0
+  c1 = const i64[] 1
+  %0: i64[] = dims [s] {scalar=true}
+  %1 = range c0, %0, c1
+  %2 = unsqueeze %1 {axes=[1]}
+  %3 = unsqueeze %1 {axes=[0]}
+  %4 = less_or_equal %3, %2
+  %5 = attention q, k, v, %4 {causal=false,q_heads=3,kv_heads=1,qk_output=0,softcap=0.0,softmax_in_f64=false} // "attention"
+  return %5 as y
+}"#;
+    assert_snapshot!(check("prove_masks", text));
+}
+
+/// A causal mask over a past and the new keys, with padding of a length of its own.
+const PAST: &str = r#"graph "main" (q: f32[b, s, 24], k: f32[b, s, 8], v: f32[b, s, 8], keys: f32[b, 1, p, 8], values: f32[b, 1, p, 8], seen: i64[b, t]) {
+  c0 = const i64[] 0
+  c1 = const i64[] 1
+  %0: i64[] = dims [p] {scalar=true}
+  %1: i64[] = dims [p + s] {scalar=true}
+  %2 = range %0, %1, c1
+  %3 = range c0, %1, c1
+  %4 = unsqueeze %2 {axes=[1]}
+  %5 = unsqueeze %3 {axes=[0]}
+  %6 = less_or_equal %5, %4
+  %7 = cast seen {saturate=true,to="bool"}
+  %8 = unsqueeze %7 {axes=[1,2]}
+  %9 = and %6, %8
+  %10, %11, %12 = attention q, k, v, %9, keys, values {causal=false,q_heads=3,kv_heads=1,qk_output=0,softcap=0.0,softmax_in_f64=false} // "attention"
+  return %10 as y, %11 as present_keys, %12 as present_values
+}"#;
+
+#[test]
+fn masks_behind_a_past_are_proven() {
+    assert_snapshot!(check("prove_masks", PAST));
+}
+
+#[test]
+fn queries_that_do_not_stand_behind_the_past_are_refused() {
+    let text = PAST
+        .replace("%2 = range %0, %1, c1", "%20: i64[] = dims [s] {scalar=true}\n  %2 = range c0, %20, c1");
+    assert!(refusals("prove_masks", &text).contains("its mask places queries elsewhere"));
 }

@@ -200,6 +200,36 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn windows_with_one_key_more_or_fewer_are_no_windows(
+        window in 1i64..6,
+        [row, column] in [0i64..7, 0i64..7],
+        more in any::<bool>(),
+        seed in 0u64..1000,
+    ) {
+        let change = match more {
+            true => "  %13 = or %9, %12\n",
+            false => "  %14 = not %12\n  %13 = and %9, %14\n",
+        };
+        let lines = format!(
+            "  c2 = const i64[] {window}\n  c3 = const i64[] {row}\n  c4 = const i64[] {column}\n  %6 = sub %4, c2\n  %7 = greater %5, %6\n  \
+             %8 = less_or_equal %5, %4\n  %9 = and %7, %8\n  %10 = equal %4, c3\n  %11 = equal %5, c4\n  %12 = and %10, %11\n{change}"
+        );
+        let text = graph(&lines, "%13");
+        let (module, attention, masked) = proven(&text);
+        let inside = column <= row && column > row - window;
+        if inside != more {
+            assert!(masked, "{attention:?} in {text}");
+        }
+        for keys in [1, 3, 7, 8] {
+            same_answer(&parse(&text), &module, [keys, keys], seed).expect("the same answer");
+        }
+    }
+}
+
 /// A comparison of positions, or of what is said of keys, with an offset.
 fn term() -> impl Strategy<Value = (String, i64)> {
     let compare = prop_oneof![

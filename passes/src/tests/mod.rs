@@ -8,6 +8,7 @@ mod fuse;
 mod gqa;
 mod masks;
 mod moe;
+mod moe_forms;
 mod pictures;
 mod quantize;
 mod regions;

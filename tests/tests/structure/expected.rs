@@ -17,14 +17,25 @@ pub struct Attention {
     pub bias: bool,
 }
 
+/// Facts of one mixture of experts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mixture {
+    pub experts: u64,
+    pub top_k: u64,
+    pub router: String,
+    pub renormalise: bool,
+    pub capacity: Option<u64>,
+    /// Groups, and how many of them remain.
+    pub groups: Option<[u64; 2]>,
+}
+
 /// What the optimised graph holds.
 #[derive(Default)]
 pub struct Structure {
     pub attention: Vec<Attention>,
+    pub mixtures: Vec<Mixture>,
     /// Besides, where the graph takes pictures.
     pub of_pictures: Vec<Attention>,
-    /// Layers with a router, each of which may have a softmax.
-    pub routers: usize,
 }
 
 pub fn thousandths(number: f64) -> i64 {
@@ -76,7 +87,7 @@ pub fn of(config: &Path) -> Option<Structure> {
         "" => attention.extend(timm(&config)),
         _ => attention.extend(layers(&config, true)),
     }
-    Some(Structure { attention, of_pictures: quantiser(&config["vq_config"]), routers: routers(&config) })
+    Some(Structure { attention, mixtures: mixtures(&config), of_pictures: quantiser(&config["vq_config"]) })
 }
 
 fn number(config: &Value, names: &[&str]) -> Option<u64> {
@@ -213,13 +224,40 @@ fn timm(config: &Value) -> Vec<Attention> {
     stack(&config["model_args"], ["depth"], ["num_heads"], "embed_dim")
 }
 
-/// Layers that may keep a softmax over experts.
-fn routers(config: &Value) -> usize {
-    let sparse = ["num_sparse_encoder_layers", "num_sparse_decoder_layers"];
-    let sparse: u64 = sparse.iter().filter_map(|name| config[*name].as_u64()).sum();
-    match number(config, &["num_local_experts", "num_experts", "n_routed_experts"]) {
-        Some(_) if sparse > 0 => sparse as usize,
-        Some(_) => layer_count(config) as usize,
-        None => 0,
+/// One mixture a sparse layer.
+fn mixtures(config: &Value) -> Vec<Mixture> {
+    let Some(experts) = number(config, &["num_local_experts", "num_experts", "n_routed_experts"]) else {
+        return Vec::new();
+    };
+    let kind = config["model_type"].as_str().unwrap_or_default();
+    let groups = number(config, &["n_group"]).zip(number(config, &["topk_group"]));
+    let mixture = Mixture {
+        experts,
+        top_k: if kind == "switch_transformers" {
+            1
+        } else {
+            number(config, &["num_experts_per_tok"]).unwrap_or(1)
+        },
+        router: if kind == "deepseek_v3" { "sigmoid" } else { "softmax" }.to_string(),
+        // A softmax over the chosen logits alone is one.
+        renormalise: ["mixtral", "gpt_oss"].contains(&kind)
+            || config["norm_topk_prob"].as_bool() == Some(true),
+        capacity: config["expert_capacity"].as_u64(),
+        groups: groups.filter(|groups| groups.0 > 1).map(|groups| [groups.0, groups.1]),
+    };
+    vec![mixture; sparse_layers(config)]
+}
+
+fn sparse_layers(config: &Value) -> usize {
+    let of_sides = ["num_sparse_encoder_layers", "num_sparse_decoder_layers"];
+    let of_sides: u64 = of_sides.iter().filter_map(|name| config[*name].as_u64()).sum();
+    if of_sides > 0 {
+        return of_sides as usize;
     }
+    let dense = number(config, &["first_k_dense_replace"]).unwrap_or(0);
+    let step = number(config, &["decoder_sparse_step"]).unwrap_or(1).max(1);
+    let named: Vec<u64> =
+        config["mlp_only_layers"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    let sparse = |layer: &u64| *layer >= dense && (layer + 1) % step == 0 && !named.contains(layer);
+    (0..layer_count(config)).filter(sparse).count()
 }

@@ -18,6 +18,14 @@ pub(super) struct Alibi {
     pub limit: Option<i64>,
 }
 
+impl Alibi {
+    /// With a factor outside.
+    pub fn times(mut self, factor: f64) -> Self {
+        self.slopes.iter_mut().for_each(|slope| *slope = (f64::from(*slope) * factor) as f32);
+        self
+    }
+}
+
 /// The linear bias that `value` is at `index`, if it is one. A constant is one under a causal mask alone: it may differ from
 /// `-slope * |i - j|` by a number for each row, which the softmax does not see, and only keys before the query count.
 ///

@@ -17,12 +17,12 @@ const HIDDEN: f32 = f32::MIN;
 
 /// A term that stays: a value that is added, or a bool that hides where it is false (or true).
 pub(super) enum Left {
-    /// A float, at this index of the cells' coordinates.
-    Added(ValueId, Vec<Dim>),
+    /// A float at this index of the cells' coordinates, times a factor.
+    Added { value: ValueId, index: Vec<Dim>, factor: f64 },
     /// A bool.
     Hides { condition: ValueId, index: Vec<Dim>, hidden_if: bool },
     /// A float of which this is so up to a number of keys; with more it is one number a row.
-    UpTo { value: ValueId, index: Vec<Dim>, limit: i64 },
+    UpTo { value: ValueId, index: Vec<Dim>, limit: i64, factor: f64 },
 }
 
 /// All that is added to the scores.
@@ -46,21 +46,24 @@ impl Bias {
         let mut terms = Vec::new();
         for step in &scores.steps {
             match step {
-                Step::Added { result, term } => {
+                Step::Added { result, term, factor } => {
                     let at = place(*result).ok_or("a term is not over the scores")?;
                     let sizes = score_sizes(reader, *result);
                     match reader.index_into(*term, &sizes, &at) {
-                        Some(index) => addends(reader, *term, index, &mut terms),
-                        None => terms.push(up_to(reader, *term, &sizes, &at, scores.sinks.is_some())?),
+                        Some(index) => addends(reader, *term, index, *factor, &mut terms),
+                        None => {
+                            let found = up_to(reader, *term, (&sizes, &at), scores.sinks.is_some())?;
+                            terms.push(found.times(*factor));
+                        }
                     }
                 }
-                Step::Chosen { result, condition, hidden, hidden_if } => {
+                Step::Chosen { result, condition, hidden, hidden_if, factor } => {
                     let at = place(*result).ok_or("a mask is not over the scores")?;
                     let sizes = score_sizes(reader, *result);
                     let index = reader.index_into(*condition, &sizes, &at);
                     let index = index.ok_or("a mask does not broadcast to the scores for every size")?;
                     let fill = reader.index_into(*hidden, &sizes, &at).map(|at| reader.cell(*hidden, &at));
-                    if fill.and_then(|fill| fill.visible()) != Some(Formula::Known(false)) {
+                    if fill.and_then(|fill| fill.visible(*factor)) != Some(Formula::Known(false)) {
                         return Err("scores are replaced by what is not a large negative number".to_string());
                     }
                     let hides = Left::Hides { condition: *condition, index, hidden_if: *hidden_if };
@@ -68,11 +71,11 @@ impl Bias {
                 }
             }
         }
-        Self::sort(reader, scores.scaled_terms, terms)
+        Self::sort(reader, terms)
     }
 
-    /// Sorts terms into facts and what is left; `scaled` where a factor stands outside of one.
-    pub fn sort(reader: &Reader<'_>, scaled: bool, terms: Vec<Left>) -> Result<Self, String> {
+    /// Sorts terms into facts and what is left.
+    pub fn sort(reader: &Reader<'_>, terms: Vec<Left>) -> Result<Self, String> {
         let mut all = Formula::Known(true);
         let mut bias = Self::default();
         let mut masks = Vec::new();
@@ -103,20 +106,18 @@ impl Bias {
             }
         }
         for term in numbers {
-            if scaled {
-                return Err("a bias is scaled with the scores".to_string());
-            }
             match (&term, &bias.alibi) {
-                (Left::Added(value, index), None) => {
+                (Left::Added { value, index, factor }, None) => {
                     match alibi::of(reader, *value, index, bias.facts.causal, None) {
-                        Some(found) => bias.alibi = Some(found),
+                        Some(found) => bias.alibi = Some(found.times(*factor)),
                         None => bias.left.push(term),
                     }
                 }
-                (Left::UpTo { value, index, limit }, alibi) => {
+                (Left::UpTo { value, index, limit, factor }, alibi) => {
                     let found = alibi::of(reader, *value, index, bias.facts.causal, Some(*limit));
                     let found = found.filter(|_| alibi.is_none());
-                    bias.alibi = Some(found.ok_or("a term broadcasts to the scores up to a size only")?);
+                    let found = found.ok_or("a term broadcasts to the scores up to a size only")?;
+                    bias.alibi = Some(found.times(*factor));
                 }
                 _ => bias.left.push(term),
             }
@@ -152,7 +153,16 @@ impl Bias {
         let mut sum: Term = None;
         for left in &self.left {
             let term = match left {
-                Left::Added(value, index) => laid_out(reader, rewrite, *value, index, dims)?,
+                Left::Added { value, index, factor } => {
+                    let term = laid_out(reader, rewrite, *value, index, dims)?;
+                    match *factor == 1.0 {
+                        true => term,
+                        false => {
+                            let factor = scalar(rewrite, *factor as f32)?;
+                            rewrite.node(Op::Binary(Binary::Mul), &[term, factor])
+                        }
+                    }
+                }
                 Left::UpTo { .. } => {
                     return Err("a term broadcasts to the scores up to a size only".to_string());
                 }
@@ -182,10 +192,18 @@ fn scalar(rewrite: &mut Rewrite, number: f32) -> Result<Term, String> {
 }
 
 impl Left {
+    /// With a factor outside.
+    fn times(mut self, by: f64) -> Self {
+        if let Left::Added { factor, .. } | Left::UpTo { factor, .. } = &mut self {
+            *factor *= by;
+        }
+        self
+    }
+
     /// Where keys are visible, if this is a mask.
     fn visible(&self, reader: &Reader<'_>) -> Option<Formula> {
         match self {
-            Left::Added(value, index) => reader.cell(*value, index).visible(),
+            Left::Added { value, index, factor } => reader.cell(*value, index).visible(*factor),
             Left::UpTo { .. } => None,
             Left::Hides { condition, index, hidden_if } => match reader.cell(*condition, index) {
                 // The condition itself, and nothing that is known of it.
@@ -208,7 +226,12 @@ fn score_sizes(reader: &Reader<'_>, result: ValueId) -> Vec<Dim> {
 
 /// A term that is over all keys up to a number of them. With more it has one place for all: a number a row, which a softmax without a
 /// sink does not see.
-fn up_to(reader: &Reader<'_>, term: ValueId, to: &[Dim], at: &[Dim], sinks: bool) -> Result<Left, String> {
+fn up_to(
+    reader: &Reader<'_>,
+    term: ValueId,
+    (to, at): (&[Dim], &[Dim]),
+    sinks: bool,
+) -> Result<Left, String> {
     let refuse = || "a term does not broadcast to the scores for every size".to_string();
     let mut sizes = to.to_vec();
     let (last, dims) = (reader.space.size(3), reader.dims(term));
@@ -217,7 +240,7 @@ fn up_to(reader: &Reader<'_>, term: ValueId, to: &[Dim], at: &[Dim], sinks: bool
     // As if it were of that size for all: only what checks the limit uses the index.
     *size = cut.clone();
     let index = reader.index_into(term, &sizes, at).ok_or_else(refuse)?;
-    Ok(Left::UpTo { value: term, index, limit })
+    Ok(Left::UpTo { value: term, index, limit, factor: 1.0 })
 }
 
 /// The operand `alibi_slopes`: all 0 where there are more keys than the limit.
@@ -232,19 +255,25 @@ fn slopes(rewrite: &mut Rewrite, alibi: &Alibi, total: &Dim) -> Result<Term, Str
     Ok(rewrite.node(Op::Where(Where {}), &[longer, none, slopes]))
 }
 
-/// The terms of a sum.
-pub(super) fn addends(reader: &Reader<'_>, value: ValueId, index: Vec<Dim>, into: &mut Vec<Left>) {
+/// The terms of a sum, each times the factor.
+pub(super) fn addends(
+    reader: &Reader<'_>,
+    value: ValueId,
+    index: Vec<Dim>,
+    factor: f64,
+    into: &mut Vec<Left>,
+) {
     if let Some((_, node, Op::Binary(Binary::Add))) = reader.context.producer(value)
         && let [Some(a), Some(b)] = node.inputs[..]
         && let (Some(at_a), Some(at_b)) =
             (reader.operand_index(a, value, &index), reader.operand_index(b, value, &index))
         && into.len() < 8
     {
-        addends(reader, a, at_a, into);
-        addends(reader, b, at_b, into);
+        addends(reader, a, at_a, factor, into);
+        addends(reader, b, at_b, factor, into);
         return;
     }
-    into.push(Left::Added(value, index));
+    into.push(Left::Added { value, index, factor });
 }
 
 /// Whether every assumption of the reading is one that the op checks: that the padding covers the keys.
@@ -329,9 +358,7 @@ fn emit_padding(reader: &Reader<'_>, rewrite: &mut Rewrite, padding: &Padding, t
     if turned {
         term = rewrite.node(Op::Transpose(Transpose { perm: vec![1, 0] }), &[term]);
     }
-    if ty.dtype != DType::Bool {
-        term = rewrite.node(Op::Cast(Cast { to: DType::Bool, saturate: true }), &[term]);
-    }
+    term = emit_seen(rewrite, padding, ty.dtype, term);
     let longer = reader.space.lift(keys).equals(&reader.space.lift(total)) != Answer::Yes;
     if longer {
         // What lies behind the keys says nothing of them.
@@ -342,6 +369,26 @@ fn emit_padding(reader: &Reader<'_>, rewrite: &mut Rewrite, padding: &Padding, t
         term = rewrite.node(Op::Slice(Slice {}), &[&[term], &sizes[..]].concat());
     }
     term
+}
+
+/// Where the elements say that a key is seen, as bools.
+fn emit_seen(rewrite: &mut Rewrite, padding: &Padding, dtype: DType, mut term: Term) -> Term {
+    let mut seen = padding.seen;
+    if padding.number == 0 {
+        if dtype != DType::Bool {
+            term = rewrite.node(Op::Cast(Cast { to: DType::Bool, saturate: true }), &[term]);
+        }
+        seen = !seen;
+    } else {
+        let number = Tensor::from_slice(&[padding.number], &[]).ok();
+        let number = number.and_then(|number| rewrite.constant(number));
+        let number = match dtype {
+            DType::I64 => number,
+            _ => rewrite.node(Op::Cast(Cast { to: dtype, saturate: true }), &[number]),
+        };
+        term = rewrite.node(Op::Compare(Compare::Equal), &[term, number]);
+    }
+    if seen { term } else { rewrite.node(Op::Unary(Unary::Not), &[term]) }
 }
 
 /// A constant of one axis.

@@ -9,8 +9,8 @@
 //! seen: the same wherever a query sees a key. **A query that sees none** (a row of padding under a causal mask) has the mean of all values in
 //! the source graph and zeros here; such rows are padding, undefined by what the source graph is for, and nothing reads them.
 //!
-//! Refuses heads of more than 256 elements, weights that are used elsewhere too, a bias that is scaled with the scores, terms that broadcast differently for some sizes, and
-//! operands whose heads cannot be told apart.
+//! Refuses heads of more than 256 elements, weights that are used elsewhere too, terms that broadcast differently for some sizes, and operands
+//! whose heads cannot be told apart.
 
 mod alibi;
 mod bias;

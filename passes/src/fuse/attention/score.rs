@@ -12,10 +12,10 @@ const LONGEST: usize = 24;
 
 /// What is done to scores, the outermost first.
 pub(super) enum Step {
-    /// `result = scores + term`.
-    Added { result: ValueId, term: ValueId },
-    /// `result = where(condition, scores, hidden)`, or the other way round where `hidden_if`.
-    Chosen { result: ValueId, condition: ValueId, hidden: ValueId, hidden_if: bool },
+    /// `result = scores + term`, times the factor outside of it.
+    Added { result: ValueId, term: ValueId, factor: f64 },
+    /// `result = where(condition, scores, hidden)`, or the other way round where `hidden_if`, times the factor.
+    Chosen { result: ValueId, condition: ValueId, hidden: ValueId, hidden_if: bool, factor: f64 },
 }
 
 /// A score: `softcap(scale * q @ k) + ...`.
@@ -23,8 +23,6 @@ pub(super) enum Step {
 pub(super) struct Scores {
     /// Terms and masks.
     pub steps: Vec<Step>,
-    /// Whether a factor stands outside of a term.
-    pub scaled_terms: bool,
     /// The factor of the product.
     pub scale: f64,
     /// `softcap * tanh(score / softcap)`; 0 for none.
@@ -185,15 +183,15 @@ fn walk(context: Context<'_>, value: ValueId, mut scores: Scores, fuel: usize) -
                 (false, true) => (b, a),
                 (false, false) => return None,
             };
-            scores.scaled_terms |= scores.scale != 1.0;
-            scores.steps.push(Step::Added { result: value, term });
+            scores.steps.push(Step::Added { result: value, term, factor: scores.scale });
             go(x, scores)
         }
         Op::Where(_) if scores.softcap == 0.0 => {
             let (condition, a, b) = (input(0)?, input(1)?, input(2)?);
             let hidden_if = !leads_to_product(context, a, fuel);
             let (x, hidden) = if hidden_if { (b, a) } else { (a, b) };
-            scores.steps.push(Step::Chosen { result: value, condition, hidden, hidden_if });
+            let factor = scores.scale;
+            scores.steps.push(Step::Chosen { result: value, condition, hidden, hidden_if, factor });
             go(x, scores)
         }
         _ => None,

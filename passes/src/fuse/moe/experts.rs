@@ -4,28 +4,38 @@ use lathe_ir::ValueId;
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Activation, Binary, Unary};
 use lathe_ops::moe::{Clamped, Gate};
+use lathe_tensor::Tensor;
 
 use super::walk::{binary, equal, flat, integers, is_last, operand, sizes, with_scalar};
 use crate::Context;
 
+/// A constant of all experts.
+pub(super) enum Weight {
+    /// One of the graph.
+    Value(ValueId),
+    /// Made of those of each expert.
+    Stacked(Tensor),
+}
+
 /// What the experts compute.
 pub(super) struct Experts {
-    /// The tokens: `[tokens, 1, in]` where `repeated`, else `[tokens, in]`.
+    /// The tokens: `[..., in]`, or `[tokens, 1, in]` in the order of the indices.
     pub x: ValueId,
-    pub repeated: bool,
-    pub w_in: ValueId,
-    pub w_out: ValueId,
-    pub b_in: Option<ValueId>,
-    pub b_out: Option<ValueId>,
+    pub w_in: Weight,
+    pub w_out: Weight,
+    pub b_in: Option<Weight>,
+    pub b_out: Option<Weight>,
     pub activation: Activation,
     pub gate: Gate,
     pub clamped: Option<Clamped>,
     pub transposed: bool,
     pub count: usize,
     pub top_k: usize,
+    /// Most tokens of an expert in a row of tokens.
+    pub capacity: Option<usize>,
     /// The chosen experts `[tokens, top_k]`.
     pub indices: ValueId,
-    /// Their weights `[tokens, top_k]`.
+    /// Their weights, in the same order.
     pub weights: ValueId,
     /// Values inside that nobody else may need.
     pub inner: Vec<ValueId>,
@@ -92,21 +102,21 @@ fn read(
     if !equal(tokens, rows) {
         return Err("there are not as many weights as indices".into());
     }
-    let (x, repeated) = tokens_of(context, first.x, tokens, top_k)?;
+    let x = tokens_of(context, first.x, tokens, top_k)?;
     let shape = sizes(context, second.w).ok_or("the experts have no constant sizes")?;
     Ok(Experts {
         x,
-        repeated,
-        w_in: first.w,
-        w_out: second.w,
-        b_in: first.bias,
-        b_out: second.bias,
+        w_in: Weight::Value(first.w),
+        w_out: Weight::Value(second.w),
+        b_in: first.bias.map(Weight::Value),
+        b_out: second.bias.map(Weight::Value),
         activation,
         gate,
         clamped,
         transposed: first.transposed,
         count: shape[0],
         top_k,
+        capacity: None,
         indices,
         weights,
         inner: vec![first.gathered, second.gathered, first.result, second.result],
@@ -174,7 +184,7 @@ fn tokens_of(
     value: ValueId,
     tokens: &lathe_ir::Dim,
     top_k: usize,
-) -> Result<(ValueId, bool), String> {
+) -> Result<ValueId, String> {
     let value = flat(context, value);
     if let Some((_, node, Op::Expand(_) | Op::Tile(_))) = context.producer(value)
         && let Some(Some(inner)) = node.inputs.first()
@@ -187,19 +197,19 @@ fn tokens_of(
             && from[1].as_constant() == Some(1)
             && to[1].as_constant() == Some(top_k as i64)
             && equal(&from[2], &to[2]);
-        return if repeated { Ok((*inner, true)) } else { Err("the tokens are repeated otherwise".into()) };
+        return if repeated { Ok(*inner) } else { Err("the tokens are repeated otherwise".into()) };
     }
     let dims = &context.ty(value).dims;
     if top_k == 1 && dims.len() == 2 && equal(&dims[0], tokens) {
-        return Ok((value, false));
+        return Ok(value);
     }
     Err("the tokens are not repeated for their experts".into())
 }
 
-type Activated = (ValueId, Activation, Gate, Option<Clamped>);
+pub(super) type Activated = (ValueId, Activation, Gate, Option<Clamped>);
 
 /// The operand of the activation, which may gate.
-fn activation(context: Context<'_>, value: ValueId) -> Result<Activated, String> {
+pub(super) fn activation(context: Context<'_>, value: ValueId) -> Result<Activated, String> {
     let value = flat(context, value);
     if let Some(found) = clamped(context, value) {
         return Ok(found);
@@ -224,7 +234,7 @@ fn activation(context: Context<'_>, value: ValueId) -> Result<Activated, String>
     Ok((inner, activation, Gate::None, None))
 }
 
-fn plain(context: Context<'_>, value: ValueId) -> Option<(ValueId, Activation)> {
+pub(super) fn plain(context: Context<'_>, value: ValueId) -> Option<(ValueId, Activation)> {
     let (_, node, op) = context.producer(flat(context, value))?;
     let activation = match op {
         Op::Unary(Unary::Silu) => Activation::Silu,

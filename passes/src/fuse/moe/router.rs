@@ -12,7 +12,7 @@ use crate::Context;
 
 /// How experts are chosen.
 pub(super) struct Router {
-    /// `[tokens, experts]`.
+    /// `[..., experts]`.
     pub logits: ValueId,
     /// Added to the scores for the choice, `[experts]`.
     pub bias: Option<ValueId>,
@@ -27,12 +27,14 @@ pub(super) struct Router {
 struct TopK {
     x: ValueId,
     k: i64,
-    values: ValueId,
+    /// There are none of an arg max.
+    values: Option<ValueId>,
     indices: ValueId,
 }
 
 pub(super) fn find(context: Context<'_>, experts: &Experts) -> Result<Router, String> {
-    let choice = top_k(context, experts.indices, 1).ok_or("the experts are not chosen by a top-k")?;
+    let choice = top_k(context, experts.indices, 1).or_else(|| arg_max(context, experts.indices));
+    let choice = choice.ok_or("the experts are not chosen by a top-k")?;
     if choice.k != experts.top_k as i64 {
         return Err("the top-k takes another number of experts".into());
     }
@@ -42,7 +44,7 @@ pub(super) fn find(context: Context<'_>, experts: &Experts) -> Result<Router, St
     }
     if let Some((_, node, Op::Softmax(softmax))) = context.producer(weights) {
         // Over the chosen logits: over all, then renormalised.
-        let of_choice = node.inputs.first() == Some(&Some(choice.values));
+        let of_choice = choice.values.is_some() && node.inputs.first() == Some(&choice.values);
         if !of_choice || softmax.log || !is_last(context, weights, softmax.axis) {
             return Err("the weights are a softmax of something else than the chosen logits".into());
         }
@@ -58,9 +60,19 @@ pub(super) fn find(context: Context<'_>, experts: &Experts) -> Result<Router, St
         (weights, renormalise, epsilon) = (inner, true, added);
     }
     let scores = match context.producer(weights) {
-        Some((_, _, Op::TopK(_))) if weights == choice.values => choice.x,
+        Some((_, _, Op::TopK(_))) if choice.values == Some(weights) => choice.x,
+        // The largest score is that of the first of them.
+        Some((_, node, Op::Reduce(reduce)))
+            if choice.k == 1
+                && reduce.kind == ReduceKind::Max
+                && node.inputs.first() == Some(&Some(choice.x)) =>
+        {
+            let last = matches!(reduce.axes.as_deref(), Some([axis]) if is_last(context, choice.x, *axis));
+            last.then_some(choice.x).ok_or("the weights are a maximum over another axis")?
+        }
         Some((_, node, Op::GatherElements(gather))) => {
-            let by_choice = node.inputs.get(1) == Some(&Some(choice.indices));
+            let indices = node.inputs.get(1).copied().flatten();
+            let by_choice = indices.is_some_and(|indices| flat(context, indices) == choice.indices);
             let scores = node.inputs.first().copied().flatten().filter(|_| by_choice);
             let last = is_last(context, weights, gather.axis);
             scores.filter(|_| last).ok_or("the weights are gathered by other indices than the choice")?
@@ -80,7 +92,7 @@ fn routed(
     (renormalise, epsilon, scale): (bool, f64, f64),
 ) -> Result<Router, String> {
     let dims = &context.ty(scores.logits).dims;
-    if dims.len() != 2 || dims[1].as_constant() != Some(experts.count as i64) {
+    if dims.len() < 2 || dims.last().and_then(|dim| dim.as_constant()) != Some(experts.count as i64) {
         return Err("the logits are not [tokens, experts]".into());
     }
     Ok(Router {
@@ -117,7 +129,15 @@ fn top_k(context: Context<'_>, value: ValueId, index: usize) -> Option<TopK> {
         return None;
     };
     let usable = op.largest && is_last(context, *x, op.axis);
-    usable.then_some(TopK { x: *x, k, values: *values, indices: *indices })
+    usable.then_some(TopK { x: *x, k, values: Some(*values), indices: *indices })
+}
+
+/// The largest of a row, the first of equal ones.
+fn arg_max(context: Context<'_>, value: ValueId) -> Option<TopK> {
+    let (_, node, Op::ArgReduce(reduce)) = context.producer(value)? else { return None };
+    let x = node.inputs.first().copied().flatten()?;
+    let usable = !reduce.min && !reduce.select_last && is_last(context, x, reduce.axis);
+    usable.then_some(TopK { x, k: 1, values: None, indices: value })
 }
 
 /// The operand of a sum over the last axis.

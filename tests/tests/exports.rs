@@ -1,0 +1,91 @@
+//! Pieces of models as exporters write them, of sizes that the zoo does not have: the optimised graph holds the facts that were written
+//! beside each, and every pass keeps the answer.
+//!
+//! `fixtures/structures.py` builds the files; it needs Python with the `onnx` package. Without them the test says that it is left out.
+
+use std::path::Path;
+use std::process::Command;
+
+use lathe_compiler::CompileOptions;
+use lathe_compiler::verify::Verification;
+use serde_json::Value;
+
+/// Largest difference between the graph before and after a pass, of the largest element.
+const TOLERANCE: f64 = 1e-4;
+
+/// Builds the files; `None` where Python or its package is missing.
+fn build(folder: &Path) -> Option<Value> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/structures.py");
+    let has = Command::new("python3").args(["-c", "import onnx, numpy"]).output();
+    if !has.is_ok_and(|output| output.status.success()) {
+        return None;
+    }
+    let output = Command::new("python3").arg(&script).arg(folder).output().expect("python3 runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected = std::fs::read_to_string(folder.join("expected.json")).expect("the facts");
+    Some(serde_json::from_str(&expected).expect("JSON"))
+}
+
+#[test]
+fn structures_of_exporters_are_recognised() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(expected) = build(folder.path()) else {
+        eprintln!("LEFT OUT: python3 with the packages onnx and numpy is not there");
+        return;
+    };
+    let cases = expected.as_object().expect("facts by name");
+    assert!(cases.len() > 60, "{} cases", cases.len());
+    let mut wrong = Vec::new();
+    for (name, facts) in cases {
+        let path = folder.path().join(format!("{name}.onnx"));
+        if let Err(reason) = check(&path, facts) {
+            wrong.push(format!("{name}: {reason}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+fn check(path: &Path, facts: &Value) -> Result<(), String> {
+    let options = CompileOptions::default();
+    let mut module = lathe_compiler::import(path, &options).map_err(|error| error.to_string())?;
+    if facts["verify"] != false {
+        let verification =
+            Verification::of_module(module.clone(), path, 7).map_err(|error| error.to_string())?;
+        let differences = verification.passes(path, &options).map_err(|error| error.to_string())?;
+        if let Some((pass, difference)) = differences.iter().find(|(_, found)| found.max_rel > TOLERANCE) {
+            return Err(format!("`{pass}` changes the answer by {}", difference.max_rel));
+        }
+    }
+    lathe_compiler::optimise(&mut module, &options, &mut |_, _| {}).map_err(|error| error.to_string())?;
+    let nodes = lathe_compiler::describe(module.function(module.main().ok_or("no function")?));
+    for op in ["attention", "moe"] {
+        let Some(wanted) = facts[op].as_array() else { continue };
+        let found: Vec<&Value> =
+            nodes.iter().filter(|node| node["op"] == op).map(|node| &node["attrs"]).collect();
+        if found.len() != wanted.len() {
+            return Err(format!("{} nodes `{op}`, not {}", found.len(), wanted.len()));
+        }
+        for (found, wanted) in found.iter().zip(wanted) {
+            let differs =
+                wanted.as_object().into_iter().flatten().find(|(name, value)| !same(&found[*name], value));
+            if let Some((name, value)) = differs {
+                return Err(format!("{op}: {name} is {}, not {value}", found[name]));
+            }
+        }
+    }
+    let counts = facts["ops"].as_object().into_iter().flatten();
+    for (op, count) in counts {
+        let found = nodes.iter().filter(|node| node["op"] == **op).count();
+        if Some(found as u64) != count.as_u64() {
+            return Err(format!("{found} nodes `{op}`, not {count}"));
+        }
+    }
+    Ok(())
+}
+
+fn same(found: &Value, wanted: &Value) -> bool {
+    match (found.as_f64(), wanted.as_f64()) {
+        (Some(found), Some(wanted)) => (found - wanted).abs() < 1e-4,
+        _ => found == wanted,
+    }
+}
