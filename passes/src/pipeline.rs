@@ -3,7 +3,15 @@
 use lathe_tensor::DType;
 
 use crate::driver::Pass;
-use crate::{canonical, fuse, specialize};
+use crate::{canonical, fuse, quantize, specialize};
+
+/// Integers in place of floats between `dequantize_linear` and `quantize_linear`, before constants that are dequantised are folded.
+pub const QUANTIZE: &[Pass<'static>] = &[
+    Pass::Rule(&quantize::movement::IntegerMovement),
+    Pass::Rule(&quantize::products::IntegerProducts),
+    Pass::Rule(&quantize::results::IntegerResults),
+    Pass::Function(&canonical::dead_code::DeadCode),
+];
 
 /// Turns exporters' habits into one form: constants and shapes folded, no-ops gone, affine maps inside weights.
 pub const CANONICAL: &[Pass<'static>] = &[
@@ -71,5 +79,5 @@ pub const LOWER: &[Pass<'static>] = &[Pass::Function(&fuse::regions::RegionFusio
 
 /// The pipeline of `compile`.
 pub fn standard() -> Vec<Pass<'static>> {
-    [CANONICAL, FUSE, SPECIALIZE, LOWER].concat()
+    [QUANTIZE, CANONICAL, FUSE, SPECIALIZE, LOWER].concat()
 }

@@ -23,8 +23,8 @@ pub use error::CompileError;
 pub use inputs::{TypedInputs, small_dims};
 pub use lathe_codegen::{Level, Target};
 pub use lathe_import::{
-    ImportOptions, RopeScaling, TensorFacts, gguf, indexed_tensors, read_tensor, read_value, tensor_bytes, value_bytes,
-    weight_files,
+    ImportOptions, RopeScaling, TensorFacts, gguf, indexed_tensors, read_tensor, read_value, tensor_bytes,
+    value_bytes, weight_files,
 };
 pub use lathe_ir::{CustomNode, CustomOp, CustomOps, CustomOutput, Dim, ValueType};
 pub use lathe_passes::{Report, WeightBits};

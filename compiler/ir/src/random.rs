@@ -298,7 +298,7 @@ fn functions(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId, y: Valu
         }
         2 => {
             let q = b.apply_many(Op::DynamicQuantizeLinear(DynamicQuantizeLinear {}), &[Some(x)], 3)?;
-            b.op(Op::MatMulInteger(MatMulInteger {}), &[q[0], q[0]])?
+            b.op(Op::MatMulInteger(MatMulInteger::default()), &[q[0], q[0]])?
         }
         3 | 4 => {
             let types = [b.ty(x).clone(), b.ty(y).clone()];

@@ -1,17 +1,16 @@
 //! Linear quantisation.
 
-use std::num::Wrapping;
+mod product;
 
 use lathe_tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+pub use product::{ConvInteger, MatMulInteger};
+
 use crate::EvalError;
-use crate::conv::{Conv, Padding};
-use crate::elementwise::Activation;
 use crate::elementwise::cast::{Number, load, store};
 use crate::evaluate::{Arity, Context, Evaluate};
-use crate::matmul::Product;
-use crate::walk::{Around, Walk, broadcast_strides};
+use crate::walk::Around;
 
 /// Attributes of [`crate::Op::QuantizeLinear`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,23 +41,6 @@ pub struct DequantizeLinear {
 /// [`crate::Op::DynamicQuantizeLinear`] has no attributes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DynamicQuantizeLinear {}
-
-/// [`crate::Op::MatMulInteger`] has no attributes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MatMulInteger {}
-
-/// Attributes of [`crate::Op::ConvInteger`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ConvInteger {
-    /// Steps of the window, one a spatial axis.
-    pub strides: Vec<usize>,
-    /// Distance of the kernel's cells, one a spatial axis.
-    pub dilations: Vec<usize>,
-    /// How the borders are padded, with zero points.
-    pub padding: Padding,
-    /// Channel groups.
-    pub groups: usize,
-}
 
 /// Which element of the scales an element of `x` has.
 enum Sharing {
@@ -214,87 +196,4 @@ impl Evaluate for DynamicQuantizeLinear {
         let y = cx.build(x.shape(), quantised)?;
         Ok(vec![y, Tensor::scalar(scale), Tensor::scalar(zero as u8)])
     }
-}
-
-impl Evaluate for MatMulInteger {
-    fn arity(&self) -> Arity {
-        Arity::of(2, 4)
-    }
-
-    /// The result is i32 and wraps. A zero point of rank 1 is one a row of `a`, or one a column of `b`.
-    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
-        let (a, b) = (cx.input(0)?, cx.input(1)?);
-        let product = Product::of(cx, a.shape(), b.shape())?;
-        let a_cells = centered(cx, "a", a, cx.optional(2), ZeroPoints::Rows)?;
-        let b_cells = centered(cx, "b", b, cx.optional(3), ZeroPoints::Columns)?;
-        let sums = product.multiply(cx, &a_cells, &b_cells)?;
-        Ok(vec![cx.build(&product.shape, sums.into_iter().map(|sum| sum.0))?])
-    }
-}
-
-/// The axis of a vector of zero points.
-#[derive(Clone, Copy, PartialEq)]
-enum ZeroPoints {
-    Rows,
-    Columns,
-    First,
-}
-
-impl Evaluate for ConvInteger {
-    fn arity(&self) -> Arity {
-        Arity::of(2, 4)
-    }
-
-    /// Inputs `x, w, x_zero_point?, w_zero_point?` of i8 or u8; the result is i32 and wraps. A zero point of rank 1 is one an
-    /// output channel of `w`. Sums in f64 are exact.
-    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
-        let wide = |index: usize, name: &str| -> Result<Tensor, EvalError> {
-            let x = cx.input(index)?;
-            let cells = centered(cx, name, x, cx.optional(index + 2), ZeroPoints::First)?;
-            cx.build(x.shape(), cells.iter().map(|cell| f64::from(cell.0)))
-        };
-        let (x, w) = (wide(0, "x")?, wide(1, "w")?);
-        let conv = Conv {
-            strides: self.strides.clone(),
-            dilations: self.dilations.clone(),
-            padding: self.padding.clone(),
-            groups: self.groups,
-            activation: Activation::None,
-        };
-        let sums = cx.apply(&conv, &[Some(&x), Some(&w)], 1)?.remove(0);
-        let cells = cx.cells::<f64>(&sums)?;
-        Ok(vec![cx.build(sums.shape(), cells.iter().map(|&sum| sum as i64 as i32))?])
-    }
-}
-
-/// The elements of an i8 or u8 operand less their zero points.
-fn centered(
-    cx: &Context<'_>,
-    name: &str,
-    x: &Tensor,
-    zero_point: Option<&Tensor>,
-    along: ZeroPoints,
-) -> Result<Vec<Wrapping<i32>>, EvalError> {
-    let integers = |x: &Tensor| -> Result<Vec<Wrapping<i32>>, EvalError> {
-        if !matches!(x.dtype(), DType::I8 | DType::U8) {
-            return Err(cx.dtype(name, x.dtype(), "i8 or u8"));
-        }
-        Ok(values(cx, x)?.into_iter().map(|value| Wrapping(value as i32)).collect())
-    };
-    let mut cells = integers(x)?;
-    let Some(zero_point) = zero_point else { return Ok(cells) };
-    cx.same_dtype("a zero point", x, zero_point)?;
-    let shape = match zero_point.shape() {
-        [_] if zero_point.len() == 1 => vec![],
-        [rows] if along == ZeroPoints::Rows && x.rank() > 1 => vec![*rows, 1],
-        [channels] if along == ZeroPoints::First => {
-            std::iter::once(*channels).chain(std::iter::repeat_n(1, x.rank().saturating_sub(1))).collect()
-        }
-        shape => shape.to_vec(),
-    };
-    cx.broadcasts_to("the zero point", &shape, x.shape())?;
-    let zeros = integers(zero_point)?;
-    let walk = Walk::new(x.shape(), [broadcast_strides(&shape, x.shape())], [0]);
-    cells.iter_mut().zip(walk).for_each(|(cell, [zero])| *cell -= zeros[zero]);
-    Ok(cells)
 }

@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 use crate::elementwise::{Binary, Compare, Unary};
 use crate::evaluate::{self, Arity, Evaluate, Limits};
 use crate::{
-    EvalError, attention, control, conv, custom, deform_conv, elementwise, gather, image, linalg, linear_attention, matmul, ml, moe, norm, pool, position, quant, recurrent, reduce, resize, sequence, shape, signal, text, unique,
+    EvalError, attention, control, conv, custom, deform_conv, elementwise, gather, image, linalg,
+    linear_attention, matmul, ml, moe, norm, pool, position, quant, recurrent, reduce, resize, sequence,
+    shape, signal, text, unique,
 };
 
 /// Attributes that do not fit their op.
@@ -271,9 +273,9 @@ op_table! {
     DequantizeLinear(quant::DequantizeLinear) "dequantize_linear",
     /// Float to u8 with a computed scale; outputs `y, scale, zero_point`.
     DynamicQuantizeLinear(quant::DynamicQuantizeLinear) "dynamic_quantize_linear",
-    /// Integer matrix product; inputs `a, b, a_zero_point?, b_zero_point?`.
+    /// Integer matrix product; inputs `a, b, a_zero_point?, b_zero_point?, bias?, scale?, y_zero_point?`.
     MatMulInteger(quant::MatMulInteger) "matmul_integer",
-    /// Integer convolution; inputs `x, w, x_zero_point?, w_zero_point?`.
+    /// Integer convolution; inputs `x, w, x_zero_point?, w_zero_point?, bias?, scale?, y_zero_point?`.
     ConvInteger(quant::ConvInteger) "conv_integer",
     /// Linear attention; inputs `q, k, v, past?, decay?, rate?`; outputs `y, present?`.
     LinearAttention(linear_attention::LinearAttention) "linear_attention",

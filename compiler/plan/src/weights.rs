@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use lathe_artifact::layout::{
-    BlockKind, LayoutError, PackedBlocks, PackedConv, PackedMatrix, TransposedSteps,
+    BlockKind, IntegerRows, LayoutError, PackedBlocks, PackedConv, PackedIntegers, PackedMatrix,
+    TransposedSteps,
 };
 use lathe_ir::{ConstantId, Module};
 use lathe_tensor::{BlockFormat, Buffer, DType, Encoding, Tensor};
@@ -47,6 +48,24 @@ pub enum Packing {
         /// Their format.
         format: BlockFormat,
     },
+    /// Panels of an i8 (or u8) matrix `[k, n]`.
+    Integers {
+        /// Rows.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Of u8.
+        unsigned: bool,
+    },
+    /// Rows of the i8 (or u8) weights of a convolution.
+    IntegerRows {
+        /// Output channels.
+        rows: usize,
+        /// Elements of a row.
+        k: usize,
+        /// Of u8.
+        unsigned: bool,
+    },
     /// Weights of a 2-d convolution.
     Conv {
         /// Output channels.
@@ -74,6 +93,8 @@ impl Packing {
             Packing::Matrices { transposed: false, .. } => "#experts".into(),
             Packing::Matrices { transposed: true, .. } => "#experts.transposed".into(),
             Packing::Blocks { .. } => "#blocks".into(),
+            Packing::Integers { .. } => "#integers".into(),
+            Packing::IntegerRows { .. } => "#integer_rows".into(),
             Packing::Conv { transposed: None, .. } => "#conv".into(),
             Packing::Conv { transposed: Some(_), .. } => "#conv_transpose".into(),
         }
@@ -98,7 +119,15 @@ impl Packing {
         }
     }
 
-    /// Elements of the packed form, bytes where it has blocks; `None` for [`Packing::Dense`], which keeps the constant's.
+    /// Dtype of the packed form's elements.
+    pub fn dtype(self) -> DType {
+        match self {
+            Packing::Blocks { .. } | Packing::Integers { .. } | Packing::IntegerRows { .. } => DType::U8,
+            _ => DType::F32,
+        }
+    }
+
+    /// Elements of the packed form; `None` for [`Packing::Dense`], which keeps the constant's.
     pub fn packed_len(self) -> Option<Result<usize, LayoutError>> {
         match self {
             Packing::Dense => None,
@@ -114,6 +143,8 @@ impl Packing {
                 let one = PackedMatrix { k, n }.packed_len();
                 Some(one.and_then(|length| length.checked_mul(count).ok_or(too_large)))
             }
+            Packing::Integers { k, n, .. } => Some(PackedIntegers { k, n }.packed_len()),
+            Packing::IntegerRows { rows, k, .. } => Some(IntegerRows { rows, k }.packed_len()),
             Packing::Conv { .. } => self.conv_layout().map(|layout| layout.packed_len()),
         }
     }
@@ -161,7 +192,7 @@ impl Weights {
     }
 }
 
-/// The bytes of a planned weight: the constant itself, or a tensor of rank 1 in its packed layout: f32, or `u8` where it has blocks.
+/// The bytes of a planned weight: the constant itself, or a tensor of rank 1 in its packed layout.
 ///
 /// # Errors
 /// [`PlanError::BadConstant`] where the constant is of another type or too short for the packing.
@@ -183,6 +214,20 @@ pub fn pack(module: &Module, weight: &PlannedWeight) -> Result<Tensor, PlanError
     };
     if weight.packing == Packing::Dense {
         return Ok(tensor.clone());
+    }
+    let integers = match weight.packing {
+        Packing::Integers { k, n, unsigned } => {
+            Some(PackedIntegers { k, n }.packed(tensor.bytes(), unsigned))
+        }
+        Packing::IntegerRows { rows, k, unsigned } => {
+            Some(IntegerRows { rows, k }.packed(tensor.bytes(), unsigned))
+        }
+        _ => None,
+    };
+    if let Some(packed) = integers {
+        let packed = packed.map_err(|error| bad(error.to_string()))?;
+        return Tensor::new(DType::U8, vec![packed.len()], Buffer::copy_of(&packed))
+            .map_err(|error| bad(error.to_string()));
     }
     let elements = tensor.to_slice::<f32>().map_err(|error| bad(error.to_string()))?;
     let packed = match weight.packing {

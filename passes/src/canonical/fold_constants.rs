@@ -10,8 +10,10 @@ use crate::{Context, Proposal, Rewrite, Rule};
 
 /// Results up to this size are always folded, in bytes.
 const ALWAYS: usize = 64 << 10;
-/// Larger results may be this many times as large as their operands.
+/// Larger results may have this many times as many elements as their operands: bytes that become floats are as many numbers.
 const GROWTH: usize = 2;
+/// Bytes that an element of an operand counts at least.
+const ELEMENT: usize = 4;
 
 pub(crate) struct FoldConstants;
 
@@ -32,7 +34,8 @@ impl Rule for FoldConstants {
         if operands.iter().flatten().count() == 0 {
             return Proposal::NoMatch;
         }
-        let given: usize = operands.iter().flatten().map(|tensor| tensor.bytes().len()).sum();
+        let given: usize =
+            operands.iter().flatten().map(|tensor| tensor.bytes().len().max(tensor.len() * ELEMENT)).sum();
         let limit = ALWAYS.max(given.saturating_mul(GROWTH));
         match op.evaluate(&operands, 1, &Limits { max_bytes: limit, ..Limits::default() }) {
             Ok(results) => match results.into_iter().next() {

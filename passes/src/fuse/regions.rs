@@ -2,7 +2,8 @@
 //!
 //! A region grows from its result upwards: a producer joins when it is elementwise, its result has provably the sizes of the region's
 //! result, and only the region uses it. What a region computes is its body's function, so the meaning does not change.
-//! Refuses (leaves apart) values used elsewhere and values that broadcast, which would be computed again for every element.
+//! A `dequantize_linear` that others use too is computed by each: it reads less than its result. Refuses (leaves apart) other values used
+//! elsewhere and values that broadcast, which would be computed again for every element.
 
 use lathe_ir::{Function, FunctionId, Module, Node, NodeId, Operation, Source, ValueId};
 use lathe_ops::Op;
@@ -42,7 +43,9 @@ impl FunctionPass for RegionFusion {
             }
             let context = Context { module, function };
             let Some(nodes) = grow(context, root, &taken) else { continue };
-            taken.extend(&nodes);
+            taken.extend(
+                nodes.iter().filter(|id| **id == root || !context.body().node(**id).is_some_and(is_repeated)),
+            );
             if nodes.len() > 1 {
                 let name = context.body().node(root).map(|node| node.name.clone()).unwrap_or_default();
                 build(module, function, root, &nodes, &name).map_err(|source| PassError::Rejected {
@@ -55,6 +58,15 @@ impl FunctionPass for RegionFusion {
         }
         Ok(())
     }
+}
+
+fn used_inside(body: &Function, value: ValueId, inside: &FxHashSet<NodeId>) -> bool {
+    body.users(value).iter().all(|user| inside.contains(user))
+}
+
+/// Whether a region computes the node although others use its result.
+fn is_repeated(node: &Node) -> bool {
+    matches!(node.operation, Operation::Op(Op::DequantizeLinear(_)))
 }
 
 fn is_region_body(module: &Module, function: FunctionId) -> bool {
@@ -75,15 +87,20 @@ fn grow(context: Context<'_>, root: NodeId, taken: &FxHashSet<NodeId>) -> Option
     let mut operands = distinct_operands(body, &nodes).len();
     let mut next = 0;
     while next < nodes.len() && nodes.len() < MAX_NODES {
-        let inputs: Vec<_> = body.node(nodes[next])?.inputs.iter().flatten().copied().collect();
+        let node = body.node(nodes[next])?;
         next += 1;
+        // What others compute too is read, not computed again.
+        if is_repeated(node) && !node.outputs.iter().all(|value| used_inside(body, *value, &inside)) {
+            continue;
+        }
+        let inputs: Vec<_> = node.inputs.iter().flatten().copied().collect();
         for value in inputs {
             let Some((id, node)) = body.producer(value) else { continue };
             let joins = !inside.contains(&id)
                 && !taken.contains(&id)
                 && is_elementwise(context, node)
                 && !body.is_output(value)
-                && body.users(value).iter().all(|user| inside.contains(user))
+                && (is_repeated(node) || used_inside(body, value, &inside))
                 && context.same_dims(value, result);
             if !joins {
                 continue;
@@ -211,8 +228,30 @@ fn is_elementwise(context: Context<'_>, node: &Node) -> bool {
             dtype == DType::F32 && exponent.is_some_and(|exponent| [0.5, 1.0, 2.0, 3.0].contains(&exponent))
         }
         Op::Binary(_) | Op::Compare(_) | Op::Where(_) | Op::Cast(_) | Op::Clip(_) => true,
+        Op::QuantizeLinear(map) => {
+            let in_f32 = map.precision.is_none_or(|precision| precision == DType::F32);
+            dtype == DType::F32 && in_f32 && is_small(map.to) && is_one_map(context, node, map.block_size)
+        }
+        Op::DequantizeLinear(map) => {
+            map.to == DType::F32
+                && (is_small(dtype) || dtype == DType::I32)
+                && is_one_map(context, node, map.block_size)
+        }
         _ => false,
     }
+}
+
+fn is_small(dtype: DType) -> bool {
+    matches!(dtype, DType::U8 | DType::I8 | DType::U16 | DType::I16)
+}
+
+/// Whether scale (f32) and zero point of a linear map are one for all elements.
+fn is_one_map(context: Context<'_>, node: &Node, block_size: usize) -> bool {
+    let mut parameters = node.inputs.iter().skip(1).flatten();
+    let scale = parameters.clone().next().is_some_and(|scale| context.ty(*scale).dtype == DType::F32);
+    scale
+        && block_size == 0
+        && parameters.all(|value| context.ty(*value).dims.iter().all(|dim| dim.as_constant() == Some(1)))
 }
 
 /// Dtypes that generated loops compute in.

@@ -1,3 +1,8 @@
-//! Fewer bits for what is computed with: on request, as they change the answer.
+//! Fewer bits: integer ops in place of floats between `dequantize_linear` and `quantize_linear`, and weights in blocks on
+//! request, as those change the answer.
 
+mod maps;
+pub(crate) mod movement;
+pub(crate) mod products;
+pub(crate) mod results;
 pub mod weights;

@@ -11,6 +11,7 @@ mod moe;
 mod moe_forms;
 mod pictures;
 mod quantize;
+mod quantize_weights;
 mod regions;
 mod rms_norm;
 mod rotary;

@@ -131,6 +131,35 @@ builtins! {
         a: input, b: input, c: output, batch_rank: int, batch: dims, a_batch: dims, b_batch: dims, c_batch: dims, m: int, n: int, k: int,
         a_row: int, a_col: int, b_row: int, b_col: int, c_row: int, number: int,
     }
+    /// `c[batch, m, n] = (a[batch, m, k] - a_zero) x (b - b_zero) + bias[n]` in i32, which wraps: `a` u8 or (`a_signed`) i8, `b` in
+    /// [`crate::layout::PackedIntegers`], of u8 where `b_unsigned`, one for all or (`b_batch`) one a matrix of the batch. Zero points have the
+    /// dtypes of their operands: `a_zeros` (none, one, or `m`) of `a`, `b_zeros` (none, one, or `n`) of `b`. `bias` is optional. As the
+    /// [`crate::builtin::IntegerResult`] `to` says the sums stay, or become f32 times `scale[scales]` (one or `n`), and then rounded to
+    /// the nearest (ties to even) around `y_zero` (optional), which has the result's dtype.
+    MatMulInteger "matmul_integer" {
+        a: input, b: input, a_zero: input, b_zero: input, bias: input, scale: input, y_zero: input, c: output,
+        batch: int, m: int, n: int, k: int, b_batch: int, a_signed: int, b_unsigned: int, a_zeros: int, b_zeros: int, scales: int, to: int,
+    }
+    /// Packs `count` row-major matrices of bytes, u8 where `unsigned`: `[k, n]` as [`crate::layout::PackedIntegers`], or (`rows`) `[n, k]` as
+    /// [`crate::layout::IntegerRows`].
+    PackIntegers "pack_integers" { x: input, y: inout, count: int, k: int, n: int, rows: int, unsigned: int, }
+    /// 2-d convolution (1-d with height 1) of `x[batch, channels, height, width]` of u8 or (`x_signed`) i8 less `x_zero` (optional, one), by
+    /// weights in [`crate::layout::IntegerRows`], of u8 where `w_unsigned`, less `w_zero` (`w_zeros`: none, one, or one a channel), padded with zero points.
+    /// `bias`, `scale`, `y_zero` and `to` as in `matmul_integer`, one an output channel. Where a stride or the padding is not trivial, `planes` holds
+    /// `batch * channels * min(kernel_h, stride_h) * min(kernel_w, stride_w)` planes of
+    /// `out_height + (kernel_h - 1) * dilation_h / stride_h` rows of `out_width + (kernel_w - 1) * dilation_w / stride_w` bytes and 32 bytes more, and it is called
+    /// twice: `phase` 0 fills them, then, when all workers have done that, 1 multiplies. Otherwise `planes` is null and `phase` 1.
+    ConvInteger "conv_integer" {
+        x: input, w: input, x_zero: input, w_zero: input, bias: input, scale: input, y_zero: input, planes: inout, y: output,
+        batch: int, channels: int, height: int, width: int, out_channels: int, out_height: int, out_width: int, groups: int,
+        kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int, pad_top: int, pad_left: int,
+        x_signed: int, w_unsigned: int, w_zeros: int, scales: int, to: int, phase: int,
+    }
+    /// `count` elements of `x` as u8 `y` with the `scale` and the u8 `zero_point` that take their range and 0 to 0..=255. Called twice: `phase` 0
+    /// writes `partial[128]`, then, when all workers have done that, 1 the rest.
+    DynamicQuantize "dynamic_quantize" {
+        x: input, partial: inout, y: output, scale: output, zero_point: output, count: int, phase: int,
+    }
     /// 2-d convolution (1-d with height 1) of `x[batch, channels, height, width]`, weights in
     /// [`crate::layout::PackedConv`], into `y[batch, out_channels, out_height, out_width]`.
     /// `bias` and `residual` (the shape of `y`) are optional.

@@ -67,6 +67,20 @@ codes! {
 }
 
 codes! {
+    /// Elements that products of 8-bit integers become.
+    IntegerResult {
+        /// The sums as they are.
+        I32 = 0 "i32",
+        /// Scaled.
+        F32 = 1 "f32",
+        /// Scaled and rounded, as u8.
+        U8 = 2 "u8",
+        /// Scaled and rounded, as i8.
+        I8 = 3 "i8",
+    }
+}
+
+codes! {
     /// Reductions of the `reduce` builtin.
     Reduction {
         /// Sum.

@@ -208,6 +208,8 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
         |names: &[&str]| names.iter().try_fold(2u64, |product, name| product.checked_mul(int(name)?));
     match call.builtin {
         Builtin::MatMulPacked | Builtin::MoeMatMul => product(&["m", "n", "k"]),
+        Builtin::MatMulInteger => product(&["batch", "m", "n", "k"]),
+        Builtin::ConvInteger if int("phase") == Some(0) => None,
         Builtin::MatMulStrided => {
             let rank = int("batch_rank")?;
             let index = call.builtin.fields().iter().position(|(field, _)| *field == "batch")?;
@@ -219,7 +221,7 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
             };
             product(&["m", "n", "k"])?.checked_mul(batch)
         }
-        Builtin::Conv => {
+        Builtin::Conv | Builtin::ConvInteger => {
             let channels = int("channels")?.checked_div(int("groups")?)?;
             product(&["batch", "out_channels", "out_height", "out_width", "kernel_h", "kernel_w"])?
                 .checked_mul(channels)

@@ -21,6 +21,7 @@ mod norm;
 mod number;
 mod pool;
 mod position;
+mod quant;
 mod recurrent;
 mod reduce;
 mod resize;

@@ -79,10 +79,10 @@ pub(crate) fn dynamic_quantize(node: &mut Node<'_, '_>) -> Outputs {
 
 /// MatMulInteger-10.
 pub(crate) fn matmul_integer(node: &mut Node<'_, '_>) -> Outputs {
-    node.direct(Op::MatMulInteger(MatMulInteger {}))
+    node.direct(Op::MatMulInteger(MatMulInteger::default()))
 }
 
-fn integer_conv(node: &Node<'_, '_>, x: ValueId, w: ValueId) -> Result<ConvInteger, Fault> {
+fn integer_conv(node: &Node<'_, '_>, x: ValueId, w: ValueId, to: DType) -> Result<ConvInteger, Fault> {
     let spatial = spatial(node, x)?;
     check_kernel(node, w, spatial)?;
     Ok(ConvInteger {
@@ -90,12 +90,13 @@ fn integer_conv(node: &Node<'_, '_>, x: ValueId, w: ValueId) -> Result<ConvInteg
         dilations: window_or_ones(node, "dilations", spatial)?,
         padding: padding(node, spatial)?,
         groups: positive("group", node.attributes.int_or("group", 1)?)?,
+        to,
     })
 }
 
 /// ConvInteger-10.
 pub(crate) fn conv_integer(node: &mut Node<'_, '_>) -> Outputs {
-    let op = integer_conv(node, node.input(0)?, node.input(1)?)?;
+    let op = integer_conv(node, node.input(0)?, node.input(1)?, DType::I32)?;
     node.direct(Op::ConvInteger(op))
 }
 
@@ -130,11 +131,40 @@ impl Node<'_, '_> {
     }
 }
 
+/// The factor of sums of products: `a_scale * b_scale / y_scale`, one number or one a channel.
+fn factor(node: &mut Node<'_, '_>, scales: [usize; 3]) -> Result<ValueId, Fault> {
+    let mut given = Vec::with_capacity(3);
+    for index in scales {
+        let scale = node.input(index)?;
+        let scale = node.cast(scale, DType::F32)?;
+        given.push(node.trailing(scale, 0)?);
+    }
+    let &[a_scale, b_scale, y_scale] = &given[..] else { return Err(Fault::bad("its scales are missing")) };
+    let product = node.binary(Binary::Mul, a_scale, b_scale)?;
+    node.binary(Binary::Div, product, y_scale)
+}
+
 /// QLinearMatMul-10 and 21: the integer product of operands less their zero points, times `a_scale * b_scale / y_scale`. A scale
 /// of rank 1 is one a row of `a`, one a column of `b`.
 pub(crate) fn q_linear_matmul(node: &mut Node<'_, '_>) -> Outputs {
     let (a, b, y_zero) = (node.input(0)?, node.input(3)?, node.input(7)?);
     let (a_zero, b_zero) = (node.input(2)?, node.input(5)?);
+    let is_one = |node: &Node<'_, '_>, index: usize| -> Result<bool, Fault> {
+        let value = node.input(index)?;
+        Ok(node.dims(value).iter().all(|dim| dim.as_constant() == Some(1)))
+    };
+    if !is_one(node, 7)? {
+        return Err(Fault::unsupported("a zero point of the result for each row"));
+    }
+    let integers = node.dtype(a).is_integer() && node.dtype(b).is_integer();
+    let small = matches!(node.dtype(y_zero), DType::U8 | DType::I8);
+    if integers && small && is_one(node, 1)? && is_one(node, 6)? && node.rank(node.input(4)?) <= 1 {
+        let scale = factor(node, [1, 4, 6])?;
+        let y_zero = node.trailing(y_zero, 0)?;
+        let op = Op::MatMulInteger(MatMulInteger { to: node.dtype(y_zero) });
+        let operands = [Some(a), Some(b), Some(a_zero), Some(b_zero), None, Some(scale), Some(y_zero)];
+        return node.add_all(op, &operands, 1);
+    }
     let mut scales = Vec::with_capacity(3);
     for (index, trailing) in [(1, 1), (4, 0), (6, 1)] {
         let scale = node.input(index)?;
@@ -142,13 +172,10 @@ pub(crate) fn q_linear_matmul(node: &mut Node<'_, '_>) -> Outputs {
         scales.push(node.trailing(scale, trailing)?);
     }
     let &[a_scale, b_scale, y_scale] = &scales[..] else { return Err(Fault::bad("its scales are missing")) };
-    if !(node.dtype(a).is_integer() && node.dtype(b).is_integer()) {
+    if !integers {
         return float_product(node, [a, a_zero, a_scale], [b, b_zero, b_scale], [y_zero, y_scale]);
     }
-    if node.rank(y_zero) > 0 && node.dims(y_zero).iter().any(|dim| dim.as_constant() != Some(1)) {
-        return Err(Fault::unsupported("a zero point of the result for each row"));
-    }
-    let sums = node.add(Op::MatMulInteger(MatMulInteger {}), &[a, b, a_zero, b_zero])?;
+    let sums = node.add(Op::MatMulInteger(MatMulInteger::default()), &[a, b, a_zero, b_zero])?;
     let factor = node.binary(Binary::Mul, a_scale, b_scale)?;
     let factor = node.binary(Binary::Div, factor, y_scale)?;
     Ok(vec![node.requantised(sums, factor, y_zero)?])
@@ -177,18 +204,10 @@ fn float_product(
 pub(crate) fn q_linear_conv(node: &mut Node<'_, '_>) -> Outputs {
     let (x, w) = (node.input(0)?, node.input(3)?);
     let (x_zero, w_zero, y_zero) = (node.input(2)?, node.input(5)?, node.input(7)?);
-    let op = integer_conv(node, x, w)?;
-    let spatial = spatial(node, x)?;
-    let mut sums = node.add(Op::ConvInteger(op), &[x, w, x_zero, w_zero])?;
-    if let Some(bias) = node.optional(8) {
-        let axes = (1..=spatial as i64).collect();
-        let bias = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(axes) }), &[bias])?;
-        sums = node.binary(Binary::Add, sums, bias)?;
-    }
-    let (x_scale, w_scale, y_scale) = (node.input(1)?, node.input(4)?, node.input(6)?);
-    let (x_scale, y_scale) = (node.trailing(x_scale, 0)?, node.trailing(y_scale, 0)?);
-    let w_scale = node.trailing(w_scale, spatial)?;
-    let factor = node.binary(Binary::Mul, x_scale, w_scale)?;
-    let factor = node.binary(Binary::Div, factor, y_scale)?;
-    Ok(vec![node.requantised(sums, factor, y_zero)?])
+    let scale = factor(node, [1, 4, 6])?;
+    let y_zero = node.trailing(y_zero, 0)?;
+    let op = integer_conv(node, x, w, node.dtype(y_zero))?;
+    let bias = node.optional(8);
+    let operands = [Some(x), Some(w), Some(x_zero), Some(w_zero), bias, Some(scale), Some(y_zero)];
+    node.add_all(Op::ConvInteger(op), &operands, 1)
 }

@@ -8,7 +8,9 @@ use rustc_hash::FxHashMap;
 use crate::error::Fault;
 use crate::onnx::node::{Handler, Items, Node, Outputs};
 use crate::onnx::{
-    attention, constant, contrib, control, conv, custom, einsum, elementwise, gather, image, linalg, loss, matmul, ml, norm, optimiser, optional, pool, position, quant, random, recurrent, reduce, resize, sequence, shape, signal, text,
+    attention, constant, contrib, control, conv, custom, einsum, elementwise, gather, image, linalg, loss,
+    matmul, ml, norm, optimiser, optional, pool, position, quant, random, recurrent, reduce, resize,
+    sequence, shape, signal, text,
 };
 
 /// As many as there are.

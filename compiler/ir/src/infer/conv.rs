@@ -6,6 +6,7 @@ use lathe_ops::quant::ConvInteger;
 use lathe_tensor::DType;
 
 use super::context::{Context, Output, Outputs};
+use super::quant;
 use crate::{Dim, IrError};
 
 /// The windows of a convolution or pooling along its spatial axes.
@@ -232,13 +233,9 @@ pub(super) fn deform_conv(cx: &mut Context<'_>, attributes: &DeformConv) -> Outp
 }
 
 pub(super) fn conv_integer(cx: &mut Context<'_>, attributes: &ConvInteger) -> Outputs {
-    for index in [0, 1] {
-        cx.dtype_of(index, "i8 or u8", |dtype| matches!(dtype, DType::I8 | DType::U8))?;
-        if cx.optional(index + 2).is_some() {
-            cx.same_dtype(index, index + 2)?;
-        }
-    }
-    let ConvInteger { strides, dilations, padding, groups } = attributes;
+    quant::bytes(cx)?;
+    let ConvInteger { strides, dilations, padding, groups, to } = attributes;
     let dims = windowed(cx, [strides, dilations], padding, *groups)?;
-    Ok(vec![Output::new(DType::I32, dims)])
+    let channels = dims[1].clone();
+    quant::integer_result(cx, dims, &channels, *to)
 }

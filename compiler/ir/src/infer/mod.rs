@@ -197,7 +197,7 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::DynamicQuantizeLinear(_) => quant::dynamic_quantize(cx),
         Op::ConvInteger(attributes) => conv::conv_integer(cx, attributes),
         Op::LinearAttention(attributes) => linear_attention::linear_attention(cx, attributes),
-        Op::MatMulInteger(_) => quant::matmul_integer(cx),
+        Op::MatMulInteger(attributes) => quant::matmul_integer(cx, attributes),
         Op::Attention(attributes) => attention::attention(cx, attributes),
         Op::KvAppend(_) => attention::kv_append(cx),
         Op::PagedAttention(attributes) => attention::paged_attention(cx, attributes),

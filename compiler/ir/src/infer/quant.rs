@@ -1,6 +1,6 @@
 //! Linear quantisation.
 
-use lathe_ops::quant::{DequantizeLinear, QuantizeLinear};
+use lathe_ops::quant::{DequantizeLinear, MatMulInteger, QuantizeLinear};
 use lathe_tensor::DType;
 
 use super::context::{Context, Output, Outputs};
@@ -68,12 +68,55 @@ pub(super) fn dynamic_quantize(cx: &mut Context<'_>) -> Outputs {
     ])
 }
 
-pub(super) fn matmul_integer(cx: &mut Context<'_>) -> Outputs {
+pub(super) fn matmul_integer(cx: &mut Context<'_>, attributes: &MatMulInteger) -> Outputs {
+    bytes(cx)?;
+    let dims = matmul::product_dims(cx)?;
+    let one = Dim::constant(1);
+    let columns = if cx.ty(1)?.rank() > 1 { dims.last().cloned().unwrap_or(one) } else { one };
+    integer_result(cx, dims, &columns, attributes.to)
+}
+
+/// Operands of a product of 8-bit integers and their zero points.
+pub(super) fn bytes(cx: &mut Context<'_>) -> Result<(), IrError> {
     for index in [0, 1] {
         cx.dtype_of(index, "i8 or u8", |dtype| matches!(dtype, DType::I8 | DType::U8))?;
         if cx.optional(index + 2).is_some() {
             cx.same_dtype(index, index + 2)?;
         }
     }
-    Ok(vec![Output::new(DType::I32, matmul::product_dims(cx)?)])
+    Ok(())
+}
+
+/// The result of a product of integers with bias, scale and zero point for `channels` of its channels.
+pub(super) fn integer_result(cx: &mut Context<'_>, dims: Vec<Dim>, channels: &Dim, to: DType) -> Outputs {
+    let [bias, scale, zero] = [4, 5, 6].map(|index| cx.optional(index).map(|operand| operand.ty.clone()));
+    if let Some(bias) = bias {
+        cx.dtype_of(4, "i32", |dtype| dtype == DType::I32)?;
+        match &bias.dims[..] {
+            [count] => cx.equal(count, channels, "bias of the channels").map(|_| ())?,
+            _ => return Err(cx.bad("the bias must have rank 1")),
+        }
+    }
+    let fits = match to {
+        DType::I32 => scale.is_none() && zero.is_none(),
+        DType::F32 => scale.is_some() && zero.is_none(),
+        DType::U8 | DType::I8 => scale.is_some() && zero.as_ref().is_none_or(|zero| zero.dtype == to),
+        _ => return Err(cx.bad(format!("the result is i32, f32, u8 or i8, not {to}"))),
+    };
+    if !fits {
+        return Err(cx.bad(format!("scale and zero point do not fit a result of {to}")));
+    }
+    if let Some(scale) = scale {
+        cx.dtype_of(5, "f32", |dtype| dtype == DType::F32)?;
+        match &scale.dims[..] {
+            [] => {}
+            [one] if one.as_constant() == Some(1) => {}
+            [count] => cx.equal(count, channels, "scales of the channels").map(|_| ())?,
+            _ => return Err(cx.bad("scales must have rank 0 or 1")),
+        }
+    }
+    if zero.is_some_and(|zero| zero.rank() > 1 || zero.dims.iter().any(|dim| dim.as_constant() != Some(1))) {
+        return Err(cx.bad("the zero point of the result must be one element"));
+    }
+    Ok(vec![Output::new(to, dims)])
 }

@@ -60,3 +60,32 @@ fn integer_products() {
     check("matmul_integer", json!({}), &[&a, &b, &rows, &column], &[of(&[2, 1], &[0, 2])]);
     refuse("matmul_integer", json!({}), &[&i(&[1, 1], &[1]), &b], "");
 }
+
+#[test]
+fn scaled_products_round_to_even_and_saturate() {
+    let a = of(&[1, 2], &[1u8, 2]);
+    let b = of(&[2, 4], &[1i8, 2, 100, -3, 1, 3, 100, 0]);
+    let none: Option<&Tensor> = None;
+    let (bias, scale) = (of(&[4], &[0, -3, 1000, 0]), f(&[4], &[0.5, 0.5, 1.0, f32::NAN]));
+    let zero = of(&[], &[3u8]);
+    let run =
+        |to: &str, inputs: &[Option<&Tensor>]| evaluate_some("matmul_integer", json!({"to": to}), inputs, 1);
+    // Sums 3, 5, 1300, -3: halves 1.5, 2.5, then 1300 and NaN.
+    let inputs = [Some(&a), Some(&b), none, none, Some(&bias), Some(&scale), Some(&zero)];
+    let same = |a: &Tensor, b: &Tensor| {
+        assert_eq!((a.dtype(), a.shape(), a.bytes()), (b.dtype(), b.shape(), b.bytes()));
+    };
+    same(&run("u8", &inputs).expect("u8")[0], &of(&[1, 4], &[5u8, 5, 255, 3]));
+    let floats = run("f32", &inputs[..6]).expect("f32").remove(0);
+    assert_eq!(floats.bytes()[..12], *f(&[3], &[1.5, 2.5, 1300.0]).bytes());
+    same(&run("i32", &inputs[..5]).expect("i32")[0], &of(&[1, 4], &[3, 5, 1300, -3]));
+    assert!(run("i32", &inputs).is_err() && run("i8", &inputs).is_err() && run("u8", &inputs[..5]).is_err());
+    let x = of(&[1, 1, 2], &[4u8, 8]);
+    let w = of(&[2, 1, 1], &[1i8, -1]);
+    let (scale, zero) = (f(&[2], &[1.0, 100.0]), of(&[1], &[1i8]));
+    let attributes =
+        json!({"strides": [1], "dilations": [1], "groups": 1, "padding": "same_upper", "to": "i8"});
+    let inputs = [Some(&x), Some(&w), none, none, none, Some(&scale), Some(&zero)];
+    let y = evaluate_some("conv_integer", attributes, &inputs, 1).expect("i8").remove(0);
+    same(&y, &of(&[1, 2, 2], &[5i8, 9, -128, -128]));
+}

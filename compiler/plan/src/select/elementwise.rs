@@ -283,6 +283,14 @@ pub(super) fn lower(
             let value = arg(0)?;
             Ok(draft.cast(value, cast.to))
         }
+        Op::QuantizeLinear(map) => {
+            let (x, scale) = (arg(0)?, arg(1)?);
+            Ok(super::quant::quantized(draft, x, scale, args.get(2).copied().flatten(), map.to))
+        }
+        Op::DequantizeLinear(_) => {
+            let (x, scale) = (arg(0)?, arg(1)?);
+            Ok(super::quant::dequantized(draft, x, scale, args.get(2).copied().flatten()))
+        }
         Op::Cast(_) => Err(format!("loops do not convert to {result}")),
         _ => Err("the op is not elementwise".into()),
     }

@@ -5,7 +5,7 @@ use lathe_artifact::layout::BlockKind;
 use lathe_ir::{ConstantId, Node, ValueId};
 use lathe_ops::elementwise::Activation;
 use lathe_ops::matmul::Linear;
-use lathe_tensor::{BlockFormat, DType, Encoding};
+use lathe_tensor::{BlockFormat, Encoding};
 
 use super::elementwise;
 use crate::Activations;
@@ -253,11 +253,9 @@ pub(super) fn packed_location(
         Some(Err(error)) => return refuse(error.to_string()),
         None => return Err(context.planner.bug("the constant is not packed").into()),
     };
-    let (dtype, element) = match packing {
-        Packing::Blocks { .. } => (DType::U8, 1),
-        _ => (DType::F32, 4),
-    };
-    let buffer = context.planner.constant_buffer(constant, packing, dtype, length.saturating_mul(element));
+    let dtype = packing.dtype();
+    let bytes = length.saturating_mul(dtype.element_bytes().unwrap_or(1) as i64);
+    let buffer = context.planner.constant_buffer(constant, packing, dtype, bytes);
     let dims = [context.size_of(length)];
     Ok(Location::dense(&mut context.planner.sizes, buffer, dtype, &dims))
 }

@@ -13,6 +13,7 @@ mod norm;
 mod pad;
 mod pool;
 mod position;
+mod quant;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -95,6 +96,11 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::KvAppend(_) => attention::kv_append(context, node),
         Op::PagedAttention(op) => attention::paged_attention(context, node, op),
         Op::Moe(moe) => moe::moe(context, node, moe),
+        Op::QuantizeLinear(quantize) => quant::quantize(context, node, quantize),
+        Op::DequantizeLinear(dequantize) => quant::dequantize(context, node, dequantize),
+        Op::DynamicQuantizeLinear(_) => quant::dynamic_quantize(context, node),
+        Op::MatMulInteger(product) => quant::matmul_integer(context, node, product),
+        Op::ConvInteger(conv) => quant::conv_integer(context, node, conv),
         Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
         Op::Gru(gru) => recurrent::gru(context, node, gru),
         Op::Rnn(rnn) => recurrent::rnn(context, node, rnn),

@@ -117,13 +117,21 @@ fn scaled_product(
     scales: [ValueId; 2],
     bias: Option<ValueId>,
 ) -> Result<ValueId, Fault> {
-    let given = operands.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-    let product = node.add_all(Op::MatMulInteger(MatMulInteger {}), &operands[..given], 1)?[0];
     let [a_scale, b_scale] = scales;
-    let product = node.cast(product, node.dtype(a_scale))?;
+    let to = node.dtype(a_scale);
     let (a_scale, b_scale) = (node.trailing(a_scale, 0)?, node.trailing(b_scale, 0)?);
     let factor = node.binary(Binary::Mul, a_scale, b_scale)?;
-    let scaled = node.binary(Binary::Mul, product, factor)?;
+    let scaled = if to == DType::F32 && node.rank(a_scale) == 0 && node.rank(b_scale) <= 1 {
+        let [a, b, a_zero, b_zero] = operands;
+        let op = Op::MatMulInteger(MatMulInteger { to });
+        node.add_all(op, &[a, b, a_zero, b_zero, None, Some(factor)], 1)?[0]
+    } else {
+        let given = operands.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let op = Op::MatMulInteger(MatMulInteger::default());
+        let product = node.add_all(op, &operands[..given], 1)?[0];
+        let product = node.cast(product, to)?;
+        node.binary(Binary::Mul, product, factor)?
+    };
     node.plus(scaled, bias)
 }
 
@@ -155,9 +163,6 @@ pub(super) fn gemm(node: &mut Node<'_, '_>) -> Outputs {
         if transposed { node.add(Op::Transpose(Transpose { perm: vec![1, 0] }), &[x]) } else { Ok(x) }
     };
     let (a, b) = (matrix(0, "transA")?, matrix(3, "transB")?);
-    let operands = [Some(a), Some(b), node.optional(2), node.optional(5)];
-    let sums = node.add_all(Op::MatMulInteger(MatMulInteger {}), &operands, 1)?[0];
-    let sums = node.plus(sums, node.optional(6))?;
     let (a_scale, b_scale) = (node.input(1)?, node.input(4)?);
     let (a_scale, b_scale) = (node.trailing(a_scale, 0)?, node.trailing(b_scale, 0)?);
     let mut factor = node.binary(Binary::Mul, a_scale, b_scale)?;
@@ -165,17 +170,34 @@ pub(super) fn gemm(node: &mut Node<'_, '_>) -> Outputs {
         let alpha = node.number_like(factor, f64::from(alpha))?;
         factor = node.binary(Binary::Mul, factor, alpha)?;
     }
-    match (node.optional(7), node.optional(8)) {
+    let y_zero = match (node.optional(7), node.optional(8)) {
         (Some(y_scale), Some(y_zero)) => {
             let y_scale = node.trailing(y_scale, 0)?;
-            let factor = node.binary(Binary::Div, factor, y_scale)?;
-            Ok(vec![node.requantised(sums, factor, y_zero)?])
+            factor = node.binary(Binary::Div, factor, y_scale)?;
+            Some(node.trailing(y_zero, 0)?)
         }
-        (None, _) => {
+        (None, _) => None,
+        (Some(_), None) => return Err(Fault::bad("the zero point of the result is missing")),
+    };
+    let (a_zero, b_zero, bias) = (node.optional(2), node.optional(5), node.optional(6));
+    let to = y_zero.map_or(DType::F32, |zero| node.dtype(zero));
+    let by_column = match bias {
+        Some(bias) => node.dims(b).get(1..) == Some(node.dims(bias)),
+        None => true,
+    };
+    if by_column && node.dtype(factor) == DType::F32 && node.rank(factor) <= 1 {
+        let op = Op::MatMulInteger(MatMulInteger { to });
+        return node.add_all(op, &[Some(a), Some(b), a_zero, b_zero, bias, Some(factor), y_zero], 1);
+    }
+    let op = Op::MatMulInteger(MatMulInteger::default());
+    let sums = node.add_all(op, &[Some(a), Some(b), a_zero, b_zero], 1)?[0];
+    let sums = node.plus(sums, bias)?;
+    match y_zero {
+        Some(y_zero) => Ok(vec![node.requantised(sums, factor, y_zero)?]),
+        None => {
             let sums = node.cast(sums, node.dtype(factor))?;
             Ok(vec![node.binary(Binary::Mul, sums, factor)?])
         }
-        (Some(_), None) => Err(Fault::bad("the zero point of the result is missing")),
     }
 }
 

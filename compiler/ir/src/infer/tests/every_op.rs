@@ -97,7 +97,10 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("x: u8[a, 4], y: f32[], z: u8[]", "%0 = dequantize_linear x, y, z {axis=1, block_size=0, to=\"f32\"}"),
     ("x: f32[a, 4]", "%0, %1, %2 = dynamic_quantize_linear x"),
-    ("x: u8[b, s, 8], y: i8[8, 6], z: u8[]", "%0 = matmul_integer x, y, z"),
+    (
+        "x: u8[b, s, 8], y: i8[8, 6], z: u8[], u: i8[6], b: i32[6], f: f32[6], o: u8[]",
+        "%0 = matmul_integer x, y, z, u, b, f, o {to=\"u8\"}",
+    ),
     (
         "x: f32[b, 4, q, 8], y: f32[b, 2, k, 8], z: f32[b, 2, k, 6], m: bool[q, k]",
         "%0 = attention x, y, z, m {q_heads=null, kv_heads=null, causal=true, scale=null, softcap=0.0, qk_output=0, \
@@ -199,7 +202,7 @@ const CASES: &[(&str, &str)] = &[
     ("x: f32[n]", "%0 = custom x {domain=\"com.example\", operator=\"Doubled\", attributes={}}"),
     (
         "x: u8[b, 4, n], y: i8[6, 2, 3]",
-        "%0 = conv_integer x, y {strides=[1], dilations=[1], padding=\"same_upper\", groups=2}",
+        "%0 = conv_integer x, y {strides=[1], dilations=[1], padding=\"same_upper\", groups=2, to=\"i32\"}",
     ),
     (
         "q: f32[b, s, 32], k: f32[b, s, 16], v: f32[b, s, 8]",
