@@ -193,6 +193,33 @@ fn statistics_leave_padding_out() {
 }
 
 #[test]
+fn a_graph_may_ask_for_what_its_router_chose() {
+    let text = r#"graph "main" (x: f32[b, s, 1], logits: f32[b, s, 2], attention_mask: i64[b, s]) {
+  c0 = const f32[2, 1, 1] [1.0, 2.0]
+  %0, %1, %2, %3 = moe x, logits, c0, c0 {experts=2,top_k=1,router="softmax",renormalise=false,epsilon=0.0,scale=1.0,groups=null,capacity=1,activation="none",gate="none",clamped=null,transposed=false,shared_experts=0}
+  return %0 as y, %1 as load, %2 as dropped, %3 as balance
+}"#;
+    let module = lathe_ir::parse(text).expect("parses");
+    let model = compiled(&module, Isa::detect());
+    let three = 3f32.ln();
+    // Expert 0 by 3/4 three times, expert 1 by 3/4; padding counts, as the graph's own op has it.
+    let logits =
+        Tensor::from_slice(&[three, 0.0, three, 0.0, 0.0, three, three, 0.0], &[1, 4, 2]).expect("fits");
+    let x = Tensor::from_slice(&[1f32; 4], &[1, 4, 1]).expect("fits");
+    let mask = Tensor::from_slice(&[1i64, 1, 1, 0], &[1, 4]).expect("fits");
+    let mut session = Session::new(&model).expect("a session");
+    let outputs = session.run(&[("x", &x), ("logits", &logits), ("attention_mask", &mask)]).expect("a run");
+    let tensors = outputs.tensors();
+    assert_eq!(tensors[1].to_slice::<i64>().expect("i64").as_ref(), [1, 1]);
+    assert_eq!(tensors[2].to_slice::<i64>().expect("i64").as_ref(), [2]);
+    // 2 * (3/4 * (3 * 3/4 + 1/4) / 4 + 1/4 * (3 * 1/4 + 3/4) / 4) = 2 * (0.75 * 0.625 + 0.25 * 0.375)
+    let balance = tensors[3].to_slice::<f32>().expect("f32")[0];
+    assert!((balance - 1.125).abs() < 1e-6, "{balance}");
+    // The report leaves the padding out.
+    assert_eq!(outputs.stats().routers[0].assigned, [2, 1]);
+}
+
+#[test]
 fn work_is_that_of_the_chosen_experts() {
     let case = sparse();
     let module = lathe_ir::parse(&case.text()).expect("parses");

@@ -367,10 +367,12 @@ builtins! {
     }
     /// Counts the assignments of `indices[tokens, top_k]` of the tokens whose `mask_bytes` bytes of `mask` (optional) are not all 0: `counts` (i64) is the
     /// assignments that each expert computes, those with the ones that `places[tokens, top_k]` drops (below 0), how many are dropped, and how
-    /// many tokens there are; `sums[experts]` (f64) adds their `scores[tokens, experts]`. Does not share work: one worker does it.
+    /// many tokens there are; `sums[experts]` (f64) adds their `scores[tokens, experts]`. Optional are `load[experts]` (i64) and `dropped` (i64), the
+    /// first and third of the counts, and `balance` (f32): `experts` times the sum over experts of assignments over tokens times mean score.
+    /// Does not share work: one worker does it.
     MoeCount "moe_count" {
-        indices: input, places: input, scores: input, mask: input, counts: output, sums: output, tokens: int, experts: int,
-        top_k: int, mask_bytes: int,
+        indices: input, places: input, scores: input, mask: input, counts: output, sums: output, load: output, dropped: output,
+        balance: output, tokens: int, experts: int, top_k: int, mask_bytes: int,
     }
     /// `c[p, n] = act(a[p, k] x b[e] + bias[e, n])` for every place `p` of expert `e` by `offsets[experts + 1]` (i64), with `b` one
     /// [`crate::layout::PackedMatrix`] an expert and `bias` optional. Places from the last offset on are left alone; `m` bounds them.

@@ -37,12 +37,12 @@ struct Product {
 
 pub(super) fn moe(context: &mut Context<'_, '_>, node: &Node, moe: &Moe) -> Result<(), Refusal> {
     context.require_f32(node)?;
-    context.require_one_output(node)?;
     let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
     let first = product(context, node, moe, 2, 5)?;
     let second = product(context, node, moe, 3, 6)?;
     let tokens = context.dense(x)?;
-    let (assignments, depth) = (assign(context, node, moe, x)?, context.scope.depth);
+    let asked = asked(context, node)?;
+    let (assignments, depth) = (assign(context, node, moe, x, &asked)?, context.scope.depth);
     let count = assignments.count;
     let size = |context: &mut Context<'_, '_>, value: usize| context.size_of(value as i64);
     let (k, hidden, inner, n) =
@@ -122,8 +122,30 @@ fn product(
     Ok(Product { weights, bias, k, n })
 }
 
+/// Statistics that the graph asks for: places for `load`, `dropped` and `balance`.
+type Asked = [Option<Location>; 3];
+
+fn asked(context: &mut Context<'_, '_>, node: &Node) -> Result<Asked, Refusal> {
+    let mut places = [None, None, None];
+    for (place, &value) in places.iter_mut().zip(node.outputs.iter().skip(1)) {
+        if context.scope.remaining[value.index()] > 0 {
+            let dims = context.dims(value)?;
+            let location = context.destination(value, &dims, Fits::Dense)?;
+            context.place(value, location.clone());
+            *place = Some(location);
+        }
+    }
+    Ok(places)
+}
+
 /// Routes the tokens and sorts the assignments.
-fn assign(context: &mut Context<'_, '_>, node: &Node, moe: &Moe, x: ValueId) -> Result<Assignments, Refusal> {
+fn assign(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    moe: &Moe,
+    x: ValueId,
+    asked: &Asked,
+) -> Result<Assignments, Refusal> {
     let dims = context.dims(x)?;
     let Some((_, leading)) = dims.split_last() else { return refuse("a scalar is no token") };
     let tokens = context.planner.sizes.product(leading);
@@ -143,8 +165,9 @@ fn assign(context: &mut Context<'_, '_>, node: &Node, moe: &Moe, x: ValueId) -> 
     let weights = temporary(context, DType::F32, count);
     // A branch may not be taken, and a body runs again: then there is no one statistic.
     let counted = context.scope.depth == 0;
+    let wanted = asked.iter().any(Option::is_some);
     let all = context.planner.sizes.mul_constant(tokens, experts);
-    let scores = counted.then(|| temporary(context, DType::F32, all));
+    let scores = (counted || wanted).then(|| temporary(context, DType::F32, all));
     let operands = [
         Operand::Read(&logits),
         bias.as_ref().map_or(Operand::Null, Operand::Read),
@@ -179,23 +202,37 @@ fn assign(context: &mut Context<'_, '_>, node: &Node, moe: &Moe, x: ValueId) -> 
     ];
     context.planner.call(Builtin::MoeGroup, &operands, "tokens of one expert side by side");
     if let Some(scores) = scores {
-        count_tokens(context, moe, tokens, [&indices, &places, &scores]);
+        let made = [&indices, &places, &scores];
+        if counted {
+            let (counts, sums) = count_tokens(context, moe, tokens, made, None);
+            let node = context.planner.node.0.clone();
+            let (counts, sums) = (context.planner.tensor(&counts), context.planner.tensor(&sums));
+            let routing =
+                Routing { node, experts: moe.experts as u32, top_k: moe.top_k as u32, counts, sums };
+            context.planner.routings.push(routing);
+        }
+        if wanted {
+            count_tokens(context, moe, tokens, made, Some(asked));
+        }
     }
     Ok(Assignments { weights, rows, places, offsets, tokens, count })
 }
 
-/// Counts what each expert gets, for reports.
+/// Counts what each expert gets: of all tokens where the graph asks for it, and without padding for reports.
 fn count_tokens(
     context: &mut Context<'_, '_>,
     moe: &Moe,
     tokens: Size,
     [indices, places, scores]: [&Location; 3],
-) {
+    asked: Option<&Asked>,
+) -> (Location, Location) {
     let (experts, depth) = (moe.experts as i64, context.scope.depth);
     let (words, sums) = (context.size_of(2 * experts + 2), context.size_of(experts));
     let counts = context.planner.temporary(DType::I64, &[words], depth);
     let sums = context.planner.temporary(DType::F64, &[sums], depth);
-    let mask = padding_of(context, tokens);
+    let mask = if asked.is_none() { padding_of(context, tokens) } else { None };
+    let written =
+        |place: usize| asked.and_then(|asked| asked[place].as_ref()).map_or(Operand::Null, Operand::Write);
     let bytes = mask.as_ref().and_then(|mask| mask.dtype.element_bytes()).unwrap_or(0);
     let operands = [
         Operand::Read(indices),
@@ -204,16 +241,17 @@ fn count_tokens(
         mask.as_ref().map_or(Operand::Null, Operand::Read),
         Operand::Write(&counts),
         Operand::Write(&sums),
+        written(0),
+        written(1),
+        written(2),
         Operand::Size(tokens),
         Operand::Int(experts),
         Operand::Int(moe.top_k as i64),
         Operand::Int(bytes as i64),
     ];
-    context.planner.call(Builtin::MoeCount, &operands, "what each expert gets, for reports");
-    let node = context.planner.node.0.clone();
-    let (counts, sums) = (context.planner.tensor(&counts), context.planner.tensor(&sums));
-    let routing = Routing { node, experts: moe.experts as u32, top_k: moe.top_k as u32, counts, sums };
-    context.planner.routings.push(routing);
+    let reason = if asked.is_some() { "what each expert gets" } else { "what each expert gets, for reports" };
+    context.planner.call(Builtin::MoeCount, &operands, reason);
+    (counts, sums)
 }
 
 /// The input that says which tokens are no padding: `attention_mask` or one of an encoder or decoder, where it has an element a token.

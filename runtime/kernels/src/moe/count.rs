@@ -52,6 +52,30 @@ impl Kernel for args::MoeCount {
                 totals[0] += i64::from(place < 0);
             }
         }
+        // SAFETY: the optional results have one element an expert, one, and one; nobody else uses them.
+        unsafe { report(self, load, assigned, totals, sums) };
         Status::Ok
+    }
+}
+
+/// Writes what the graph asks for besides the counts.
+///
+/// # Safety
+/// `load` is null or has one element an expert, `dropped` and `balance` are null or have one; nobody else uses them.
+unsafe fn report(to: &args::MoeCount, load: &[i64], assigned: &[i64], totals: &[i64], sums: &[f64]) {
+    let tokens = (totals[1] as f64).max(1.0);
+    let shares = assigned.iter().zip(sums).map(|(count, sum)| (*count as f64 / tokens) * (sum / tokens));
+    let balance = shares.sum::<f64>() * assigned.len() as f64;
+    // SAFETY: by the contract of this function.
+    unsafe {
+        if !to.load.is_null() {
+            std::slice::from_raw_parts_mut(to.load.cast::<i64>(), load.len()).copy_from_slice(load);
+        }
+        if !to.dropped.is_null() {
+            to.dropped.cast::<i64>().write(totals[0]);
+        }
+        if !to.balance.is_null() {
+            to.balance.cast::<f32>().write(balance as f32);
+        }
     }
 }
