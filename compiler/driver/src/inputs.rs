@@ -141,7 +141,7 @@ pub(crate) fn is_key_mask(module: &Module, body: &Function, input: ValueId) -> b
     flags && ty.rank() == 2 && is_mask && id_bound(module, body, input).is_none()
 }
 
-/// Whether a value is cast to bool, as it is or in another shape or dtype.
+/// Whether a value is cast to bool or compared with one number, as it is, in another shape or dtype, or behind arithmetic.
 fn becomes_bool(body: &Function, input: ValueId) -> bool {
     let mut waiting = vec![input];
     for _ in 0..16 {
@@ -149,14 +149,30 @@ fn becomes_bool(body: &Function, input: ValueId) -> bool {
         for node in body.users(value).iter().filter_map(|user| body.node(*user)) {
             match &node.operation {
                 Operation::Op(Op::Cast(cast)) if cast.to == DType::Bool => return true,
-                Operation::Op(Op::Reshape(_) | Op::Unsqueeze(_) | Op::Slice(_) | Op::Cast(_)) => {
-                    waiting.extend(&node.outputs);
+                Operation::Op(Op::Compare(_))
+                    if node.inputs.iter().flatten().any(|id| is_number(body, *id)) =>
+                {
+                    return true;
                 }
+                Operation::Op(
+                    Op::Reshape(_)
+                    | Op::Unsqueeze(_)
+                    | Op::Slice(_)
+                    | Op::Cast(_)
+                    | Op::Expand(_)
+                    | Op::Binary(_),
+                ) => waiting.extend(&node.outputs),
                 _ => {}
             }
         }
     }
     false
+}
+
+/// Whether a value is one constant number.
+fn is_number(body: &Function, value: ValueId) -> bool {
+    let constant = matches!(body.value(value).source, Source::Constant(_));
+    constant && body.ty(value).dims.iter().all(|dim| dim.as_constant() == Some(1))
 }
 
 /// Integers below this are valid for an input: the size of the axis that it indexes; `None` for masks, flags and types.

@@ -404,7 +404,6 @@ fn loops_that_may_end_or_collect_are_refused() {
     let found = check(
         "unroll_experts",
         &with(LOOP, "gather w, i", "gather w, c9")
-            .replace("graph \"b\"", "graph \"b\"")
             .replace("{\n  %0 = gather", "{\n  c9 = const i64[] 1\n  %0 = gather"),
     );
     assert!(!found.contains("refused") && found.contains("loop"), "{found}");

@@ -214,6 +214,9 @@ unsafe fn mean<T: Number + Into<i128> + TryFrom<i128>>(worker: &Worker, args: &a
     }
 }
 
+/// To f64 and back.
+type Widening<T> = (fn(T) -> f64, fn(f64) -> T);
+
 /// Reduces f64, and narrower floats in f64: each axis in order.
 ///
 /// # Safety
@@ -223,7 +226,7 @@ unsafe fn doubles<T: Copy>(
     worker: &Worker,
     args: &args::Reduce,
     kind: Reduction,
-    (wide, narrow): (fn(T) -> f64, fn(f64) -> T),
+    (wide, narrow): Widening<T>,
 ) {
     let (start, step): (f64, fn(f64, f64) -> f64) = match kind {
         Reduction::Sum | Reduction::Mean => (0.0, |a, x| a + x),

@@ -68,6 +68,9 @@ impl Rank {
     }
 }
 
+/// Makes a tensor of a dtype and shape up.
+pub type Fill<'a> = dyn FnMut(DType, &[usize]) -> Result<Tensor, TensorError> + 'a;
+
 /// Which tensors stand for a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -188,10 +191,7 @@ impl Form {
     ///
     /// # Errors
     /// Those of `tensor`.
-    pub fn example(
-        &self,
-        tensor: &mut dyn FnMut(DType, &[usize]) -> Result<Tensor, TensorError>,
-    ) -> Result<Vec<Tensor>, TensorError> {
+    pub fn example(&self, tensor: &mut Fill<'_>) -> Result<Vec<Tensor>, TensorError> {
         match self {
             Form::Sequence { dtype, rank } => {
                 let rank = if let Rank::Is(rank) = rank { *rank } else { 1 };
@@ -292,11 +292,11 @@ impl Form {
 }
 
 fn tensors(values: &[Value]) -> Result<Vec<&Tensor>, TensorError> {
-    let tensor = |value| match value {
-        &Value::Tensor(ref tensor) => Ok(tensor),
+    let tensors = values.iter().map(|value| match value {
+        Value::Tensor(tensor) => Ok(tensor),
         other => Err(TensorError::Form(format!("{} in a sequence of tensors", other.kind()))),
-    };
-    values.iter().map(tensor).collect()
+    });
+    tensors.collect()
 }
 
 fn check(tensor: &Tensor, dtype: DType, rank: Rank) -> Result<(), TensorError> {

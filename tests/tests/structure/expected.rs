@@ -258,6 +258,6 @@ fn sparse_layers(config: &Value) -> usize {
     let step = number(config, &["decoder_sparse_step"]).unwrap_or(1).max(1);
     let named: Vec<u64> =
         config["mlp_only_layers"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-    let sparse = |layer: &u64| *layer >= dense && (layer + 1) % step == 0 && !named.contains(layer);
+    let sparse = |layer: &u64| *layer >= dense && (layer + 1).is_multiple_of(step) && !named.contains(layer);
     (0..layer_count(config)).filter(sparse).count()
 }

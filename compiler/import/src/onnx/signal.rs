@@ -121,7 +121,7 @@ struct Frames {
 
 impl Frames {
     fn of(node: &Node<'_, '_>, x: ValueId, step: ValueId, onesided: bool) -> Result<Option<Self>, Fault> {
-        let &[_, ref length, ref parts] = node.dims(x) else { return Ok(None) };
+        let [_, length, parts] = node.dims(x) else { return Ok(None) };
         let (length, parts) = (length.as_constant(), parts.as_constant());
         let one = |value: Option<ValueId>| match node.known_ints(value?).as_deref() {
             Some(&[number]) => usize::try_from(number).ok().filter(|number| *number > 0),

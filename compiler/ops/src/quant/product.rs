@@ -134,7 +134,7 @@ fn result(
     }
     let scale = cx.input(5)?;
     let each = scale.shape() == [channels.size];
-    if !each && !(scale.len() == 1 && scale.rank() <= 1) {
+    if !(each || scale.len() == 1 && scale.rank() <= 1) {
         return Err(cx.shape(format!("scale is neither a scalar nor [{}]", channels.size)));
     }
     let scales = cx.cells::<f32>(scale)?;

@@ -58,7 +58,9 @@ impl Kernel for args::DynamicQuantize {
             // SAFETY: `i` is below `count`; `max` takes NaN to 0, so the number fits.
             unsafe {
                 let quotient = (*x.add(i) / scale).round_ties_even() + zero;
-                *self.y.add(i) = quotient.max(0.0).min(255.0).to_int_unchecked::<i32>() as u8;
+                // `clamp` would keep NaN.
+                let above = quotient.max(0.0);
+                *self.y.add(i) = above.min(255.0).to_int_unchecked::<i32>() as u8;
             }
         }
         Status::Ok

@@ -58,7 +58,8 @@ impl Case {
             Some(_) => functions.iter().map(|function| function.name().to_string()).collect(),
             None => Vec::new(),
         };
-        let of = |part: fn((Option<f64>, Option<f64>)) -> Option<f64>| {
+        type Parameters = (Option<f64>, Option<f64>);
+        let of = |part: fn(Parameters) -> Option<f64>| {
             functions.iter().filter_map(|function| part(function.parameters())).collect::<Vec<f64>>()
         };
         let (activation_alpha, activation_beta) = (of(|pair| pair.0), of(|pair| pair.1));

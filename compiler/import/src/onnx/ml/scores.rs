@@ -118,7 +118,7 @@ impl Node<'_, '_> {
         const A: f64 = 0.147;
         let number = |node: &mut Self, value| node.number_like(p, value);
         let (one, two, zero) = (number(self, 1.0)?, number(self, 2.0)?, number(self, 0.0)?);
-        let (half, root) = (number(self, 0.5)?, number(self, 1.414_213_56)?);
+        let (half, root) = (number(self, 0.5)?, number(self, std::f64::consts::SQRT_2)?);
         let (shift, inverse) = (number(self, 2.0 / (std::f64::consts::PI * A))?, number(self, 1.0 / A)?);
         let doubled = self.binary(Binary::Mul, p, two)?;
         let x = self.binary(Binary::Sub, doubled, one)?;

@@ -29,7 +29,7 @@ fn frames_are_convolved_with_waves() {
         let op = Op::Stft(Stft { onesided: onesided == 1 });
         let want = op.evaluate(&[Some(&x), Some(&step), None, Some(&frame)], 1, &Limits::default());
         let want = want.expect("a transform")[0].to_slice::<f32>().expect("f32").to_vec();
-        let found = run_floats(&model, &[x.clone()]);
+        let found = run_floats(&model, std::slice::from_ref(&x));
         assert_eq!(found.len(), want.len());
         assert!(found.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}, not {want:?}");
     }
