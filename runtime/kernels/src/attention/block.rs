@@ -306,9 +306,7 @@ unsafe fn pass<S: Simd>(
     let start = facts.start;
     let groups = || rows.chunks(ROWS).zip(bounds).enumerate();
     for (index, (group, bounds)) in groups() {
-        if bounds.count(start).is_none() {
-            continue;
-        }
+        let Some(count) = bounds.count(start) else { continue };
         // SAFETY: the group's queries are packed; its rows of scores are whole panels.
         unsafe {
             Tile {
@@ -323,7 +321,8 @@ unsafe fn pass<S: Simd>(
                 c_panel: PANEL,
                 accumulate: false,
             }
-            .multiply(simd, group.len(), KEYS / PANEL);
+            // Keys behind the last that is seen are hidden, whatever their scores are.
+            .multiply(simd, group.len(), count.div_ceil(PANEL));
         }
     }
     for (index, (group, bounds)) in groups() {
