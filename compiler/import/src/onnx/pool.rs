@@ -1,5 +1,6 @@
 //! Pooling.
 
+use lathe_ir::ValueId;
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Unary};
 use lathe_ops::pool::{AveragePool, LpPool, MaxPool, MaxUnpool};
@@ -29,16 +30,21 @@ pub(crate) fn max_pool(node: &mut Node<'_, '_>) -> Outputs {
 
 /// AveragePool-1 to 22.
 pub(crate) fn average_pool(node: &mut Node<'_, '_>) -> Outputs {
-    let spatial = spatial(node, node.input(0)?)?;
-    let op = AveragePool {
+    let op = average_of(node, node.input(0)?)?;
+    node.direct(op)
+}
+
+/// What AveragePool's attributes say of `x [batch, channels, ...]`.
+pub(crate) fn average_of(node: &Node<'_, '_>, x: ValueId) -> Result<Op, Fault> {
+    let spatial = spatial(node, x)?;
+    Ok(Op::AveragePool(AveragePool {
         kernel: kernel(node, spatial)?,
         strides: window_or_ones(node, "strides", spatial)?,
         dilations: window_or_ones(node, "dilations", spatial)?,
         padding: padding(node, spatial)?,
         ceil_mode: node.attributes.flag("ceil_mode", false)?,
         count_include_pad: node.attributes.flag("count_include_pad", false)?,
-    };
-    node.direct(Op::AveragePool(op))
+    }))
 }
 
 /// GlobalAveragePool and GlobalMaxPool, 1 and 22: reductions over all spatial axes.

@@ -6,6 +6,7 @@ mod functions;
 mod ml;
 mod mutations;
 mod opsets;
+mod quant;
 mod random;
 mod sequence;
 mod signal;

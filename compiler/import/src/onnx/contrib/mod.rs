@@ -55,6 +55,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("MatMulIntegerToFloat", 1, (4, 7), (1, 1), quant::matmul_to_float),
     row("QGemm", 1, (6, 9), (1, 1), quant::gemm),
     row("QLinearAdd", 1, (7, 8), (1, 1), quant::binary),
+    row("QLinearAveragePool", 1, (4, 5), (1, 1), quant::unary),
     row("QLinearConcat", 1, (5, MANY), (1, 1), quant::concat),
     row("QLinearGlobalAveragePool", 1, (4, 5), (1, 1), quant::unary),
     row("QLinearLeakyRelu", 1, (4, 5), (1, 1), quant::unary),

@@ -12,6 +12,7 @@ use lathe_tensor::DType;
 
 use crate::error::Fault;
 use crate::onnx::node::{Node, Outputs, axis};
+use crate::onnx::pool;
 use crate::onnx::recurrent::Layer;
 
 impl Node<'_, '_> {
@@ -44,8 +45,8 @@ impl Node<'_, '_> {
     }
 }
 
-/// QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax and QLinearGlobalAveragePool: inputs `x, x_scale, x_zero_point, y_scale,
-/// y_zero_point`.
+/// QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax, QLinearAveragePool and QLinearGlobalAveragePool: inputs `x, x_scale,
+/// x_zero_point, y_scale, y_zero_point`.
 pub(super) fn unary(node: &mut Node<'_, '_>) -> Outputs {
     let (x, x_scale, y_scale) = (node.input(0)?, node.input(1)?, node.input(3)?);
     let dtype = node.dtype(x);
@@ -64,6 +65,7 @@ pub(super) fn unary(node: &mut Node<'_, '_>) -> Outputs {
             }
             node.add(Op::Softmax(Softmax { axis: place as i64, log: false }), &[wide])?
         }
+        "QLinearAveragePool" => average_pool(node, wide)?,
         _ => {
             let last = node.attributes.flag("channels_last", false)?;
             let rank = node.rank(wide) as i64;
@@ -78,6 +80,22 @@ pub(super) fn unary(node: &mut Node<'_, '_>) -> Outputs {
         }
     };
     Ok(vec![node.quantised(y, y_scale, node.optional(4), dtype)?])
+}
+
+/// AveragePool, whose channels may stand last.
+fn average_pool(node: &mut Node<'_, '_>, x: ValueId) -> Result<ValueId, Fault> {
+    if !node.attributes.flag("channels_last", false)? {
+        let op = pool::average_of(node, x)?;
+        return node.add(op, &[x]);
+    }
+    let rank = node.rank(x);
+    let forth: Vec<usize> =
+        [0, rank.saturating_sub(1)].into_iter().chain(1..rank.saturating_sub(1)).collect();
+    let back: Vec<usize> = std::iter::once(0).chain(2..rank).chain([1]).collect();
+    let x = node.add(Op::Transpose(Transpose { perm: forth }), &[x])?;
+    let op = pool::average_of(node, x)?;
+    let y = node.add(op, &[x])?;
+    node.add(Op::Transpose(Transpose { perm: back }), &[y])
 }
 
 /// QLinearAdd and QLinearMul: inputs `a, a_scale, a_zero_point, b, b_scale, b_zero_point, c_scale, c_zero_point`.
