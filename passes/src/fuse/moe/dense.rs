@@ -11,7 +11,7 @@ use lathe_ops::gather::Reduction;
 use lathe_ops::reduce::ReduceKind;
 
 use super::choice::{Choice, Row, chosen, index_of, number, origin, place};
-use super::expert::{self, Expert, stack};
+use super::expert::{self, Expert};
 use super::experts::{Experts, Weight};
 use super::rows::tokens;
 use super::stacked::{self, Stacked};
@@ -226,30 +226,8 @@ fn joined(context: Context<'_>, terms: Vec<Weighed>) -> Result<Experts, String> 
         common = Some(found);
         placed.push((number, expert));
     }
-    placed.sort_by_key(|(expert, _)| *expert);
-    if placed.iter().enumerate().any(|(at, (expert, _))| *expert != at as i64) {
-        return Err("some experts are missing, or there twice".into());
-    }
-    let experts: Vec<&Expert> = placed.iter().map(|(_, expert)| *expert).collect();
-    let stack = stack(context, &experts)?;
-    let common = common.ok_or("there are no experts")?;
-    Ok(Experts {
-        x: fine,
-        w_in: stack.w_in,
-        w_out: stack.w_out,
-        b_in: stack.b_in,
-        b_out: stack.b_out,
-        activation: stack.activation,
-        gate: stack.gate,
-        clamped: stack.clamped,
-        transposed: false,
-        count: experts.len(),
-        top_k: common.slots,
-        capacity: common.choice.capacity,
-        indices: common.choice.indices,
-        weights: common.weights,
-        inner: experts.iter().flat_map(|expert| expert.products()).collect(),
-    })
+    let common = common.map(|common| (common.choice, common.weights, common.slots));
+    Experts::in_order(context, fine, placed, common)
 }
 
 /// `None` where a sum is not over a stack of experts.

@@ -6,7 +6,8 @@ use lathe_ops::elementwise::{Activation, Binary};
 use lathe_ops::moe::{Clamped, Gate};
 use lathe_tensor::Tensor;
 
-use super::experts::{Weight, activation, plain};
+use super::choice::Choice;
+use super::experts::{Experts, Weight, activation, plain};
 use super::walk::{binary, flat, sizes};
 use crate::Context;
 
@@ -96,8 +97,44 @@ impl Expert {
     }
 }
 
+impl Experts {
+    /// Experts `placed` by their numbers as one mixture over the tokens `x`. All have the choice, the weights and the experts of a token
+    /// in common.
+    pub(super) fn in_order(
+        context: Context<'_>,
+        x: ValueId,
+        mut placed: Vec<(i64, &Expert)>,
+        common: Option<(Choice, ValueId, usize)>,
+    ) -> Result<Self, String> {
+        placed.sort_by_key(|(number, _)| *number);
+        if placed.iter().enumerate().any(|(at, (number, _))| *number != at as i64) {
+            return Err("some experts are missing, or there twice".into());
+        }
+        let (choice, weights, top_k) = common.ok_or("there are no experts")?;
+        let experts: Vec<&Expert> = placed.iter().map(|(_, expert)| *expert).collect();
+        let stack = stack(context, &experts)?;
+        Ok(Self {
+            x,
+            w_in: stack.w_in,
+            w_out: stack.w_out,
+            b_in: stack.b_in,
+            b_out: stack.b_out,
+            activation: stack.activation,
+            gate: stack.gate,
+            clamped: stack.clamped,
+            transposed: false,
+            count: experts.len(),
+            top_k,
+            capacity: choice.capacity,
+            indices: choice.indices,
+            weights,
+            inner: experts.iter().flat_map(|expert| expert.products()).collect(),
+        })
+    }
+}
+
 /// Puts the matrices of all experts behind one another.
-pub(super) fn stack(context: Context<'_>, experts: &[&Expert]) -> Result<Stack, String> {
+fn stack(context: Context<'_>, experts: &[&Expert]) -> Result<Stack, String> {
     let first = experts.first().ok_or("there are no experts")?;
     let alike = |other: &&Expert| {
         other.activation == first.activation

@@ -8,7 +8,7 @@ use lathe_ops::elementwise::{Binary, Compare};
 use lathe_ops::gather::Reduction;
 
 use super::choice::{Choice, Row, chosen, origin, place};
-use super::expert::{self, Expert, stack};
+use super::expert::{self, Expert};
 use super::experts::Experts;
 use super::walk::{binary, flat, integers, splat};
 use crate::Context;
@@ -309,7 +309,7 @@ fn unwrapped(context: Context<'_>, value: ValueId) -> ValueId {
 /// All terms as one mixture.
 fn joined(context: Context<'_>, terms: &[Term]) -> Result<Experts, String> {
     let first = terms.first().ok_or("there are no experts")?;
-    let mut placed: Vec<(i64, &Term)> = Vec::new();
+    let mut placed: Vec<(i64, &Expert)> = Vec::new();
     let mut common: Option<(Choice, ValueId, usize)> = None;
     for term in terms {
         if term.x != first.x {
@@ -324,32 +324,9 @@ fn joined(context: Context<'_>, terms: &[Term]) -> Result<Experts, String> {
             }
             _ => common = Some((choice, weights, slots)),
         }
-        placed.push((expert, term));
+        placed.push((expert, &term.expert));
     }
-    placed.sort_by_key(|(expert, _)| *expert);
-    if placed.iter().enumerate().any(|(at, (expert, _))| *expert != at as i64) {
-        return Err("some experts are missing, or there twice".into());
-    }
-    let (choice, weights, top_k) = common.ok_or("there are no experts")?;
-    let experts: Vec<&Expert> = placed.iter().map(|(_, term)| &term.expert).collect();
-    let stack = stack(context, &experts)?;
-    Ok(Experts {
-        x: tokens(context, first.x),
-        w_in: stack.w_in,
-        w_out: stack.w_out,
-        b_in: stack.b_in,
-        b_out: stack.b_out,
-        activation: stack.activation,
-        gate: stack.gate,
-        clamped: stack.clamped,
-        transposed: false,
-        count: experts.len(),
-        top_k,
-        capacity: choice.capacity,
-        indices: choice.indices,
-        weights,
-        inner: experts.iter().flat_map(|expert| expert.products()).collect(),
-    })
+    Experts::in_order(context, tokens(context, first.x), placed, common)
 }
 
 /// The tokens with as many axes as they had before they were put in one.

@@ -14,7 +14,7 @@ use super::generation::preprocessor;
 use super::text::{self, Companions};
 use super::{interrupt, load};
 use crate::generative::{GraphFiles, read_config};
-use crate::{CancelToken, Model, Outputs, RunOptions, Session, Team};
+use crate::{Model, Outputs, RunOptions, Session, Team};
 
 /// What the names of masks are in the vocabularies of known models, where nothing says which it is.
 const MASKS: [&str; 4] = ["[MASK]", "<mask>", "<|mdm_mask|>", "<|mask|>"];
@@ -42,9 +42,7 @@ impl Encoder {
         let model = GraphFiles::find(path)?.load(&options)?.decoder;
         let team = load::team(common)?;
         let session = Session::with_team(&model, &team)?;
-        let cancel = CancelToken::new();
-        interrupt::watch(cancel.clone());
-        let run = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
+        let run = interrupt::run_options();
         let folder = text::folder(path);
         let config = read_config(&folder.join("config.json")).unwrap_or(Value::Null);
         Ok(Self { model, tokenizer, config, session, team, run, folder })

@@ -3,13 +3,12 @@
 use lathe_generate::Generator;
 use serde_json::{Value, json};
 
-use crate::cli::args::{CacheChoice, CaptionArgs, Common, PromptArgs};
+use crate::cli::args::{CaptionArgs, Common, PromptArgs};
 use crate::cli::error::CliError;
 use crate::cli::generation::{self, Answer, Guesses, Open, Prompts, with_loaded};
 use crate::cli::text::Companions;
-use crate::cli::{interrupt, load, report};
+use crate::cli::{load, report};
 use crate::generative::GraphFiles;
-use crate::{CancelToken, RunOptions};
 
 /// What a model is asked where nothing else is.
 const QUESTION: &str = "Describe this picture.";
@@ -21,24 +20,8 @@ pub fn run(common: &Common, args: &CaptionArgs) -> Result<(), CliError> {
     let prompts = prompts(args, &companions)?;
     let (options, team) = (load::load_options(common, None)?, load::team(common)?);
     let graphs = load::waiting("load", || GraphFiles::find(&args.model)?.load(&options))?;
-    let cancel = CancelToken::new();
-    interrupt::watch(cancel.clone());
     let count = args.count as usize;
-    let open = Open {
-        model: &args.model,
-        config: &config,
-        options: &options,
-        team: &team,
-        run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
-        cache: CacheChoice::Auto,
-        decoder_start: None,
-        decoder_prompt: Vec::new(),
-        count,
-        beams: 1,
-        guesses: 0,
-        context: None,
-        kv: None,
-    };
+    let open = Open::new(&args.model, &config, (&options, &team), count);
     let mut captions = Vec::with_capacity(prompts.len());
     for (image, prompts) in args.pictures().zip(&prompts) {
         let task = Answer {

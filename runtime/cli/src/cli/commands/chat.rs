@@ -6,15 +6,14 @@ use lathe_generate::text::{ChatTemplate, Message, Tokenizer};
 use lathe_generate::{Generator, LanguageModel};
 use serde_json::json;
 
-use crate::cli::args::{CacheChoice, ChatArgs, Common};
+use crate::cli::args::{ChatArgs, Common};
 use crate::cli::error::CliError;
 use crate::cli::generation::{
     self, Answer, Guesses, Open, PromptInputs, Task, Writer, chat_tokens, message, with_model,
 };
 use crate::cli::text::Companions;
-use crate::cli::{interrupt, load, report};
+use crate::cli::{load, report};
 use crate::generative::GenerationConfig;
-use crate::{CancelToken, RunOptions};
 
 /// Tokens of a conversation where nothing is said and the model was made for more.
 const CONTEXT: usize = 4096;
@@ -26,24 +25,12 @@ pub fn run(common: &Common, args: &ChatArgs) -> Result<(), CliError> {
     let config = companions.generation();
     let (mut options, team) = (load::load_options(common, None)?, load::team(common)?);
     options.compile.kv = args.kv.dtype();
-    let cancel = CancelToken::new();
-    interrupt::watch(cancel.clone());
     let native = config.context.and_then(|native| usize::try_from(native).ok());
     let context = args.context.unwrap_or(native.map_or(CONTEXT, |native| native.min(CONTEXT)));
     let open = Open {
-        model: &args.model,
-        config: &config,
-        options: &options,
-        team: &team,
-        run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
-        cache: CacheChoice::Auto,
-        decoder_start: None,
-        decoder_prompt: Vec::new(),
-        count: context,
-        beams: 1,
-        guesses: 0,
         context: Some(context),
         kv: args.kv.kv,
+        ..Open::new(&args.model, &config, (&options, &team), context)
     };
     let messages = args.system.iter().map(|text| message("system", text)).collect();
     let talk = Talk {

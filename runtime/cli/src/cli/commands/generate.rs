@@ -12,9 +12,8 @@ use crate::cli::generation::{
 };
 use crate::cli::sizing::CacheType;
 use crate::cli::text::Companions;
-use crate::cli::{interrupt, load, report};
+use crate::cli::{load, report};
 use crate::generative::GenerationConfig;
-use crate::{CancelToken, RunOptions};
 
 /// New tokens where neither flags nor the model's configuration say.
 const NEW_TOKENS: u32 = 128;
@@ -27,22 +26,15 @@ pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
     let settings = Settings::of(args, &config);
     let (mut options, team) = (load::load_options(common, None)?, load::team(common)?);
     options.compile.kv = args.kv.dtype();
-    let cancel = CancelToken::new();
-    interrupt::watch(cancel.clone());
     let open = Open {
-        model: &args.model,
-        config: &config,
-        options: &options,
-        team: &team,
-        run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
         cache: args.cache,
         decoder_start: args.decoder_start,
         decoder_prompt: config.decoder_prompt.clone(),
-        count: settings.count,
         beams: settings.beams.unwrap_or(1),
         guesses: args.lookup.unwrap_or(if args.draft.is_some() { args.draft_tokens } else { 0 }),
         context: args.context.map(|context| context as usize),
         kv: args.kv.kv,
+        ..Open::new(&args.model, &config, (&options, &team), settings.count)
     };
     if args.diffusion.steps.is_some() || config.diffuses {
         return diffuse::run(&open, args, &prompts);

@@ -20,11 +20,9 @@ pub fn run(common: &Common, args: &RunArgs) -> Result<(), CliError> {
     let model = crate::load(&args.model, &options)?;
     let given = inputs::collect_for(&args.model, common, &args.inputs, &model)?;
     let mut session = load::session(common, &model)?;
-    let cancel = crate::CancelToken::new();
-    interrupt::watch(cancel.clone());
+    let run = interrupt::run_options();
     let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let start = Instant::now();
-    let run = crate::RunOptions { cancel: Some(cancel), ..crate::RunOptions::default() };
     let results = session.run_with(&borrowed, &run).map_err(|error| CliError::file(&args.model, error))?;
     let seconds = start.elapsed().as_secs_f64();
     let tensors: Vec<(String, Tensor)> =

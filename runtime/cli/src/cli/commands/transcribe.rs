@@ -4,13 +4,12 @@ use lathe_generate::Generator;
 use lathe_generate::audio::{MelSpectrogram, read_wav};
 use serde_json::json;
 
-use crate::cli::args::{CacheChoice, Common, TranscribeArgs};
+use crate::cli::args::{Common, TranscribeArgs};
 use crate::cli::error::CliError;
 use crate::cli::generation::{Answer, Guesses, Open, PromptInputs, with_model};
 use crate::cli::text::{self, Companions};
-use crate::cli::{interrupt, load, report};
+use crate::cli::{load, report};
 use crate::generative::read_config;
-use crate::{CancelToken, RunOptions};
 
 /// Runs the command. Long sound is cut into pieces of the length that the model takes, each transcribed alone.
 pub fn run(common: &Common, args: &TranscribeArgs) -> Result<(), CliError> {
@@ -35,23 +34,8 @@ pub fn run(common: &Common, args: &TranscribeArgs) -> Result<(), CliError> {
     let names = if said["is_multilingual"] == false { &names[2..] } else { &names[..] };
     let decoder_prompt = names.iter().filter_map(|name| tokenizer.token(name)).collect();
     let (options, team) = (load::load_options(common, None)?, load::team(common)?);
-    let cancel = CancelToken::new();
-    interrupt::watch(cancel.clone());
-    let open = Open {
-        model: &args.model,
-        config: &config,
-        options: &options,
-        team: &team,
-        run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
-        cache: CacheChoice::Auto,
-        decoder_start: None,
-        decoder_prompt,
-        count: args.count as usize,
-        beams: 1,
-        guesses: 0,
-        context: None,
-        kv: None,
-    };
+    let open =
+        Open { decoder_prompt, ..Open::new(&args.model, &config, (&options, &team), args.count as usize) };
     let task = Answer {
         generator: Generator {
             sampling: config.sampling.clone(),

@@ -10,8 +10,8 @@ use lathe_tensor::Tensor;
 use super::prompt::PromptInputs;
 use crate::cli::args::CacheChoice;
 use crate::cli::error::CliError;
-use crate::cli::load;
 use crate::cli::sizing::CacheType;
+use crate::cli::{interrupt, load};
 use crate::generative::{GenerationConfig, GraphFiles};
 use crate::{LoadOptions, RunOptions, Team};
 
@@ -43,6 +43,32 @@ pub struct Open<'a> {
     pub context: Option<usize>,
     /// The elements that the cache must have, where a flag says so.
     pub kv: Option<CacheType>,
+}
+
+impl<'a> Open<'a> {
+    /// For up to `count` new tokens, stopped by Ctrl-C; no beams, no guesses, everything else as the model has it.
+    pub fn new(
+        model: &'a Path,
+        config: &'a GenerationConfig,
+        (options, team): (&'a LoadOptions, &'a Team),
+        count: usize,
+    ) -> Self {
+        Self {
+            model,
+            config,
+            options,
+            team,
+            run: interrupt::run_options(),
+            cache: CacheChoice::Auto,
+            decoder_start: None,
+            decoder_prompt: Vec::new(),
+            count,
+            beams: 1,
+            guesses: 0,
+            context: None,
+            kv: None,
+        }
+    }
 }
 
 /// How generation keeps the past, as the report says it.

@@ -8,13 +8,13 @@ use lathe_tensor::{SplitMix64, Tensor};
 use serde_json::{Value, json};
 
 use super::timed;
-use crate::cli::args::{BenchArgs, CacheChoice, Common};
+use crate::cli::args::{BenchArgs, Common};
 use crate::cli::error::CliError;
 use crate::cli::generation::{Answer, Guesses, Open, PromptInputs, with_loaded};
 use crate::cli::text::{self, Companions};
-use crate::cli::{encoder, inputs, interrupt, load, report};
+use crate::cli::{encoder, inputs, load, report};
 use crate::generative::{GraphFiles, read_config};
-use crate::{CancelToken, Isa, Model, RunOptions};
+use crate::{Isa, Model};
 
 /// Tokens of the prompt where only the others are given.
 const PROMPT_TOKENS: usize = 512;
@@ -45,23 +45,10 @@ pub fn run(common: &Common, args: &BenchArgs) -> Result<(), CliError> {
     let (options, team) = (load::load_options(common, None)?, load::team(common)?);
     let (graphs, load_ms) = timed(|| load::waiting("load", || GraphFiles::find(&args.model)?.load(&options)));
     let graphs = graphs?;
-    let cancel = CancelToken::new();
-    interrupt::watch(cancel.clone());
     let open = Open {
-        model: &args.model,
-        config: &config,
-        options: &options,
-        team: &team,
-        run: RunOptions { cancel: Some(cancel), ..RunOptions::default() },
-        cache: CacheChoice::Auto,
         decoder_start: config.decoder_start.or(Some(0)),
-        decoder_prompt: Vec::new(),
         // The first new token comes with the prompt; the others are steps.
-        count: new + 1,
-        beams: 1,
-        guesses: 0,
-        context: None,
-        kv: None,
+        ..Open::new(&args.model, &config, (&options, &team), new + 1)
     };
     let inputs = made_up(common, &graphs, prompt)?;
     let mut cache = "none";
