@@ -70,11 +70,14 @@ pub(crate) struct KeyTile {
     pub(crate) v: *const f32,
     /// Elements from row to row and from panel to panel of `v`.
     pub(crate) v_steps: (usize, usize),
+    /// Elements from `k` and from `v` to those of the tile that is read next, where they are read from where they lie.
+    pub(crate) next: Option<isize>,
 }
 
 /// Where keys and values come from.
 pub(crate) trait Keys {
-    /// Makes tile `index` readable, its keys below `end`; `space` is memory for `KEYS * (qk_dim + v_width)` elements.
+    /// Makes tile `index` readable, its keys below `end`; `space` is memory for `KEYS * (qk_dim + v_width)` elements. Tile
+    /// `index + 1` follows where there is one.
     ///
     /// # Safety
     /// `end` lies within the keys, `index` within `end`.
@@ -85,13 +88,6 @@ pub(crate) trait Keys {
         end: usize,
         space: *mut f32,
     ) -> Result<KeyTile, Status>;
-
-    /// Lets the caches know that tile `index` follows.
-    ///
-    /// # Safety
-    /// `index` lies within the keys.
-    #[inline(always)]
-    unsafe fn announce(&self, _index: usize) {}
 }
 
 /// Sizes of the heads.
@@ -237,9 +233,6 @@ pub(super) unsafe fn accumulate<S: Simd, K: Keys>(
                     memory.chunk.clear(rows.len());
                     chunk = index / CHUNK;
                 }
-                if (index + 1) * KEYS < end {
-                    keys.announce(index + 1);
-                }
                 let Some(facts) = scores.facts(memory.facts, index * KEYS, end) else { continue };
                 match keys.tile(simd, index, end.min((index + 1) * KEYS), memory.tile) {
                     Ok(tile) => pass(simd, memory, (rows, groups), &tile, scores, &facts),
@@ -305,6 +298,8 @@ unsafe fn pass<S: Simd>(
     let Sizes { qk_dim, v_dim } = memory.sizes;
     let start = facts.start;
     let groups = || rows.chunks(ROWS).zip(bounds).enumerate();
+    // More rows take longer than their keys need to come.
+    let next = if rows.len() <= ROWS { tile.next } else { None };
     for (index, (group, bounds)) in groups() {
         let Some(count) = bounds.count(start) else { continue };
         // SAFETY: the group's queries are packed; its rows of scores are whole panels.
@@ -322,7 +317,7 @@ unsafe fn pass<S: Simd>(
                 accumulate: false,
             }
             // Keys behind the last that is seen are hidden, whatever their scores are.
-            .multiply(simd, group.len(), count.div_ceil(PANEL));
+            .paced(simd, group.len(), count.div_ceil(PANEL), next);
         }
     }
     for (index, (group, bounds)) in groups() {
@@ -348,7 +343,7 @@ unsafe fn pass<S: Simd>(
                     c_panel: PANEL,
                     accumulate: true,
                 }
-                .multiply(simd, group.len(), (panels - panel).min(2));
+                .paced(simd, group.len(), (panels - panel).min(2), next);
             }
         }
     }

@@ -62,7 +62,7 @@ impl Keys for Strided {
                 copy::right(simd, count, columns, from, (self.v_row, 1), to);
             }
         }
-        Ok(KeyTile { k, k_steps: (PANEL, qk_dim * PANEL), v, v_steps: (PANEL, KEYS * PANEL) })
+        Ok(KeyTile { k, k_steps: (PANEL, qk_dim * PANEL), v, v_steps: (PANEL, KEYS * PANEL), next: None })
     }
 }
 

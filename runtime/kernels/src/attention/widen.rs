@@ -6,7 +6,7 @@ use lathe_artifact::builtin::StateElement;
 use super::block::{KEYS, KeyTile, Keys};
 use super::pages::Pages;
 use crate::matmul::tile::PANEL;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, prefetch};
 
 /// Vectors of the keys' line of one element.
 const VECTORS: usize = KEYS / LANES;
@@ -101,6 +101,17 @@ pub(super) struct Paged {
     pub(super) head: usize,
 }
 
+/// Where a tile lies in the state, in elements.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Its page.
+    start: usize,
+    /// From its page to that of the tile behind it.
+    next: isize,
+    /// Its keys.
+    count: usize,
+}
+
 impl Keys for Paged {
     #[inline(always)]
     unsafe fn tile<S: Simd>(
@@ -113,56 +124,38 @@ impl Keys for Paged {
         // SAFETY: rows end within the table; the page lies in the state; the space holds the tile.
         unsafe {
             let start = self.pages.page(self.sequence, index)?;
-            let count = end - index * KEYS;
+            let at = Place { start, next: self.after(index, start), count: end - index * KEYS };
             Ok(match self.pages.element {
-                StateElement::F32 => self.whole(simd, start, count, space),
-                StateElement::F16 => self.widened::<S, Half>(simd, start, count, space),
-                StateElement::BF16 => self.widened::<S, Brain>(simd, start, count, space),
-                StateElement::I8 => self.scaled(simd, start, count, space),
+                StateElement::F32 => self.whole(simd, at, space),
+                StateElement::F16 => self.widened::<S, Half>(simd, at, space),
+                StateElement::BF16 => self.widened::<S, Brain>(simd, at, space),
+                StateElement::I8 => self.scaled(simd, at, space),
             })
         }
     }
-
-    #[inline(always)]
-    unsafe fn announce(&self, index: usize) {
-        let page = self.pages.page;
-        let size = self.pages.element.bytes();
-        // SAFETY: the caller's promise.
-        let Ok(start) = (unsafe { self.pages.page(self.sequence, index) }) else { return };
-        for (first, width) in
-            [(page.key(self.head, 0, 0), page.qk_head_dim), (page.value(self.head, 0, 0), page.v_head_dim)]
-        {
-            let from = self.state.wrapping_add((start + first) * size);
-            let bytes = (KEYS * width * size).min(ANNOUNCED);
-            for line in (0..bytes).step_by(64) {
-                prefetch(from.wrapping_add(line));
-            }
-        }
-    }
-}
-
-/// Most bytes of a tile's keys, and of its values, that are asked for ahead: what follows them the hardware guesses.
-const ANNOUNCED: usize = 4096;
-
-/// Asks for a line of memory, which need not be there.
-#[inline(always)]
-fn prefetch(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is a part of the architecture; a prefetch touches nothing.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
 }
 
 impl Paged {
+    /// Elements from the page of tile `index`, which begins at `start`, to the next one; 0 behind the last. The last that is
+    /// read is told the next too, which another head or another worker may read.
+    #[inline(always)]
+    fn after(&self, index: usize, start: usize) -> isize {
+        if index + 1 >= self.pages.pages {
+            return 0;
+        }
+        // SAFETY: the table has that entry.
+        match unsafe { self.pages.page(self.sequence, index + 1) } {
+            Ok(next) => (next as isize).wrapping_sub(start as isize),
+            Err(_) => 0,
+        }
+    }
+
     /// Where keys and values of a tile lie in the space of a block: whole lines of keys, rows of values.
     fn room(&self, space: *mut f32) -> (*mut f32, *mut f32, KeyTile) {
         let page = self.pages.page;
         let (k, v) = (space, space.wrapping_add(KEYS * page.qk_head_dim));
         let width = page.v_head_dim.next_multiple_of(PANEL);
-        (k, v, KeyTile { k, k_steps: (KEYS, PANEL), v, v_steps: (width, PANEL) })
+        (k, v, KeyTile { k, k_steps: (KEYS, PANEL), v, v_steps: (width, PANEL), next: None })
     }
 
     /// The page's own f32 elements; values whose width is no whole panel are copied.
@@ -170,20 +163,21 @@ impl Paged {
     /// # Safety
     /// The page begins at element `start` of the state; `space` holds the tile.
     #[inline(always)]
-    unsafe fn whole<S: Simd>(&self, simd: S, start: usize, count: usize, space: *mut f32) -> KeyTile {
-        let page = self.pages.page;
+    unsafe fn whole<S: Simd>(&self, simd: S, at: Place, space: *mut f32) -> KeyTile {
+        let (page, Place { start, next, count }) = (self.pages.page, at);
         // SAFETY: the caller's promise.
         unsafe {
             let start = self.state.cast::<f32>().add(start);
             let k = start.add(page.key(self.head, 0, 0));
             let v = start.add(page.value(self.head, 0, 0));
-            let tile = KeyTile { k, k_steps: (KEYS, PANEL), v, v_steps: (page.v_head_dim, PANEL) };
+            let v_steps = (page.v_head_dim, PANEL);
+            let tile = KeyTile { k, k_steps: (KEYS, PANEL), v, v_steps, next: Some(next) };
             if page.v_head_dim.is_multiple_of(PANEL) {
                 return tile;
             }
             let (_, to, room) = self.room(space);
-            self.values::<S, Whole>(simd, v, to, count);
-            KeyTile { v: to, v_steps: room.v_steps, ..tile }
+            self.values::<S, Whole>(simd, (v, next), to, count);
+            KeyTile { v: to, v_steps: room.v_steps, next: None, ..tile }
         }
     }
 
@@ -192,23 +186,18 @@ impl Paged {
     /// # Safety
     /// As [`whole`](Self::whole).
     #[inline(always)]
-    unsafe fn widened<S: Simd, C: Cells>(
-        &self,
-        simd: S,
-        start: usize,
-        count: usize,
-        space: *mut f32,
-    ) -> KeyTile {
-        let page = self.pages.page;
+    unsafe fn widened<S: Simd, C: Cells>(&self, simd: S, at: Place, space: *mut f32) -> KeyTile {
+        let (page, Place { start, next, count }) = (self.pages.page, at);
         let (k, v, tile) = self.room(space);
         // SAFETY: the caller's promise; a head's keys are whole lines of 64.
         unsafe {
             let state = self.state.cast::<C::Cell>().add(start);
             let keys = state.add(page.key(self.head, 0, 0));
             for at in (0..KEYS * page.qk_head_dim).step_by(LANES) {
+                prefetch(keys.wrapping_add(at).wrapping_offset(next));
                 simd.store(k.add(at), C::load(simd, keys.add(at)));
             }
-            self.values::<S, C>(simd, state.add(page.value(self.head, 0, 0)), v, count);
+            self.values::<S, C>(simd, (state.add(page.value(self.head, 0, 0)), next), v, count);
         }
         tile
     }
@@ -218,13 +207,20 @@ impl Paged {
     /// # Safety
     /// `from` holds the values, `to` the rows.
     #[inline(always)]
-    unsafe fn values<S: Simd, C: Cells>(&self, simd: S, from: *const C::Cell, to: *mut f32, count: usize) {
+    unsafe fn values<S: Simd, C: Cells>(
+        &self,
+        simd: S,
+        (from, next): (*const C::Cell, isize),
+        to: *mut f32,
+        count: usize,
+    ) {
         let v_dim = self.pages.page.v_head_dim;
         let width = v_dim.next_multiple_of(PANEL);
         // SAFETY: the caller's promise.
         unsafe {
             if width == v_dim {
                 for at in (0..count * v_dim).step_by(LANES) {
+                    prefetch(from.wrapping_add(at).wrapping_offset(next));
                     simd.store(to.add(at), C::load(simd, from.add(at)));
                 }
                 return;
@@ -249,8 +245,8 @@ impl Paged {
     /// # Safety
     /// As [`whole`](Self::whole).
     #[inline(always)]
-    unsafe fn scaled<S: Simd>(&self, simd: S, start: usize, count: usize, space: *mut f32) -> KeyTile {
-        let page = self.pages.page;
+    unsafe fn scaled<S: Simd>(&self, simd: S, at: Place, space: *mut f32) -> KeyTile {
+        let (page, Place { start, next, count }) = (self.pages.page, at);
         let (k, v, tile) = self.room(space);
         // SAFETY: the caller's promise; a head's keys and their scales are whole lines of 64.
         unsafe {
@@ -262,6 +258,7 @@ impl Paged {
             }
             let keys = state.cast::<i8>().add(page.key(self.head, 0, 0));
             for d in 0..page.qk_head_dim {
+                prefetch(keys.wrapping_add(d * KEYS).wrapping_offset(next));
                 for (vector, scale) in line.iter().enumerate() {
                     let at = d * KEYS + vector * LANES;
                     simd.store(k.add(at), simd.mul(simd.load_i8(keys.add(at)), *scale));
@@ -273,6 +270,7 @@ impl Paged {
             for place in 0..count {
                 let scale = simd.splat(scales.add(place).read_unaligned());
                 let (from, to) = (values.add(place * page.v_head_dim), v.add(place * width));
+                prefetch(from.wrapping_offset(next));
                 for at in (0..width).step_by(LANES) {
                     let there = page.v_head_dim.saturating_sub(at).min(LANES);
                     let row = match there {

@@ -2,7 +2,7 @@
 //!
 //! Each element is one chain of multiply-adds over `k` in ascending order, whatever the size of the tile: that fixes its bits.
 
-use crate::simd::{LANES, Simd, WithSimd};
+use crate::simd::{LANES, Simd, WithSimd, prefetch};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
@@ -74,9 +74,42 @@ impl Tile {
         // SAFETY: the parts below cover the tile that the caller vouches for.
         unsafe {
             match self.left {
-                Left::Rows => self.split::<S, LEFT_STRIDE, 1>(simd, rows, panels),
-                Left::Columns => self.split::<S, 1, ROWS>(simd, rows, panels),
-                Left::Scores => self.split::<S, 64, 1>(simd, rows, panels),
+                Left::Rows => self.split::<S, LEFT_STRIDE, 1, false>(simd, rows, panels, 0),
+                Left::Columns => self.split::<S, 1, ROWS, false>(simd, rows, panels, 0),
+                Left::Scores => self.split::<S, 64, 1, false>(simd, rows, panels, 0),
+            }
+        }
+    }
+
+    /// The same where the memory that holds `b` sets the pace, as with few rows: asks for what lies `ahead` elements behind
+    /// each vector of `b` that it reads. Nothing need be there.
+    ///
+    /// # Safety
+    /// As [`multiply`](Self::multiply).
+    #[inline(never)]
+    pub(crate) unsafe fn stream<S: Simd>(self, simd: S, rows: usize, panels: usize, ahead: isize) {
+        debug_assert!((1..=ROWS).contains(&rows) && (1..=PANELS).contains(&panels));
+        // SAFETY: the parts below cover the tile that the caller vouches for.
+        unsafe {
+            match self.left {
+                Left::Rows => self.split::<S, LEFT_STRIDE, 1, true>(simd, rows, panels, ahead),
+                Left::Columns => self.split::<S, 1, ROWS, true>(simd, rows, panels, ahead),
+                Left::Scores => self.split::<S, 64, 1, true>(simd, rows, panels, ahead),
+            }
+        }
+    }
+
+    /// [`stream`](Self::stream) where it is known what is read next.
+    ///
+    /// # Safety
+    /// As [`multiply`](Self::multiply).
+    #[inline(always)]
+    pub(crate) unsafe fn paced<S: Simd>(self, simd: S, rows: usize, panels: usize, ahead: Option<isize>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match ahead {
+                Some(ahead) => self.stream(simd, rows, panels, ahead),
+                None => self.multiply(simd, rows, panels),
             }
         }
     }
@@ -86,15 +119,17 @@ impl Tile {
     /// # Safety
     /// As [`multiply`](Self::multiply).
     #[inline(always)]
-    unsafe fn split<S: Simd, const A_ROW: usize, const A_STEP: usize>(
+    unsafe fn split<S: Simd, const A_ROW: usize, const A_STEP: usize, const AHEAD: bool>(
         self,
         simd: S,
         rows: usize,
         panels: usize,
+        ahead: isize,
     ) {
-        if panels > 1 && panels == panels_for::<S>(rows) {
+        let one_row_of_two = S::REGISTERS >= 32 && (rows, panels) == (1, 2);
+        if panels > 1 && (panels == panels_for::<S>(rows) || one_row_of_two) {
             // SAFETY: as the caller promises.
-            unsafe { self.wide::<S, A_ROW, A_STEP>(simd, rows) };
+            unsafe { self.wide::<S, A_ROW, A_STEP, AHEAD>(simd, (rows, panels), ahead) };
             return;
         }
         for panel in 0..panels {
@@ -102,7 +137,7 @@ impl Tile {
             let tile = unsafe { self.part(0, A_ROW, panel, 0) };
             if const { S::REGISTERS >= 32 } {
                 // SAFETY: as the caller promises.
-                unsafe { tile.rows_of_32::<S, A_ROW, A_STEP>(simd, rows) };
+                unsafe { tile.rows_of_32::<S, A_ROW, A_STEP, AHEAD>(simd, rows, ahead) };
                 continue;
             }
             let most = if const { S::REGISTERS >= 8 } { 6 } else { 2 };
@@ -112,8 +147,11 @@ impl Tile {
                     let (first, end) = (rows * part / parts, rows * (part + 1) / parts);
                     // SAFETY: rows and half a panel of the tile.
                     unsafe {
-                        tile.part(first, A_ROW, 0, half * LANES)
-                            .rows_of_16::<S, A_ROW, A_STEP>(simd, end - first)
+                        tile.part(first, A_ROW, 0, half * LANES).rows_of_16::<S, A_ROW, A_STEP, AHEAD>(
+                            simd,
+                            end - first,
+                            ahead,
+                        )
                     };
                 }
             }
@@ -140,17 +178,23 @@ impl Tile {
     /// Few rows over several panels.
     ///
     /// # Safety
-    /// As [`multiply`](Self::multiply), with the panels of [`panels_for`].
+    /// As [`multiply`](Self::multiply), with the panels of [`panels_for`], or one row of two panels.
     #[inline(always)]
-    unsafe fn wide<S: Simd, const A_ROW: usize, const A_STEP: usize>(self, simd: S, rows: usize) {
+    unsafe fn wide<S: Simd, const A_ROW: usize, const A_STEP: usize, const AHEAD: bool>(
+        self,
+        simd: S,
+        (rows, panels): (usize, usize),
+        ahead: isize,
+    ) {
         if const { S::REGISTERS >= 32 } {
             match rows {
-                1 => simd.vectorize(Part::<1, 8, A_ROW, A_STEP>(self)),
-                2 => simd.vectorize(Part::<2, 4, A_ROW, A_STEP>(self)),
-                _ => simd.vectorize(Part::<3, 4, A_ROW, A_STEP>(self)),
+                1 if panels == 2 => simd.vectorize(Part::<1, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
+                1 => simd.vectorize(Part::<1, 8, A_ROW, A_STEP, AHEAD>(self, ahead)),
+                2 => simd.vectorize(Part::<2, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
+                _ => simd.vectorize(Part::<3, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
             }
         } else if const { S::REGISTERS >= 8 } {
-            simd.vectorize(Part::<1, 4, A_ROW, A_STEP>(self));
+            simd.vectorize(Part::<1, 4, A_ROW, A_STEP, AHEAD>(self, ahead));
         }
     }
 
@@ -159,20 +203,25 @@ impl Tile {
     /// # Safety
     /// As [`multiply`](Self::multiply).
     #[inline(always)]
-    unsafe fn rows_of_32<S: Simd, const A_ROW: usize, const A_STEP: usize>(self, simd: S, rows: usize) {
+    unsafe fn rows_of_32<S: Simd, const A_ROW: usize, const A_STEP: usize, const AHEAD: bool>(
+        self,
+        simd: S,
+        rows: usize,
+        ahead: isize,
+    ) {
         match rows {
-            1 => simd.vectorize(Part::<1, 2, A_ROW, A_STEP>(self)),
-            2 => simd.vectorize(Part::<2, 2, A_ROW, A_STEP>(self)),
-            3 => simd.vectorize(Part::<3, 2, A_ROW, A_STEP>(self)),
-            4 => simd.vectorize(Part::<4, 2, A_ROW, A_STEP>(self)),
-            5 => simd.vectorize(Part::<5, 2, A_ROW, A_STEP>(self)),
-            6 => simd.vectorize(Part::<6, 2, A_ROW, A_STEP>(self)),
-            7 => simd.vectorize(Part::<7, 2, A_ROW, A_STEP>(self)),
-            8 => simd.vectorize(Part::<8, 2, A_ROW, A_STEP>(self)),
-            9 => simd.vectorize(Part::<9, 2, A_ROW, A_STEP>(self)),
-            10 => simd.vectorize(Part::<10, 2, A_ROW, A_STEP>(self)),
-            11 => simd.vectorize(Part::<11, 2, A_ROW, A_STEP>(self)),
-            _ => simd.vectorize(Part::<12, 2, A_ROW, A_STEP>(self)),
+            1 => simd.vectorize(Part::<1, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            2 => simd.vectorize(Part::<2, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            3 => simd.vectorize(Part::<3, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            4 => simd.vectorize(Part::<4, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            5 => simd.vectorize(Part::<5, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            6 => simd.vectorize(Part::<6, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            7 => simd.vectorize(Part::<7, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            8 => simd.vectorize(Part::<8, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            9 => simd.vectorize(Part::<9, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            10 => simd.vectorize(Part::<10, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            11 => simd.vectorize(Part::<11, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            _ => simd.vectorize(Part::<12, 2, A_ROW, A_STEP, AHEAD>(self, ahead)),
         }
     }
 
@@ -181,29 +230,38 @@ impl Tile {
     /// # Safety
     /// As [`multiply`](Self::multiply), of half a panel and at most 6 rows.
     #[inline(always)]
-    unsafe fn rows_of_16<S: Simd, const A_ROW: usize, const A_STEP: usize>(self, simd: S, rows: usize) {
+    unsafe fn rows_of_16<S: Simd, const A_ROW: usize, const A_STEP: usize, const AHEAD: bool>(
+        self,
+        simd: S,
+        rows: usize,
+        ahead: isize,
+    ) {
         match rows {
-            1 => return simd.vectorize(Part::<1, 1, A_ROW, A_STEP>(self)),
-            2 => return simd.vectorize(Part::<2, 1, A_ROW, A_STEP>(self)),
+            1 => return simd.vectorize(Part::<1, 1, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            2 => return simd.vectorize(Part::<2, 1, A_ROW, A_STEP, AHEAD>(self, ahead)),
             _ => {}
         }
         if const { S::REGISTERS < 8 } {
             return;
         }
         match rows {
-            3 => simd.vectorize(Part::<3, 1, A_ROW, A_STEP>(self)),
-            4 => simd.vectorize(Part::<4, 1, A_ROW, A_STEP>(self)),
-            5 => simd.vectorize(Part::<5, 1, A_ROW, A_STEP>(self)),
-            _ => simd.vectorize(Part::<6, 1, A_ROW, A_STEP>(self)),
+            3 => simd.vectorize(Part::<3, 1, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            4 => simd.vectorize(Part::<4, 1, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            5 => simd.vectorize(Part::<5, 1, A_ROW, A_STEP, AHEAD>(self, ahead)),
+            _ => simd.vectorize(Part::<6, 1, A_ROW, A_STEP, AHEAD>(self, ahead)),
         }
     }
 }
 
-/// A tile of exactly `R` rows and `V` vectors, two vectors a panel. Made only by [`Tile`]'s unsafe methods.
-struct Part<const R: usize, const V: usize, const A_ROW: usize, const A_STEP: usize>(Tile);
+/// A tile of exactly `R` rows and `V` vectors, two vectors a panel, and how far ahead it asks for `b` where `AHEAD`. Made only
+/// by [`Tile`]'s unsafe methods.
+struct Part<const R: usize, const V: usize, const A_ROW: usize, const A_STEP: usize, const AHEAD: bool>(
+    Tile,
+    isize,
+);
 
-impl<const R: usize, const V: usize, const A_ROW: usize, const A_STEP: usize> WithSimd
-    for Part<R, V, A_ROW, A_STEP>
+impl<const R: usize, const V: usize, const A_ROW: usize, const A_STEP: usize, const AHEAD: bool> WithSimd
+    for Part<R, V, A_ROW, A_STEP, AHEAD>
 {
     type Output = ();
 
@@ -224,7 +282,11 @@ impl<const R: usize, const V: usize, const A_ROW: usize, const A_STEP: usize> Wi
             for _ in 0..k {
                 let mut right = [simd.splat(0.0); V];
                 for (v, right) in right.iter_mut().enumerate() {
-                    *right = simd.load(b.add(v / 2 * b_panel + v % 2 * LANES));
+                    let at = b.add(v / 2 * b_panel + v % 2 * LANES);
+                    *right = simd.load(at);
+                    if AHEAD {
+                        prefetch(at.wrapping_offset(self.1));
+                    }
                 }
                 for (r, row) in sums.iter_mut().enumerate() {
                     let left = simd.splat(*a.add(r * A_ROW));

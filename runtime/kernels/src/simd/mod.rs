@@ -23,6 +23,18 @@ pub(crate) use portable::Portable;
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
+/// Asks the caches for the line of an element, which need not be there.
+#[inline(always)]
+pub(crate) fn prefetch<T>(element: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is a part of the architecture; a prefetch touches nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(element.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = element;
+}
+
 /// Work that is compiled once for each instruction set.
 pub(crate) trait WithSimd {
     /// What it returns.
