@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use expected::{Attention, Mixture};
 use lathe_compiler::CompileOptions;
+use lathe_compiler::planning::Requirements;
 use lathe_ir::{Function, Operation, ValueId};
 use lathe_ops::Op;
 use serde_json::Value;
@@ -52,6 +53,28 @@ fn attention_is_recognised_in_every_family() {
         match check(&model, &expected) {
             Ok(()) => checked += 1,
             Err(reasons) => wrong.push(format!("{name}: {reasons}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} files:\n{}", wrong.len(), checked + wrong.len(), wrong.join("\n"));
+    assert!(checked > 0, "no model in {}", zoo.display());
+}
+
+#[test]
+fn exports_need_what_their_checkpoints_need() {
+    let Some(zoo) = zoo() else {
+        eprintln!("SKIPPED: no shared test data (set LATHE_SHARED)");
+        return;
+    };
+    let options = lathe_import::ImportOptions::default();
+    let (mut wrong, mut checked) = (Vec::new(), 0);
+    for (name, model) in exports(&zoo) {
+        let config = zoo.join(name.split('/').next().unwrap_or_default()).join("hf/config.json");
+        let Ok(built) = Requirements::of(&config, &options) else { continue };
+        let found = Requirements::of(&model, &options).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let caches = |needs: &Requirements| (needs.cache.clone(), needs.source_cache.clone());
+        match caches(&found) == caches(&built) {
+            true => checked += 1,
+            false => wrong.push(format!("{name}: {:?}, built: {:?}", caches(&found), caches(&built))),
         }
     }
     assert!(wrong.is_empty(), "{} of {} files:\n{}", wrong.len(), checked + wrong.len(), wrong.join("\n"));

@@ -22,6 +22,8 @@ pub struct Outline {
     pub picture: Option<u64>,
     /// Bytes of an element of the weights.
     pub weight_element_bytes: f64,
+    /// Whether the graph is what an exporter wrote: attention and mixtures of experts are still to be found in it.
+    pub exported: bool,
 }
 
 /// The outline of a model: of a configuration (`*.json`), of a folder with `config.json`, or of a model file.
@@ -35,15 +37,20 @@ pub fn outline(path: &Path, options: &ImportOptions) -> Result<Outline, ImportEr
             let module = import(path, options)?;
             let weight_element_bytes = element_bytes(&module);
             let (family, context) = facts(path)?;
-            Ok(Outline { module, family, context, picture: None, weight_element_bytes })
+            let exported = !is_gguf(path);
+            Ok(Outline { module, family, context, picture: None, weight_element_bytes, exported })
         }
     }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 /// The kind of a model file, or the architecture that a GGUF file names, and its context where it says so.
 fn facts(path: &Path) -> Result<(String, Option<u64>), ImportError> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("model");
-    if !extension.eq_ignore_ascii_case("gguf") {
+    if !is_gguf(path) {
         return Ok((extension.to_string(), None));
     }
     let file = GgufFile::open(path)?;
@@ -81,6 +88,7 @@ fn of_config(config: &Config, options: &ImportOptions) -> Result<Outline, Fault>
             Some("float16" | "bfloat16") => 2.0,
             _ => 4.0,
         },
+        exported: false,
     })
 }
 

@@ -9,11 +9,20 @@ use super::{CacheLayer, ExpertLayer, Parameters, Requirements, Unit};
 /// Sizes of a picture where a model takes any.
 const PICTURE: i64 = 224;
 
-/// Counts everything in `main`, for one sequence of one token, or for one picture.
-pub(super) fn requirements(outline: &Outline) -> Requirements {
+/// Elements of all weights.
+pub(super) fn parameters(outline: &Outline) -> u64 {
+    counted(outline, |counter| counter.parameters())
+}
+
+/// Counts everything else in `main`, for one sequence of one token, or for one picture.
+pub(super) fn requirements(outline: &Outline, parameters: u64) -> Requirements {
+    counted(outline, |counter| counter.count(parameters))
+}
+
+fn counted<T>(outline: &Outline, count: impl Fn(&Counter<'_>) -> T) -> T {
     let empty = Function::new("main");
     let function = outline.module.main().map_or(&empty, |main| outline.module.function(main));
-    Counter { outline, function }.count()
+    count(&Counter { outline, function })
 }
 
 struct Counter<'a> {
@@ -22,7 +31,7 @@ struct Counter<'a> {
 }
 
 impl Counter<'_> {
-    fn count(&self) -> Requirements {
+    fn count(&self, total: u64) -> Requirements {
         let mut requirements = Requirements {
             family: self.outline.family.clone(),
             parameters: Parameters::default(),
@@ -36,8 +45,8 @@ impl Counter<'_> {
             native_context: self.outline.context,
             activation_row_bytes: 0,
         };
-        let total = self.parameters();
-        for id in self.function.node_ids() {
+        // In the order in which they run: the cache is listed by layers.
+        for id in self.function.topological_order().unwrap_or_default() {
             if let Some(node) = self.function.node(id) {
                 self.node(node, &mut requirements);
             }
@@ -73,7 +82,10 @@ impl Counter<'_> {
         let inputs = self.function.inputs().iter().filter(learned);
         let inputs: u64 = inputs.map(|value| self.elements(*value)).sum();
         let constants = self.outline.module.constants().map(|(_, constant)| constant);
-        let constants = constants.filter(|constant| constant.name.is_some() && constant.dtype().is_float());
+        // Exporters name the numbers of an expression too.
+        let constants = constants.filter(|constant| {
+            constant.name.is_some() && constant.dtype().is_float() && !constant.shape.is_empty()
+        });
         let elements = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
         inputs + constants.map(|constant| elements(&constant.shape)).sum::<u64>()
     }
@@ -81,7 +93,10 @@ impl Counter<'_> {
     fn is_weight(&self, value: ValueId) -> bool {
         let value = self.function.value(value);
         match value.source {
-            Source::Constant(_) => value.ty.dtype.is_float() && value.name.is_some(),
+            // Passes merge and transpose constants, which have no names then.
+            Source::Constant(_) => {
+                value.ty.dtype.is_float() && (value.name.is_some() || value.ty.rank() >= 2)
+            }
             Source::Input(_) => {
                 value.name.as_deref().is_some_and(|name| name.starts_with(lathe_import::WEIGHT))
             }

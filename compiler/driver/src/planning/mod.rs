@@ -7,10 +7,10 @@ mod count;
 use std::path::Path;
 
 use lathe_artifact::layout::KvPage;
-use lathe_import::ImportOptions;
+use lathe_import::{ImportOptions, Outline};
 use lathe_tensor::DType;
 
-use crate::CompileError;
+use crate::{CompileError, caching};
 
 /// What a model needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,25 +117,28 @@ impl Requirements {
     /// # Errors
     /// Where the configuration is not one of a known family, or the model cannot be imported.
     pub fn of(path: &Path, options: &ImportOptions) -> Result<Self, CompileError> {
-        Ok(count::requirements(&lathe_import::outline(path, options)?))
+        let outline = lathe_import::outline(path, options)?;
+        let parameters = count::parameters(&outline);
+        let outline = recognised(outline)?;
+        Ok(count::requirements(&outline, parameters))
     }
 
     /// Bytes of keys and values of one sequence of so many tokens, kept as `kv`. A source counts as long.
     pub fn cache_bytes(&self, tokens: u64, kv: DType) -> f64 {
         let layers = self.cache.iter().chain(&self.source_cache);
-        layers.map(|layer| layer.bytes(tokens, kv)).sum()
+        layers.map(|layer| layer.bytes(tokens, kv)).fold(0.0, |all, bytes| all + bytes)
     }
 
     /// The same, had every query head keys and values of its own.
     pub fn cache_bytes_multi_head(&self, tokens: u64, kv: DType) -> f64 {
         let layers = self.cache.iter().chain(&self.source_cache);
         let whole = layers.map(|layer| CacheLayer { kv_heads: layer.heads, ..*layer });
-        whole.map(|layer| layer.bytes(tokens, kv)).sum()
+        whole.map(|layer| layer.bytes(tokens, kv)).fold(0.0, |all, bytes| all + bytes)
     }
 
     /// Bytes that one more token adds to the cache while no window is full.
     pub fn cache_bytes_per_token(&self, kv: DType) -> f64 {
-        self.cache.iter().map(|layer| layer.bytes(1, kv)).sum()
+        self.cache.iter().map(|layer| layer.bytes(1, kv)).fold(0.0, |all, bytes| all + bytes)
     }
 
     /// Operations of attention for a token that sees so many keys: `2 * heads * (key_dim + value_dim)` a key and layer.
@@ -185,6 +188,18 @@ impl Requirements {
         }
         Some(low)
     }
+}
+
+/// The outline with attention and mixtures found in what exporters wrote: everything before the cache is built. Builders write
+/// them as such.
+fn recognised(mut outline: Outline) -> Result<Outline, CompileError> {
+    if !outline.exported {
+        return Ok(outline);
+    }
+    let mut passes = lathe_passes::standard();
+    passes.truncate(passes.iter().position(|pass| pass.name() == caching::PASS).unwrap_or(passes.len()));
+    lathe_passes::optimise(&mut outline.module, &passes, &lathe_passes::Options::default(), &mut |_, _| {})?;
+    Ok(outline)
 }
 
 #[cfg(test)]

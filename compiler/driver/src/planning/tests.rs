@@ -92,3 +92,9 @@ fn encoders_of_pictures_have_their_published_sizes() {
         assert!(gflop.is_none_or(|gflop| close(found, gflop, 1)), "{name}: {found}");
     }
 }
+
+#[test]
+fn nothing_cached_is_not_minus_nothing() {
+    let model = of("vit-b16");
+    assert!(model.cache.is_empty() && model.cache_bytes(1024, DType::F16).is_sign_positive());
+}
