@@ -66,6 +66,8 @@ pub struct PassReport {
     pub applied: Vec<String>,
     /// Names of the nodes where it refused, with the reason.
     pub refused: Vec<(String, String)>,
+    /// Names of the nodes where it applied although that rests on something, with what.
+    pub assumed: Vec<(String, String)>,
 }
 
 /// What all passes did, in order.
@@ -148,8 +150,14 @@ fn apply_rule(
     while let Some(id) = queue.pop_front() {
         let Some(node) = module.function(function).node(id) else { continue };
         let name = node.name.clone();
-        match rule.propose(Context { module, function }, id) {
-            Proposal::NoMatch => {}
+        let mut proposal = rule.propose(Context { module, function }, id);
+        if let Proposal::Assuming(edit, assumption) = proposal {
+            tracing::debug!(pass = rule.name(), node = name, assumption, "assumed");
+            report.assumed.push((name.clone(), assumption));
+            proposal = Proposal::Edit(edit);
+        }
+        match proposal {
+            Proposal::Assuming(..) | Proposal::NoMatch => {}
             Proposal::Because(reason) => {
                 tracing::debug!(pass = rule.name(), node = name, reason, "refused");
                 report.refused.push((name, reason));

@@ -25,5 +25,5 @@ pub use error::PassError;
 pub use pipeline::standard;
 pub use quantize::weights::{Choice, QuantizeWeights, WeightBits, encoded};
 pub use rewrite::{Proposal, Rewrite, Term};
-pub use specialize::cache::Cache;
+pub use specialize::cache::{Cache, is_past};
 pub use specialize::gqa::HeadMerging;

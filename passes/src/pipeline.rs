@@ -23,6 +23,7 @@ pub const CANONICAL: &[Pass<'static>] = &[
     // Sizes that turn out constant take what is computed from them along.
     Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::no_ops::NoOps),
+    Pass::Rule(&canonical::attention_past::AttentionPast),
     Pass::Rule(&canonical::merge_casts::MergeCasts),
     Pass::Rule(&canonical::merge_transposes::MergeTransposes),
     // Transposes that cancel stand between scatters.
@@ -39,6 +40,9 @@ pub const CANONICAL: &[Pass<'static>] = &[
 pub const FUSE: &[Pass<'static>] = &[
     Pass::Rule(&fuse::layer_norm::LayerNormFusion),
     Pass::Rule(&fuse::rms_norm::RmsNormFusion),
+    // Heads that count as tokens get an axis of their own.
+    Pass::Rule(&fuse::norm_heads::NormHeads),
+    Pass::Rule(&canonical::merge_reshapes::MergeReshapes),
     Pass::Rule(&fuse::rotary::RotaryFusion),
     // Each rotation made its own tables; layers, queries and keys share them.
     Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),

@@ -14,12 +14,22 @@ pub enum Proposal {
     Because(String),
     /// The rewrite.
     Edit(Edit),
+    /// The rewrite, right for all inputs of which this holds, which the report states.
+    Assuming(Edit, String),
 }
 
 impl Proposal {
     /// A refusal with its reason.
     pub fn because(reason: impl Into<String>) -> Self {
         Proposal::Because(reason.into())
+    }
+
+    /// The same, where it rests on something.
+    pub fn assuming(self, assumption: Option<String>) -> Self {
+        match (self, assumption) {
+            (Proposal::Edit(edit), Some(assumption)) => Proposal::Assuming(edit, assumption),
+            (proposal, _) => proposal,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ fn kind(module: &Module) -> &'static str {
     };
     let body = module.function(main);
     let mut names = body.inputs().iter().filter_map(|&input| body.value(input).name.as_deref());
-    if names.any(|name| name.starts_with("past_key_values.")) { "adopted" } else { "synthesised" }
+    if names.any(lathe_passes::is_past) { "adopted" } else { "synthesised" }
 }
 
 /// `{kind, refused: [{node, reason}], bytes_per_token, states: [...]}`.

@@ -14,6 +14,8 @@ use lathe_tensor::DType;
 pub struct CompileOptions {
     /// Sizes for named symbolic dims of the inputs: `("batch", 1)`.
     pub dims: Vec<(String, i64)>,
+    /// Inputs that are bools, what they are: they are no inputs of the program.
+    pub known: Vec<(String, bool)>,
     /// Passes to leave out.
     pub disable: Vec<String>,
     /// Key and value heads to merge to, by the means of groups of heads, which changes the answer.
@@ -45,6 +47,7 @@ impl Default for CompileOptions {
     fn default() -> Self {
         Self {
             dims: Vec::new(),
+            known: Vec::new(),
             disable: Vec::new(),
             kv_heads: None,
             weight_bits: None,
@@ -66,6 +69,7 @@ impl CompileOptions {
     pub(crate) fn fingerprint(&self) -> String {
         let Self {
             dims,
+            known,
             disable,
             kv_heads,
             weight_bits,
@@ -80,7 +84,7 @@ impl CompileOptions {
             custom,
         } = self;
         format!(
-            "{dims:?} {disable:?} {kv_heads:?} {weight_bits:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {rope:?} {frequencies:?} {custom:?}"
+            "{dims:?} {known:?} {disable:?} {kv_heads:?} {weight_bits:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {rope:?} {frequencies:?} {custom:?}"
         )
     }
 

@@ -64,6 +64,7 @@ pub fn import(path: &Path, options: &CompileOptions) -> Result<Module, CompileEr
     let import = lathe_import::ImportOptions {
         max_memory: options.max_memory,
         dims: options.dims.clone(),
+        known: options.known.clone(),
         rope: options.rope.clone(),
         frequencies: options.frequencies,
         custom: options.custom.clone(),

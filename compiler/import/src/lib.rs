@@ -34,6 +34,8 @@ pub struct ImportOptions {
     pub max_memory: u64,
     /// Sizes of named dims; all others stay symbolic. Names as in the file, or `input.axis`.
     pub dims: Vec<(String, i64)>,
+    /// Inputs that are bools, what they are: constants in place of inputs. Names that the file does not have count for nothing.
+    pub known: Vec<(String, bool)>,
     /// Other rotary embeddings than those of the configuration.
     pub rope: Option<RopeScaling>,
     /// What rotary frequencies are rounded to. Models keep them in f32, whatever the dtype of their weights; a PyTorch module that was
@@ -48,6 +50,7 @@ impl Default for ImportOptions {
         Self {
             max_memory: 6 << 30,
             dims: Vec::new(),
+            known: Vec::new(),
             rope: None,
             frequencies: DType::F32,
             custom: Arc::default(),

@@ -1,7 +1,8 @@
 //! `loop(E) { acc = body(i, acc) } -> body(E - 1, ... body(0, acc))`, of bodies that take matrices of a constant by the number of the iteration
 //!
 //! A loop over stacked experts becomes as many copies of its body, where the other passes see what belongs to one expert, and `fuse_moe` sees
-//! all of them. Sound because the number of iterations is a constant, and the condition is always true.
+//! all of them. Sound because the number of iterations is a constant, and the condition is always true. A loop over the experts that some
+//! token chose ([`super::hit_experts`]) is one over all of them.
 //!
 //! Refuses conditions that may end it, rows that are collected, functions inside, and copies of more than some thousand nodes.
 
@@ -10,6 +11,7 @@ use lathe_ops::Op;
 use lathe_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
+use super::hit_experts::{self, Hits};
 use crate::{Context, Proposal, Rule};
 
 /// Nodes that a loop may become.
@@ -25,7 +27,8 @@ impl Rule for UnrollExperts {
     fn propose(&self, context: Context<'_>, id: NodeId) -> Proposal {
         let Some(node) = context.body().node(id) else { return Proposal::NoMatch };
         let Operation::Loop { body, carried } = node.operation else { return Proposal::NoMatch };
-        let found = Loop { context, id, body, carried };
+        let hits = hit_experts::find(context, &node.inputs, context.module.function(body), carried);
+        let found = Loop { context, id, body, carried, hits };
         if !found.takes_matrices() {
             return Proposal::NoMatch;
         }
@@ -38,6 +41,8 @@ struct Loop<'a> {
     id: NodeId,
     body: FunctionId,
     carried: usize,
+    /// The list of experts that it walks, where that stands for all of them.
+    hits: Option<Hits>,
 }
 
 impl<'a> Loop<'a> {
@@ -74,13 +79,16 @@ impl<'a> Loop<'a> {
 
     fn is_number(&self, mut value: ValueId) -> bool {
         let body = self.body();
+        let list = self.hits.as_ref().and_then(|hits| body.inputs().get(hits.input));
         while let Some((_, node)) = body.producer(value) {
             let moves = matches!(
                 node.operation,
                 Operation::Op(Op::Reshape(_) | Op::Unsqueeze(_) | Op::Squeeze(_) | Op::Cast(_))
             );
-            match node.inputs.first() {
-                Some(Some(x)) if moves => value = *x,
+            let listed = matches!(node.operation, Operation::Op(Op::Gather(_)));
+            match node.inputs[..] {
+                [Some(x), ..] if moves => value = x,
+                [Some(x), Some(at)] if listed && Some(&x) == list => value = at,
                 _ => return false,
             }
         }
@@ -91,7 +99,10 @@ impl<'a> Loop<'a> {
         let (body, inputs) = (self.body(), self.inputs());
         let trips = inputs.first().copied().flatten().and_then(|trips| self.context.scalar(trips));
         let trips = trips.filter(|trips| (0.0..=MOST as f64).contains(trips));
-        let trips = trips.ok_or("the number of iterations is not a constant")? as usize;
+        let trips = match &self.hits {
+            Some(hits) => hits.experts,
+            None => trips.ok_or("the number of iterations is not a constant")? as usize,
+        };
         let begins = inputs.get(1).copied().flatten().is_none_or(|condition| self.is_true(condition));
         let goes_on = body.outputs().first().is_some_and(|(_, next)| self.stays_true(*next));
         if !begins || !goes_on {
@@ -105,7 +116,13 @@ impl<'a> Loop<'a> {
             return Err(format!("{trips} times {} nodes are too many", body.node_count()));
         }
         let mut edit = Edit::new();
-        let given: Vec<Option<EditValue>> = inputs.iter().map(|input| input.map(EditValue::from)).collect();
+        let mut given: Vec<Option<EditValue>> =
+            inputs.iter().map(|input| input.map(EditValue::from)).collect();
+        if let Some(hits) = &self.hits {
+            let all: Vec<i64> = (0..hits.experts as i64).collect();
+            let all = Tensor::from_slice(&all, &hits.shape).map_err(|error| error.to_string())?;
+            given[hits.input] = Some(edit.constant(all, None));
+        }
         let mut carried: Vec<Option<EditValue>> = given.get(2..2 + self.carried).ok_or("no values")?.to_vec();
         for number in 0..trips {
             carried = self.copy(&mut edit, number, &carried, &given[2 + self.carried..])?;

@@ -11,6 +11,7 @@ mod layer;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod moe;
+pub(crate) mod norm_heads;
 mod normalise;
 pub(crate) mod regions;
 pub(crate) mod residual;

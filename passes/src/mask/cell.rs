@@ -34,7 +34,14 @@ pub(crate) enum Cell {
 }
 
 /// Numbers up to this are added to scores to hide a key.
-const HIDING: f64 = -1e9;
+pub(crate) const HIDING: f64 = -1e9;
+
+/// Numbers up to this stand in for scores to hide a key, and are added where every query sees one: -10000 and the smallest half precision
+/// number of older exports. The weight of such a key is zero in f32 where a score of a key that is seen is above them by [`UNDERFLOW`].
+pub(crate) const HIDING_BESIDE_OTHERS: f64 = -1e4;
+
+/// `exp(-x)` is zero in f32 from here on.
+pub(crate) const UNDERFLOW: f64 = 104.0;
 
 impl Cell {
     /// `if condition then a else b`.
@@ -124,15 +131,28 @@ impl Cell {
     }
 
     /// Where the key is seen, if this times the factor is what is added to a score: 0 where it is, a number that hides it where it is not.
-    pub fn visible(&self, factor: f64) -> Option<Formula> {
+    /// `hiding` is the largest such number.
+    pub fn visible(&self, factor: f64, hiding: f64) -> Option<Formula> {
         match self {
             Cell::Real(number) if *number == 0.0 => Some(Formula::Known(true)),
-            Cell::Real(number) if *number <= HIDING && number * factor <= HIDING => {
+            Cell::Real(number) if *number <= hiding && number * factor <= hiding => {
                 Some(Formula::Known(false))
             }
             Cell::Select(condition, a, b) => {
-                Some(condition.clone().choose(a.visible(factor)?, b.visible(factor)?))
+                Some(condition.clone().choose(a.visible(factor, hiding)?, b.visible(factor, hiding)?))
             }
+            _ => None,
+        }
+    }
+
+    /// The largest number that it is but zero, times the factor.
+    pub fn largest(&self, factor: f64) -> Option<f64> {
+        match self {
+            Cell::Real(number) => (*number != 0.0).then_some(number * factor),
+            Cell::Select(_, a, b) => match (a.largest(factor), b.largest(factor)) {
+                (Some(a), Some(b)) => Some(a.max(b)),
+                (a, b) => a.or(b),
+            },
             _ => None,
         }
     }

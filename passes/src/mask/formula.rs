@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use lathe_ir::{Atom, Dim, ValueId};
+use lathe_ir::{Answer, Atom, Dim, ValueId};
 
 use super::Space;
 use super::space::term_of;
@@ -76,7 +76,9 @@ impl Formula {
                 match (a, b) {
                     (Formula::Known(true), x) | (x, Formula::Known(true)) => x,
                     (Formula::Known(false), _) | (_, Formula::Known(false)) => Formula::Known(false),
-                    (a, b) if a == b => a,
+                    // What is left of each may be enough for the other.
+                    (a, b) if a.implies(&b) => a,
+                    (a, b) if b.implies(&a) => b,
                     (a, b) => Formula::And(a.into(), b.into()),
                 }
             }
@@ -136,9 +138,8 @@ impl Formula {
             (a, b) if a == b => true,
             (Formula::And(a, b), other) => a.implies(other) || b.implies(other),
             (this, Formula::Or(a, b)) => this.implies(a) || this.implies(b),
-            (Formula::AtLeast(a), Formula::AtLeast(b)) => {
-                b.sub(a).as_constant().is_some_and(|more| more >= 0)
-            }
+            // Sizes and coordinates are never negative.
+            (Formula::AtLeast(a), Formula::AtLeast(b)) => b.sub(a).at_least(0) == Answer::Yes,
             (Formula::Is(a, at, number), Formula::Not(inner)) => {
                 matches!(&**inner, Formula::Is(b, place, other) if a == b && at == place && number != other)
             }
@@ -152,7 +153,9 @@ impl Formula {
             (Formula::And(a, b), other) | (other, Formula::And(a, b)) => {
                 a.contradicts(other) || b.contradicts(other)
             }
-            (Formula::AtLeast(a), Formula::AtLeast(b)) => a.add(b).as_constant().is_some_and(|sum| sum < 0),
+            (Formula::AtLeast(a), Formula::AtLeast(b)) => {
+                a.add(b).scale(-1).sub(&Dim::constant(1)).at_least(0) == Answer::Yes
+            }
             (Formula::Not(inner), other) | (other, Formula::Not(inner)) => other.implies(inner),
             (Formula::Is(a, at, number), Formula::Is(b, place, other)) => {
                 a == b && at == place && number != other

@@ -19,7 +19,7 @@ mod table;
 mod visibility;
 
 pub(crate) use bounded::{full_up_to, never_negative_up_to};
-pub(crate) use cell::Cell;
+pub(crate) use cell::{Cell, HIDING, HIDING_BESIDE_OTHERS, UNDERFLOW};
 pub(crate) use element::Reader;
 pub(crate) use formula::Formula;
 pub(crate) use movement::source;

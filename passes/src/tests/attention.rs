@@ -267,3 +267,61 @@ fn queries_that_do_not_stand_behind_the_past_are_refused() {
         .replace("%2 = range %0, %1, c1", "%20: i64[] = dims [s] {scalar=true}\n  %2 = range c0, %20, c1");
     assert!(refusals("prove_masks", &text).contains("its mask places queries elsewhere"));
 }
+
+/// Attention of packed heads that joins its keys and values to a past.
+const WITH_PAST: &str = r#"graph "main" (q: f32[b, s, 12], k: f32[b, s, 4], v: f32[b, s, 4], past_k: f32[b, 2, p, 2], past_v: f32[b, 2, p, 2]) {
+  %0: f32[b, s, 12], %1, %2 = attention q, k, v, _, past_k, past_v {bottom_right=false,causal=true,kv_heads=2,left_window=null,q_heads=6,qk_output=0,right_window=null,scale=0.5,softcap=0.0,softmax_in_f64=false} // "attend"
+  return %0 as y, %1 as keys, %2 as values
+}"#;
+
+#[test]
+fn a_past_is_joined_beside_the_attention() {
+    assert_snapshot!(check("attention_past", WITH_PAST));
+}
+
+#[test]
+fn keys_and_values_without_a_past_are_given_back_as_they_are() {
+    let plain = WITH_PAST.replace("_, past_k, past_v {", "{").replace("k, v, {", "k, v {");
+    assert_snapshot!(check("attention_past", &plain));
+    let unused = plain.replace(", %1 as keys, %2 as values", "");
+    assert_eq!(check("attention_past", &unused), lathe_ir::parse(&unused).expect("parses").to_string());
+}
+
+#[test]
+fn scores_beside_a_past_are_refused() {
+    let scores =
+        WITH_PAST.replace("%1, %2 =", "%1, %2, %3 =").replace("%2 as values", "%2 as values, %3 as scores");
+    assert_snapshot!(refusals("attention_past", &scores), @"attention_past refused at attend: its scores are a result");
+    let other = WITH_PAST.replace("f32[b, s, 4], v", "f32[b, s, w], v");
+    assert!(
+        check("attention_past", &other)
+            .contains("refused at attend: the number of heads or their size is not known")
+    );
+}
+
+/// A norm of each head, heads counted among the tokens.
+const FOLDED: &str = r#"graph "main" (x: f32[b, s, 12]) {
+  c0 = const i64[3] [0, -1, 4]
+  c1 = const f32[4] [1.0, 2.0, 3.0, 4.0]
+  c2 = const i64[3] [0, -1, 12]
+  %0 = reshape x, c0 {allow_zero=false}
+  %1 = rms_norm %0, c1 {axis=-1,epsilon=0.5} // "norm"
+  %2 = reshape %1, c2 {allow_zero=false}
+  return %2 as y
+}"#;
+
+#[test]
+fn heads_among_the_tokens_get_an_axis() {
+    assert_snapshot!(check("norm_heads", FOLDED));
+}
+
+#[test]
+fn a_norm_over_tokens_keeps_its_shape() {
+    let both = FOLDED
+        .replace("axis=-1", "axis=1")
+        .replace("c1 = const f32[4] [1.0, 2.0, 3.0, 4.0]", "c1 = const f32[] 1.0");
+    assert!(
+        check("norm_heads", &both)
+            .contains("norm_heads refused at norm: the norm is over more than the last axis")
+    );
+}

@@ -230,6 +230,41 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn small_numbers_hide_keys_where_each_query_sees_itself(
+        number in prop_oneof![Just(-1e4f32), Just(-65504.0), Just(-1e9), Just(-9999.0), Just(-1e3), Just(-0.5), Just(1e4)],
+        offset in -1i64..2,
+        padded in any::<bool>(),
+        seed in 0u64..1000,
+    ) {
+        let padding = "  %7 = cast seen {saturate=true,to=\"bool\"}\n  %8 = unsqueeze %7 {axes=[1,2]}\n";
+        let lines = format!(
+            "  c2 = const i64[] {offset}\n  c3 = const f32[] 0.0\n  c4 = const f32[] {number:?}\n  %6 = add %4, c2\n{padding}  \
+             %9 = less_or_equal %5, %6\n  %10 = {} %9, %8\n  %11 = where %10, c3, c4\n",
+            if padded { "and" } else { "or" },
+        );
+        // A key that is seen for its padding alone, or one that is not the query's own, is no causal mask.
+        let plain = lines.replace("%10 = or %9, %8", "%10 = and %9, %9");
+        let (lines, exact) = if padded { (lines, offset == 0) } else { (plain, offset == 0) };
+        let text = graph(&lines, "%11");
+        let (module, attention, masked) = proven(&text);
+        let hides = number <= -1e9 || number <= -1e4 && exact;
+        assert_eq!(attention.causal && !masked, hides && exact, "{attention:?} {masked} in {text}");
+        if number > -1e9 && !exact {
+            assert!(masked, "{attention:?} in {text}");
+        }
+        // Rows of padding alone differ, and nothing reads them.
+        if !padded {
+            for sizes in [[1, 1], [3, 3], [5, 5]] {
+                same_answer(&parse(&text), &module, sizes, seed).expect("the same answer");
+            }
+        }
+    }
+}
+
 /// A comparison of positions, or of what is said of keys, with an offset.
 fn term() -> impl Strategy<Value = (String, i64)> {
     let compare = prop_oneof![

@@ -11,6 +11,9 @@ use lathe_generate::Graphs;
 use crate::load::{LoadOptions, load};
 use crate::{Error, Model};
 
+/// What optimum calls a decoder that takes a past where `use_cache_branch` says so.
+const MERGED: &str = "decoder_model_merged";
+
 /// The model files of a generative model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GraphFiles {
@@ -37,7 +40,8 @@ impl GraphFiles {
         for export in exports(path) {
             let file =
                 |name: &str| Some(path.join(format!("{name}{export}.onnx"))).filter(|file| file.is_file());
-            if let (encoder @ Some(_), Some(decoder)) = (file("encoder_model"), file("decoder_model")) {
+            let decoder = file("decoder_model").or_else(|| file(MERGED));
+            if let (encoder @ Some(_), Some(decoder)) = (file("encoder_model"), decoder) {
                 return Ok(Self { encoder, decoder, decoder_with_past: file("decoder_with_past_model") });
             }
             if let Some(decoder) = file("model") {
@@ -49,8 +53,14 @@ impl GraphFiles {
 
     /// Loads them all.
     pub fn load(&self, options: &LoadOptions) -> Result<Graphs, Error> {
+        // A decoder of both kinds in one file: without a past it is one whose cache is made.
+        let merged = |name: &str| name.starts_with(MERGED);
+        let mut own = options.clone();
+        if self.decoder.file_name().and_then(|name| name.to_str()).is_some_and(merged) {
+            own.compile.known.push(("use_cache_branch".to_string(), false));
+        }
         let optional = |path: &Option<PathBuf>| path.as_ref().map(|path| load(path, options)).transpose();
-        let decoder: Model = load(&self.decoder, options)?;
+        let decoder: Model = load(&self.decoder, &own)?;
         let (encoder, decoder_with_past) = (optional(&self.encoder)?, optional(&self.decoder_with_past)?);
         Ok(Graphs { encoder, decoder, decoder_with_past })
     }
@@ -62,7 +72,10 @@ fn exports(folder: &Path) -> Vec<String> {
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
     let exports = names.filter_map(|name| {
         let name = name.strip_suffix(".onnx")?;
-        let export = name.strip_prefix("decoder_model").or_else(|| name.strip_prefix("model"))?;
+        let export = name
+            .strip_prefix(MERGED)
+            .or_else(|| name.strip_prefix("decoder_model"))
+            .or_else(|| name.strip_prefix("model"))?;
         (export.is_empty() || export.starts_with('.')).then(|| export.to_string())
     });
     let mut exports: Vec<String> = exports.collect();

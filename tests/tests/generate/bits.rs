@@ -17,14 +17,14 @@ fn bits(values: &[f32], vocabulary: usize) -> Vec<Vec<u32>> {
     values.chunks(vocabulary.max(1)).map(|row| row.iter().map(|value| value.to_bits()).collect()).collect()
 }
 
-fn decoder(model: &Model, workers: usize) -> Decoder {
+pub fn decoder(model: &Model, workers: usize) -> Decoder {
     let team = Team::new(workers).expect("a team");
     let options = DecoderOptions { tokens: 256, sequences: 4, chunk: 256, source: 0 };
     Decoder::new(model, &team, &options).expect("room")
 }
 
 /// The logits of all tokens, taken in by chunks of these sizes, which repeat.
-fn by_chunks(decoder: &mut Decoder, tokens: &[u32], sizes: &[usize]) -> Result<Vec<Vec<u32>>, String> {
+pub fn by_chunks(decoder: &mut Decoder, tokens: &[u32], sizes: &[usize]) -> Result<Vec<Vec<u32>>, String> {
     let sequence = decoder.begin();
     let (mut past, mut rows) = (0, Vec::new());
     for size in sizes.iter().cycle() {
@@ -91,7 +91,8 @@ fn same(given: &[Vec<u32>], expected: &[Vec<u32>], how: &str) -> Result<(), Stri
     }
 }
 
-fn check(model: &Model, prompts: &[Vec<u32>]) -> Result<(), String> {
+/// That the logits of the prompts do not depend on the calls, nor on the workers.
+pub fn check(model: &Model, prompts: &[Vec<u32>]) -> Result<(), String> {
     let mut all = Vec::new();
     for tokens in prompts {
         let logits = by_chunks(&mut decoder(model, 1), tokens, &[tokens.len()])?;

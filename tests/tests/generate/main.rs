@@ -2,6 +2,7 @@
 //! stop token; with the cache that the model got, and by running the whole prefix again for each token.
 
 mod bits;
+mod exports;
 mod zoo;
 
 use std::path::Path;

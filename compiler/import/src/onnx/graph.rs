@@ -2,9 +2,10 @@
 
 use lathe_ir::{Function, FunctionId, Module, ValueId};
 use lathe_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use lathe_tensor::Tensor;
+use lathe_tensor::{DType, Tensor};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::ImportOptions;
 use crate::error::{Fault, quote};
 use crate::onnx::attributes::{Attributes, Environment};
 use crate::onnx::functions::{Library, MAX_DEPTH, Opsets, describe, domain, opsets};
@@ -70,7 +71,7 @@ impl<'m> Importer<'m> {
     }
 
     /// Imports the model's graph as `main`.
-    pub(crate) fn run(mut self, dims: &[(String, i64)]) -> Result<Module, Fault> {
+    pub(crate) fn run(mut self, options: &ImportOptions) -> Result<Module, Fault> {
         let Some(graph) = &self.model.graph else { return Err(Fault::bad("it has no graph")) };
         let function = self.module.add_function(Function::new("main"));
         let mut frame = Frame {
@@ -81,7 +82,7 @@ impl<'m> Importer<'m> {
             path: String::new(),
         };
         self.initializers(&mut frame, graph)?;
-        self.inputs(&mut frame, &graph.input, dims)?;
+        self.inputs(&mut frame, &graph.input, options)?;
         self.nodes(&mut frame, &graph.node)?;
         let outputs = self.outputs(&mut frame, graph)?;
         let mut seen = FxHashSet::default();
@@ -100,9 +101,9 @@ impl<'m> Importer<'m> {
         &mut self,
         frame: &mut Frame<'m>,
         inputs: &'m [ValueInfoProto],
-        dims: &[(String, i64)],
+        options: &ImportOptions,
     ) -> Result<(), Fault> {
-        let mut symbols = Symbols::new(dims, inputs);
+        let mut symbols = Symbols::new(&options.dims, inputs);
         let mut seen = FxHashSet::default();
         for input in inputs {
             let name = input.name();
@@ -119,7 +120,15 @@ impl<'m> Importer<'m> {
                 Some(form) => self.composite_input(frame.function, name, form, &mut symbols),
                 None => {
                     let ty = symbols.input_type(input).map_err(|fault| fault.at(place))?;
-                    Item::Tensor(self.module.function_mut(frame.function).add_input(name, ty))
+                    let known = options.known.iter().find(|(known, _)| known == name);
+                    Item::Tensor(match known.filter(|_| ty.dtype == DType::Bool && ty.rank() <= 1) {
+                        // One element, whatever the size is called.
+                        Some((_, holds)) => {
+                            let shape = vec![1; ty.rank()];
+                            self.constant(frame.function, Tensor::from_bools(&[*holds], &shape)?, None)
+                        }
+                        None => self.module.function_mut(frame.function).add_input(name, ty),
+                    })
                 }
             };
             frame.names.insert(name, Binding::Value(item));

@@ -91,7 +91,7 @@ pub(crate) fn import(path: &Path, options: &ImportOptions) -> Result<Module, Imp
     budget.take(decoded).map_err(|fault| fault.in_file(path))?;
     let tensors = Tensors::new(file, ExternalFiles::beside(path), budget);
     let library = check(&model, path, &options.custom)?;
-    Importer::new(&model, library, tensors).run(&options.dims).map_err(|fault| fault.in_file(path))
+    Importer::new(&model, library, tensors).run(options).map_err(|fault| fault.in_file(path))
 }
 
 fn decode_fault(error: DecodeError) -> Fault {

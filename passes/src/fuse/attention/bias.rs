@@ -9,13 +9,16 @@ use lathe_tensor::{DType, Tensor};
 
 use super::alibi::{self, Alibi};
 use super::score::{Scores, Step};
-use crate::mask::{Cell, Formula, Padding, Reader, Visibility, full_up_to};
+use crate::mask::{
+    Cell, Formula, HIDING, HIDING_BESIDE_OTHERS, Padding, Reader, UNDERFLOW, Visibility, full_up_to,
+};
 use crate::{Rewrite, Term};
 
 /// Added where a key is hidden, for a bool mask that must become numbers.
 const HIDDEN: f32 = f32::MIN;
 
 /// A term that stays: a value that is added, or a bool that hides where it is false (or true).
+#[derive(Clone)]
 pub(super) enum Left {
     /// A float at this index of the cells' coordinates, times a factor.
     Added { value: ValueId, index: Vec<Dim>, factor: f64 },
@@ -34,6 +37,8 @@ pub(super) struct Bias {
     pub alibi: Option<Alibi>,
     /// What stays as it is.
     pub left: Vec<Left>,
+    /// The largest number that hides a key only beside others: what is proven rests on scores that are above it.
+    pub beside: Option<f64>,
 }
 
 impl Bias {
@@ -43,7 +48,7 @@ impl Bias {
         scores: &Scores,
         place: &dyn Fn(ValueId) -> Option<Vec<Dim>>,
     ) -> Result<Self, String> {
-        let mut terms = Vec::new();
+        let (mut terms, mut beside) = (Vec::new(), None);
         for step in &scores.steps {
             match step {
                 Step::Added { result, term, factor } => {
@@ -63,25 +68,40 @@ impl Bias {
                     let index = reader.index_into(*condition, &sizes, &at);
                     let index = index.ok_or("a mask does not broadcast to the scores for every size")?;
                     let fill = reader.index_into(*hidden, &sizes, &at).map(|at| reader.cell(*hidden, &at));
-                    if fill.and_then(|fill| fill.visible(*factor)) != Some(Formula::Known(false)) {
+                    let hides = fill.as_ref().and_then(|fill| fill.visible(*factor, HIDING_BESIDE_OTHERS));
+                    if hides != Some(Formula::Known(false)) {
                         return Err("scores are replaced by what is not a large negative number".to_string());
                     }
+                    beside = larger(beside, fill.and_then(|fill| fill.largest(*factor)));
                     let hides = Left::Hides { condition: *condition, index, hidden_if: *hidden_if };
                     terms.push(hides);
                 }
             }
         }
-        Self::sort(reader, terms)
+        let bias = Self::sort(reader, terms)?;
+        Ok(Self { beside: larger(bias.beside, beside), ..bias })
     }
 
-    /// Sorts terms into facts and what is left.
+    /// Sorts terms into facts and what is left. Small numbers that are added hide keys where each query sees itself at least.
     pub fn sort(reader: &Reader<'_>, terms: Vec<Left>) -> Result<Self, String> {
+        let small = |term: &Left| term.hides_beside_others(reader);
+        let beside = terms.iter().filter_map(small).reduce(f64::max);
+        if beside.is_some() {
+            let bias = Self::sorted(reader, terms.clone(), HIDING_BESIDE_OTHERS)?;
+            if bias.facts.causal && bias.facts.rest.is_empty() {
+                return Ok(Self { beside, ..bias });
+            }
+        }
+        Self::sorted(reader, terms, HIDING)
+    }
+
+    fn sorted(reader: &Reader<'_>, terms: Vec<Left>, hiding: f64) -> Result<Self, String> {
         let mut all = Formula::Known(true);
         let mut bias = Self::default();
         let mut masks = Vec::new();
         let mut numbers = Vec::new();
         for term in terms {
-            match term.visible(reader) {
+            match term.visible(reader, hiding) {
                 Some(formula) => {
                     all = all.and(formula.clone());
                     masks.push((term, formula));
@@ -123,6 +143,15 @@ impl Bias {
             }
         }
         Ok(bias)
+    }
+
+    /// What the facts rest on, for the report.
+    pub fn assumption(&self) -> Option<String> {
+        let number = self.beside?;
+        Some(format!(
+            "{number} in a mask hides a key where a score of another is above {}",
+            number + UNDERFLOW
+        ))
     }
 
     /// Adds the operands `mask` to `alibi_positions` to those before them, for scores of these sizes.
@@ -182,6 +211,11 @@ impl Bias {
     }
 }
 
+/// The larger of what hides keys beside others only.
+fn larger(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    a.into_iter().chain(b.filter(|number| *number > HIDING)).reduce(f64::max)
+}
+
 fn facts_text(facts: &Visibility) -> String {
     facts.rest.join("; ")
 }
@@ -200,10 +234,20 @@ impl Left {
         self
     }
 
-    /// Where keys are visible, if this is a mask.
-    fn visible(&self, reader: &Reader<'_>) -> Option<Formula> {
+    /// The number that hides keys beside others only.
+    fn hides_beside_others(&self, reader: &Reader<'_>) -> Option<f64> {
+        let Left::Added { value, index, factor } = self else { return None };
+        let cell = reader.cell(*value, index);
+        if cell.visible(*factor, HIDING).is_some() {
+            return None;
+        }
+        cell.visible(*factor, HIDING_BESIDE_OTHERS).and(cell.largest(*factor))
+    }
+
+    /// Where keys are visible, if this is a mask whose hidden keys have numbers up to `hiding`.
+    fn visible(&self, reader: &Reader<'_>, hiding: f64) -> Option<Formula> {
         match self {
-            Left::Added { value, index, factor } => reader.cell(*value, index).visible(*factor),
+            Left::Added { value, index, factor } => reader.cell(*value, index).visible(*factor, hiding),
             Left::UpTo { .. } => None,
             Left::Hides { condition, index, hidden_if } => match reader.cell(*condition, index) {
                 // The condition itself, and nothing that is known of it.

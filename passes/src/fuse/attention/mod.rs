@@ -189,7 +189,7 @@ impl<'a> Match<'a> {
             let shape = rewrite.dims(dims);
             new = rewrite.node(Op::Reshape(Reshape { allow_zero: true }), &[new, shape]);
         }
-        Ok(rewrite.replace(output, new))
+        Ok(rewrite.replace(output, new).assuming(bias.assumption()))
     }
 
     fn same(&self, a: &Dim, b: &Dim) -> bool {

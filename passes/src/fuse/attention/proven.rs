@@ -137,7 +137,7 @@ impl Found<'_> {
         };
         let outputs = if self.keeps { self.outputs } else { &self.outputs[..1] };
         let made = new.node_of(Op::Attention(proven), &inputs, outputs.len());
-        Ok(new.replace_all(outputs, &made))
+        Ok(new.replace_all(outputs, &made).assuming(bias.assumption()))
     }
 
     /// That the facts of the mask are about the places where the node has its queries.

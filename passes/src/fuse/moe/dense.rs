@@ -7,154 +7,21 @@
 use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::Binary;
-use lathe_ops::gather::Reduction;
 use lathe_ops::reduce::ReduceKind;
 
-use super::choice::{Choice, Row, chosen, index_of, number, origin, place};
+use super::choice::{Choice, origin};
 use super::expert::{self, Expert};
 use super::experts::{Experts, Weight};
 use super::rows::tokens;
 use super::stacked::{self, Stacked};
 use super::walk::{binary, splat};
+use super::weights::{Selected, Tokens};
 use crate::Context;
 use crate::context::dims_equal;
 use crate::mask::Reader;
 
 /// Experts of one sum.
 const MOST: usize = 1024;
-
-/// Weights by choice.
-#[derive(Clone, PartialEq)]
-struct Selected {
-    choice: Choice,
-    weights: ValueId,
-    slots: usize,
-}
-
-/// What a token's coordinates are: a reader at them, and the token's place in the order of all.
-struct Tokens<'a> {
-    context: Context<'a>,
-    dims: Vec<Dim>,
-    lead: usize,
-}
-
-impl<'a> Tokens<'a> {
-    /// Coordinates of the tokens, then of axes of the sizes `more`.
-    fn new(context: Context<'a>, lead: &[Dim], more: &[Dim]) -> Option<Self> {
-        let dims: Vec<Dim> = lead.iter().chain(more).cloned().collect();
-        // One more for the choices of a token.
-        (dims.len() < 5).then_some(Self { context, dims, lead: lead.len() })
-    }
-
-    fn reader(&self, more: &[Dim]) -> Reader<'a> {
-        Reader::new(self.context, &self.dims.iter().chain(more).cloned().collect::<Vec<_>>())
-    }
-
-    /// The place of the token in their order.
-    fn flat(&self, reader: &Reader<'_>) -> Dim {
-        let space = &reader.space;
-        (0..self.lead)
-            .fold(Dim::constant(0), |flat, axis| flat.mul(&space.size(axis)).add(&space.coordinate(axis)))
-    }
-
-    /// The index of the token along the leading axes of a value, which are those of the tokens, or one for all.
-    fn index(&self, reader: &Reader<'_>, axes: usize) -> Option<Vec<Dim>> {
-        match axes {
-            axes if axes == self.lead => Some((0..axes).map(|axis| reader.space.coordinate(axis)).collect()),
-            1 => Some(vec![self.flat(reader)]),
-            _ => None,
-        }
-    }
-
-    /// The choice behind a weight at an index.
-    fn selected(&self, value: ValueId, index: Vec<Dim>) -> Option<Selected> {
-        let reader = self.reader(&[]);
-        let (value, index) = origin(&reader, value, index);
-        let (_, node, op) = self.context.producer(value)?;
-        let input = |at: usize| node.inputs.get(at).copied().flatten();
-        let sizes = &self.context.ty(value).dims;
-        match op {
-            Op::ScatterElements(scatter) => {
-                let (zeros, indices, updates) = (input(0)?, input(1)?, input(2)?);
-                let last = sizes.len() - 1;
-                let along = scatter.axis == -1 || scatter.axis == last as i64;
-                let written = matches!(scatter.reduction, Reduction::Replace | Reduction::Add);
-                (along && written && splat(self.context, zeros)? == 0.0).then_some(())?;
-                // Rows of the indices are those of the result, all of them.
-                let dims = &self.context.ty(indices).dims;
-                dims_equal(&dims[..dims.len().checked_sub(1)?], &sizes[..last]).then_some(())?;
-                let slots = dims.last()?;
-                let deeper = self.reader(std::slice::from_ref(slots));
-                let slot = deeper.space.coordinate(self.dims.len());
-                let at = [&index[..last], std::slice::from_ref(&slot)].concat();
-                let (indices, place_of) = index_of(&deeper, indices, at.clone(), 8)?;
-                let expert = index.last()?.clone();
-                let choice = Choice { indices, at: place_of, expert, capacity: None };
-                self.ordered(&deeper, choice, (updates, at), slots)
-            }
-            Op::Reduce(reduce) if reduce.kind == ReduceKind::Sum => {
-                let x = input(0)?;
-                let &[axis] = reduce.axes.as_deref()? else { return None };
-                let dims = &self.context.ty(x).dims;
-                let axis = usize::try_from(if axis < 0 { axis + dims.len() as i64 } else { axis }).ok()?;
-                let deeper = self.reader(std::slice::from_ref(dims.get(axis)?));
-                let slot = deeper.space.coordinate(self.dims.len());
-                let mut at = index;
-                match reduce.keep_dims {
-                    true => *at.get_mut(axis)? = slot,
-                    false => at.insert(axis, slot),
-                }
-                self.product(&deeper, x, at, &dims[axis])
-            }
-            _ => {
-                let one = Dim::constant(1);
-                let deeper = self.reader(std::slice::from_ref(&one));
-                self.product(&deeper, value, index, &one)
-            }
-        }
-    }
-
-    /// `ones * weight`, or the weight where a choice is that of the expert.
-    fn product(&self, reader: &Reader<'_>, value: ValueId, index: Vec<Dim>, slots: &Dim) -> Option<Selected> {
-        let (value, index) = origin(reader, value, index);
-        let (_, node, op) = self.context.producer(value)?;
-        let operand = |at: usize| -> Option<(ValueId, Vec<Dim>)> {
-            let x = node.inputs.get(at).copied().flatten()?;
-            Some((x, reader.operand_index(x, value, &index)?))
-        };
-        let row: Option<Row> =
-            self.lead.checked_sub(1).map(|axis| (reader.space.coordinate(axis), reader.space.size(axis)));
-        let pairs = match op {
-            Op::Binary(Binary::Mul) => {
-                vec![(operand(0)?, operand(1)?), (operand(1)?, operand(0)?)]
-            }
-            Op::Where(_) if number(reader, operand(2)?)? == 0.0 => vec![(operand(0)?, operand(1)?)],
-            _ => return None,
-        };
-        pairs.into_iter().find_map(|(ones, weight)| {
-            let choice = chosen(reader, ones.0, &ones.1, row.as_ref(), usize::MAX)?;
-            self.ordered(reader, choice, weight, slots)
-        })
-    }
-
-    /// Checks that choice and weight stand where the token and its choice say.
-    fn ordered(
-        &self,
-        reader: &Reader<'_>,
-        choice: Choice,
-        (weight, at): (ValueId, Vec<Dim>),
-        slots: &Dim,
-    ) -> Option<Selected> {
-        let slots = usize::try_from(slots.as_constant()?).ok()?;
-        let wanted = self.flat(reader).scale(slots as i64).add(&reader.space.coordinate(self.dims.len()));
-        let (weights, at) = origin(reader, weight, at);
-        (choice.at == wanted && place(reader, weights, &at) == wanted).then_some(Selected {
-            choice: Choice { at: Dim::constant(0), ..choice },
-            weights,
-            slots,
-        })
-    }
-}
 
 /// `None` where a sum is not one of weighed experts.
 pub(super) fn find_sum(context: Context<'_>, output: ValueId) -> Option<Result<Experts, String>> {
@@ -242,23 +109,40 @@ pub(super) fn find_stack(context: Context<'_>, output: ValueId) -> Option<Result
     Some(found.and_then(|found| of_stack(context, output, (x, axis), found)))
 }
 
-fn of_stack(
-    context: Context<'_>,
-    output: ValueId,
-    (terms, axis): (ValueId, usize),
-    found: Stacked,
-) -> Result<Experts, String> {
-    let width = |value: ValueId| context.ty(value).dims.last().cloned().unwrap_or(Dim::constant(1));
+/// The same as a product: `weights [.., 1, experts] @ answers [.., experts, out]`, as an einsum has it.
+pub(super) fn find_product(context: Context<'_>, output: ValueId) -> Option<Result<Experts, String>> {
+    let (_, node, Op::MatMul(_)) = context.producer(output)? else { return None };
+    let (weights, answers) = ((*node.inputs.first()?)?, (*node.inputs.get(1)?)?);
+    let (a, b) = (&context.ty(weights).dims, &context.ty(answers).dims);
+    let lead = a.len().checked_sub(2).filter(|lead| a.len() == b.len() && *lead > 0)?;
+    (a[lead].as_constant() == Some(1) && dims_equal(&a[..lead], &b[..lead])).then_some(())?;
+    let found = stacked::of_answers(context, answers)?;
+    Some(found.and_then(|found| {
+        let at = stack_tokens(context, &found, found.answers)?;
+        let reader = at.reader(&[]);
+        let (expert, column) = (reader.space.coordinate(at.lead), reader.space.coordinate(at.lead + 1));
+        let place = at.place(&reader, &a[..lead]).ok_or("the answers have axes that are not understood")?;
+        let index = |more: [Dim; 2]| place.iter().cloned().chain(more).collect::<Vec<Dim>>();
+        let given = origin(&reader, answers, index([expert.clone(), column]));
+        let weighed = (weights, index([Dim::constant(0), expert]));
+        of_answers(context, found, (&at, &reader), given, weighed)
+    }))
+}
+
+/// Coordinates of the tokens, of the experts, and of the columns of a value.
+fn stack_tokens<'a>(context: Context<'a>, found: &Stacked, value: ValueId) -> Result<Tokens<'a>, String> {
     let lead = &context.ty(found.x).dims[..context.ty(found.x).rank() - 1];
-    let count = Dim::constant(found.count as i64);
-    let of =
-        |columns: Dim| Tokens::new(context, lead, &[count.clone(), columns]).ok_or("tokens of many axes");
-    // The tokens themselves, and then the answers, stand where the sum takes them.
-    let at = of(width(found.x))?;
+    let columns = context.ty(value).dims.last().cloned().unwrap_or(Dim::constant(1));
+    let more = [Dim::constant(found.count as i64), columns];
+    Tokens::new(context, lead, &more).ok_or_else(|| "tokens of many axes".to_string())
+}
+
+/// That every expert takes the tokens, or those that it is sent by ones elsewhere zero: of which choice.
+fn sent(context: Context<'_>, found: &Stacked) -> Result<Option<Choice>, String> {
+    let at = stack_tokens(context, found, found.x)?;
     let reader = at.reader(&[]);
     let (expert, column) = (reader.space.coordinate(at.lead), reader.space.coordinate(at.lead + 1));
-    let flat = at.flat(&reader);
-    let mut taken: Vec<Dim> = vec![expert.clone(), flat.clone(), column.clone()];
+    let mut taken: Vec<Dim> = vec![expert.clone(), at.flat(&reader), column.clone()];
     let dims = &context.ty(found.operand).dims;
     taken.drain(..3 - dims.len().min(3));
     if dims.len() == 3 && dims[0].as_constant() == Some(1) {
@@ -266,37 +150,78 @@ fn of_stack(
     }
     let mut own = at.index(&reader, at.lead).ok_or("tokens of no axis")?;
     own.push(column);
-    if origin(&reader, found.operand, taken) != origin(&reader, found.x, own) {
-        return Err("the tokens are not those of every expert".into());
+    let own = origin(&reader, found.x, own);
+    let (operand, index) = origin(&reader, found.operand, taken);
+    if (operand, &index) == (own.0, &own.1) {
+        return Ok(None);
     }
-    let at = of(width(found.answers))?;
+    let other = || "the tokens are not those of every expert".to_string();
+    let (a, b) = binary(context, operand, Binary::Mul).ok_or_else(other)?;
+    let side = |value: ValueId| Some((value, reader.operand_index(value, operand, &index)?));
+    let (a, b) = (side(a).ok_or_else(other)?, side(b).ok_or_else(other)?);
+    let sent = [(&a, &b), (&b, &a)].into_iter().find_map(|(x, ones)| {
+        (origin(&reader, x.0, x.1.clone()) == own).then_some(())?;
+        at.ones(ones.0, ones.1.clone())
+    });
+    match sent.filter(|sent| sent.expert == expert) {
+        Some(sent) => Ok(Some(Choice { expert: Dim::constant(0), ..sent })),
+        None => Err("what the experts take is weighed: `moe` weighs answers alone".into()),
+    }
+}
+
+/// The mixture of a stack whose answers at an index are weighed by another value at its own.
+fn of_answers(
+    context: Context<'_>,
+    found: Stacked,
+    (at, reader): (&Tokens<'_>, &Reader<'_>),
+    given: (ValueId, Vec<Dim>),
+    (weights, place): (ValueId, Vec<Dim>),
+) -> Result<Experts, String> {
+    let (expert, column) = (reader.space.coordinate(at.lead), reader.space.coordinate(at.lead + 1));
+    if given != (found.answers, vec![expert.clone(), at.flat(reader), column]) {
+        return Err("the answers are summed in another order than the tokens have".into());
+    }
+    let selected =
+        at.selected(weights, place).ok_or("what weighs the experts is not a weight of the choice")?;
+    if selected.choice.expert != expert {
+        return Err("the weights are those of other experts".into());
+    }
+    let choice = Choice { expert: Dim::constant(0), ..selected.choice.clone() };
+    if sent(context, &found)?.is_some_and(|sent| sent != choice) {
+        return Err("tokens are sent to other experts than those that answer".into());
+    }
+    Ok(found.experts(selected.choice, selected.weights, selected.slots))
+}
+
+fn of_stack(
+    context: Context<'_>,
+    output: ValueId,
+    (terms, axis): (ValueId, usize),
+    found: Stacked,
+) -> Result<Experts, String> {
+    let at = stack_tokens(context, &found, found.answers)?;
     let reader = at.reader(&[]);
-    let column = reader.space.coordinate(at.lead + 1);
+    let (expert, column) = (reader.space.coordinate(at.lead), reader.space.coordinate(at.lead + 1));
     let rank = context.ty(output).rank();
     let mut index = at.index(&reader, rank - 1).ok_or("the answers have axes that are not understood")?;
     index.push(column.clone());
     index.insert(axis, expert.clone());
     let (product, index) = origin(&reader, terms, index);
-    let (Some((a, b)), Some(answer)) = (binary(context, product, Binary::Mul), Some(found.answers)) else {
+    let Some((a, b)) = binary(context, product, Binary::Mul) else {
         return Err("the answers are not weighed".into());
     };
     let side = |value: ValueId| {
         let at = reader.operand_index(value, product, &index)?;
         Some(origin(&reader, value, at))
     };
-    let wanted = (answer, vec![expert.clone(), flat, column]);
-    let factor = match (side(a), side(b)) {
-        (Some(found), _) if found == wanted => b,
-        (_, Some(found)) if found == wanted => a,
+    let answers = |side: Option<(ValueId, Vec<Dim>)>| side.filter(|side| side.0 == found.answers);
+    let (given, factor) = match (answers(side(a)), answers(side(b))) {
+        (Some(given), _) => (given, b),
+        (_, Some(given)) => (given, a),
         _ => return Err("the answers are summed in another order than the tokens have".into()),
     };
     let place = reader.operand_index(factor, product, &index).ok_or("the weights do not broadcast")?;
-    let selected =
-        at.selected(factor, place).ok_or("what weighs the experts is not a weight of the choice")?;
-    if selected.choice.expert != expert {
-        return Err("the weights are those of other experts".into());
-    }
-    Ok(found.experts(selected.choice, selected.weights, selected.slots))
+    of_answers(context, found, (&at, &reader), given, (factor, place))
 }
 
 impl Stacked {

@@ -22,6 +22,7 @@ mod router;
 mod rows;
 mod stacked;
 mod walk;
+mod weights;
 
 use lathe_ir::{Answer, Dim, NodeId, ValueId};
 use lathe_ops::Op;
@@ -44,7 +45,7 @@ impl Rule for MoeFusion {
     fn propose(&self, context: Context<'_>, id: NodeId) -> Proposal {
         let Some(node) = context.body().node(id) else { return Proposal::NoMatch };
         let [output] = node.outputs[..] else { return Proposal::NoMatch };
-        let forms = [gathered, rows::find, dense::find_sum, dense::find_stack];
+        let forms = [gathered, rows::find, dense::find_sum, dense::find_stack, dense::find_product];
         let Some(experts) = forms.iter().find_map(|form| form(context, output)) else {
             return Proposal::NoMatch;
         };
@@ -119,7 +120,7 @@ fn emit(
         }
         moe = reshaped(context, &mut rewrite, moe, dims)?;
     }
-    Ok(rewrite.replace(output, moe))
+    Ok(rewrite.replace(output, moe).assuming(router.assumption.clone()))
 }
 
 /// The tokens under the sizes of the logits.

@@ -21,6 +21,17 @@ pub(super) struct Router {
     pub epsilon: f32,
     pub scale: f32,
     pub groups: Option<Groups>,
+    /// What the choice rests on.
+    pub assumption: Option<String>,
+}
+
+/// How scores are kept from being chosen.
+#[derive(Default)]
+struct Selection {
+    bias: Option<ValueId>,
+    groups: Option<Groups>,
+    /// Whether others than those of the best groups have a score of zero left.
+    zeros: bool,
 }
 
 /// A top-k along the last axis, largest first.
@@ -49,7 +60,7 @@ pub(super) fn find(context: Context<'_>, experts: &Experts) -> Result<Router, St
             return Err("the weights are a softmax of something else than the chosen logits".into());
         }
         let scores = Scores { logits: choice.x, kind: Kind::Softmax };
-        return routed(context, experts, scores, (None, None), (true, 0.0, scale));
+        return routed(context, experts, scores, Selection::default(), (true, 0.0, scale));
     }
     let (mut renormalise, mut epsilon) = (false, 0.0);
     if let Some((inner, sum)) = binary(context, weights, Binary::Div) {
@@ -88,7 +99,7 @@ fn routed(
     context: Context<'_>,
     experts: &Experts,
     scores: Scores,
-    (bias, groups): (Option<ValueId>, Option<Groups>),
+    selection: Selection,
     (renormalise, epsilon, scale): (bool, f64, f64),
 ) -> Result<Router, String> {
     let dims = &context.ty(scores.logits).dims;
@@ -97,12 +108,16 @@ fn routed(
     }
     Ok(Router {
         logits: scores.logits,
-        bias,
+        bias: selection.bias,
         kind: scores.kind,
         renormalise,
         epsilon: epsilon as f32,
         scale: scale as f32,
-        groups,
+        groups: selection.groups,
+        assumption: selection.zeros.then(|| {
+            "experts outside the best groups have a score of 0, and none of the others underflows to it"
+                .to_string()
+        }),
     })
 }
 
@@ -150,17 +165,13 @@ fn summed(context: Context<'_>, value: ValueId, keep: bool) -> Option<ValueId> {
 }
 
 /// What is added to the scores before the choice, and the groups that limit it.
-fn select(
-    context: Context<'_>,
-    chosen: ValueId,
-    scores: ValueId,
-) -> Result<(Option<ValueId>, Option<Groups>), String> {
+fn select(context: Context<'_>, chosen: ValueId, scores: ValueId) -> Result<Selection, String> {
     let masked = match context.producer(chosen) {
         Some((_, node, Op::Where(_))) => Some(node),
         _ => None,
     };
-    let (chosen, groups) = match masked {
-        None => (chosen, None),
+    let (chosen, groups, zeros) = match masked {
+        None => (chosen, None, false),
         Some(node) => {
             let [Some(condition), Some(a), Some(b)] = node.inputs[..] else {
                 return Err("a `where` without operands".into());
@@ -170,15 +181,18 @@ fn select(
                 _ => (false, Some(condition)),
             };
             let (kept, masked) = if inverted { (b, a) } else { (a, b) };
-            if splat(context, masked).is_none_or(|fill| fill > -1e30) {
-                return Err("experts outside the best groups keep a score".into());
+            let fill = splat(context, masked).ok_or("experts outside the best groups keep their scores")?;
+            if fill > -1e30 && (fill != 0.0 || !is_positive(context, kept)) {
+                return Err(format!(
+                    "experts outside the best groups keep a score of {fill}, which may be chosen"
+                ));
             }
             let groups = condition.and_then(|condition| groups(context, condition, kept));
-            (kept, Some(groups.ok_or("the mask of groups is not understood")?))
+            (kept, Some(groups.ok_or("the mask of groups is not understood")?), fill == 0.0)
         }
     };
     if chosen == scores {
-        return Ok((None, groups));
+        return Ok(Selection { bias: None, groups, zeros });
     }
     let bias = binary(context, chosen, Binary::Add).and_then(|(a, b)| match () {
         () if a == scores => Some(b),
@@ -186,7 +200,20 @@ fn select(
         () => None,
     });
     let bias = bias.filter(|bias| context.constant(*bias).is_some() && context.ty(*bias).rank() == 1);
-    Ok((Some(bias.ok_or("the choice is by something else than scores plus a bias")?), groups))
+    let bias = bias.ok_or("the choice is by something else than scores plus a bias")?;
+    Ok(Selection { bias: Some(bias), groups, zeros })
+}
+
+/// Whether scores are above zero: a softmax or sigmoid, perhaps with a constant added that is nowhere below it.
+fn is_positive(context: Context<'_>, scores: ValueId) -> bool {
+    match binary(context, scores, Binary::Add) {
+        None => scored(context, scores).is_some(),
+        Some((a, b)) => [(a, b), (b, a)].into_iter().any(|(scores, bias)| {
+            let bias = context.constant_f32(bias);
+            scored(context, scores).is_some()
+                && bias.is_some_and(|bias| bias.iter().all(|added| *added >= 0.0))
+        }),
+    }
 }
 
 /// Groups from a mask of experts: ones scattered to the groups with the best sums of two.

@@ -1,13 +1,12 @@
 //! Attention over the cache: `attention(q, k, v)` with proven causality becomes `kv_append` and `paged_attention`.
 
-use lathe_ir::{Answer, Dim, Node, Source, Symbol, ValueId, ValueType};
+use lathe_ir::{Answer, Dim, Node, Symbol, ValueId, ValueType};
 use lathe_ops::attention::Attention;
 use lathe_ops::attention::paged::{KvAppend, KvPage, PagedAttention};
 use lathe_ops::{Op, shape};
 use lathe_tensor::DType;
 
 use super::build::Decode;
-use super::interface::Role;
 use super::mapped::{Mapped, Refusal, Rows};
 use super::positions::{Special, axis_of};
 use super::uniform::hides_nothing;
@@ -23,27 +22,19 @@ impl Decode<'_> {
     /// `concat(past, rows)` along the tokens.
     pub fn joined(&mut self, node: &Node, concat: &shape::Concat) -> Special {
         let [Some(past), Some(rows)] = node.inputs[..] else { return Ok(None) };
-        let Some(index) = self.past_input(past) else { return Ok(None) };
+        let Some(part) = self.past_part(past) else { return Ok(None) };
         match self.lookup(rows) {
             Mapped::Rows(rows) if rows.axis == 2 && axis_of(concat.axis, 4) == Some(2) => {
-                Ok(Some(Mapped::Joined(rows, index)))
+                Ok(Some(Mapped::Joined(rows, part)))
             }
             Mapped::Refused(refusal) => Err(refusal),
             _ => Ok(None),
         }
     }
 
-    /// The index of the input of the past that a value is.
-    fn past_input(&self, value: ValueId) -> Option<usize> {
-        match self.main.value(value).source {
-            Source::Input(index) if self.interface.roles.get(index) == Some(&Role::Past) => Some(index),
-            _ => None,
-        }
-    }
-
     /// The attention over the state of its layer.
     pub fn attention(&mut self, node: &Node, attention: &Attention) -> Result<Vec<Mapped>, Refusal> {
-        self.check_facts(node, attention)?;
+        let window = self.check_facts(node, attention)?;
         let refuse = |reason: &str| Refusal::new(&node.name, reason);
         let [q, k, v] = [0, 1, 2].map(|index| node.inputs.get(index).copied().flatten());
         let (Some(q), Some(k), Some(v)) = (q, k, v) else { return Err(refuse("an operand is missing")) };
@@ -51,8 +42,8 @@ impl Decode<'_> {
         let q = self.heads(node, q, attention.q_heads)?;
         let k = self.heads(node, k, attention.kv_heads)?;
         let v = self.heads(node, v, attention.kv_heads)?;
-        let window = attention.left_window.map(|left| left.saturating_add(1));
         let Some(&(_, table)) = self.inputs.tables.iter().find(|(known, _)| *known == window) else {
+            self.asked.windows.push(window);
             return Err(refuse("its window was not expected"));
         };
         let page = KvPage { kv_heads: k.heads, qk_head_dim: k.size, v_head_dim: v.size };
@@ -76,7 +67,8 @@ impl Decode<'_> {
             softcap: attention.softcap,
             alibi_origin: self.alibi_origin(node)?,
         };
-        let bias = match node.inputs.get(3).copied().flatten().filter(|&mask| self.uniform(mask).is_none()) {
+        let added = node.inputs.get(3).copied().flatten();
+        let bias = match added.filter(|&mask| self.uniform(mask).is_none() && self.span(mask).is_none()) {
             Some(mask) if window.is_none() => Some(
                 self.bias(mask, q.heads).ok_or_else(|| refuse("its bias does not follow rows and keys"))?,
             ),
@@ -102,12 +94,10 @@ impl Decode<'_> {
         Ok(std::iter::once(Mapped::Rows(rows)).chain(others).collect())
     }
 
-    /// That only earlier keys are seen, all of them or a window, with nothing added that is not understood.
-    fn check_facts(&mut self, node: &Node, attention: &Attention) -> Result<(), Refusal> {
+    /// That only earlier keys are seen, all of them or a window, with nothing added that is not understood; the window.
+    fn check_facts(&mut self, node: &Node, attention: &Attention) -> Result<Option<usize>, Refusal> {
         let refuse = |reason: &str| Err(Refusal::new(&node.name, reason));
-        if !attention.causal {
-            return refuse("the attention is not proven causal");
-        }
+        let window = self.window(node, attention)?;
         if attention.softmax_in_f64 {
             return refuse("its softmax is computed in f64");
         }
@@ -129,35 +119,57 @@ impl Decode<'_> {
         if operand(6).is_some() {
             return refuse("it has lengths of its own");
         }
-        self.check_past(node, attention)
+        self.check_past(node, attention)?;
+        Ok(window)
+    }
+
+    /// The window of an attention that sees no later key: by its own word, or by that of its mask.
+    fn window(&mut self, node: &Node, attention: &Attention) -> Result<Option<usize>, Refusal> {
+        let refuse = |reason: &str| Err(Refusal::new(&node.name, reason));
+        let mask = node.inputs.get(3).copied().flatten();
+        let span = mask.and_then(|mask| self.span(mask)).unwrap_or_default();
+        let least = span.least.unwrap_or(if attention.causal { 0 } else { -1 });
+        if !attention.causal && (least != 0 || attention.right_window.is_some()) || least > 0 {
+            return match mask.map(|mask| self.lookup(mask)) {
+                Some(Mapped::Refused(refusal)) if !attention.causal && !refusal.node.is_empty() => {
+                    let reason =
+                        format!("the attention is not proven causal; `{}`: {}", refusal.node, refusal.reason);
+                    Err(Refusal::new(&node.name, reason))
+                }
+                _ => refuse("the attention is not proven causal"),
+            };
+        }
+        let own = attention.left_window.map(|left| left.saturating_add(1));
+        let Some(most) = span.most else { return Ok(own) };
+        match most.checked_add(1).and_then(|window| usize::try_from(window).ok()) {
+            Some(window) if window > 0 => Ok(Some(own.map_or(window, |own| own.min(window)))),
+            _ => refuse("its queries see no key"),
+        }
     }
 
     /// Keys and values are the new ones behind the past of one layer, if there is a past.
     fn check_past(&mut self, node: &Node, attention: &Attention) -> Result<(), Refusal> {
         let refuse = |reason: &str| Err(Refusal::new(&node.name, reason));
         let operand = |index: usize| node.inputs.get(index).copied().flatten();
-        let given = [operand(4), operand(5)].map(|past| past.map(|past| self.past_input(past)));
+        let given = [operand(4), operand(5)].map(|past| past.map(|past| self.past_part(past)));
         let (key, value, joined) = match given {
             [Some(Some(key)), Some(Some(value))] => (Some(key), Some(value), false),
             [None, None] => {
                 let mut past = |index: usize| match operand(index).map(|value| self.lookup(value)) {
-                    Some(Mapped::Joined(_, past)) => Some(past),
-                    _ => None,
+                    Some(Mapped::Joined(_, part)) => Ok(Some(part)),
+                    Some(Mapped::Refused(refusal)) => Err(refusal),
+                    _ => Ok(None),
                 };
-                (past(1), past(2), true)
+                (past(1)?, past(2)?, true)
             }
             _ => return refuse("its past is no input"),
         };
-        let layer = |index: Option<usize>| {
-            let name = index.and_then(|index| self.main.value(self.main.inputs()[index]).name.clone());
-            name.and_then(|name| {
-                name.rsplit_once('.').map(|(layer, kind)| (layer.to_string(), kind.to_string()))
-            })
-        };
-        match (layer(key), layer(value)) {
+        match (key, value) {
             (None, None) if self.interface.past.is_none() => Ok(()),
-            (Some((a, keys)), Some((b, values))) if a == b && keys == "key" && values == "value" => {
-                match joined && !attention.bottom_right {
+            (Some(key), Some(value)) if key.layer == value.layer && key.keys && !value.keys => {
+                // Where a mask alone says what they see, it says where they stand too.
+                let placed = attention.causal || attention.left_window.is_some();
+                match joined && placed && !attention.bottom_right {
                     true => refuse("its queries do not stand behind the past"),
                     false => Ok(()),
                 }

@@ -1,5 +1,7 @@
 //! The function in the making: its inputs, and how values of `main` are looked up and made in it.
 
+use std::collections::BTreeSet;
+
 use lathe_ir::{
     Answer, Dim, Function, FunctionId, IrError, Module, Node, Operation, Source, Symbol, ValueId, ValueType,
 };
@@ -80,6 +82,8 @@ pub(super) struct Asked {
     pub boundaries: Vec<i64>,
     /// The length itself.
     pub length: bool,
+    /// Windows that attentions have beside those that they declare.
+    pub windows: Vec<Option<usize>>,
 }
 
 impl Asked {
@@ -89,11 +93,12 @@ impl Asked {
         self.boundaries.sort_unstable();
         self.boundaries.dedup();
         self.length |= other.length;
+        self.windows.extend(other.windows);
     }
 
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
-        self.boundaries.is_empty() && !self.length
+        self.boundaries.is_empty() && !self.length && self.windows.is_empty()
     }
 }
 
@@ -125,7 +130,9 @@ impl<'a> Decode<'a> {
         let position = body.add_input("position", i64s(vec![1.into(), n.clone()]));
         let seq_start = body.add_input("seq_start", i64s(vec![b.add(&1.into())]));
         let context_len = body.add_input("context_len", i64s(vec![b.clone()]));
-        let tables = signature.windows.iter().map(|&window| {
+        let windows: BTreeSet<Option<usize>> =
+            signature.windows.iter().chain(&signature.about_length.windows).copied().collect();
+        let tables = windows.into_iter().map(|window| {
             let name = window.map_or("block_table".to_string(), |window| format!("block_table.w{window}"));
             let pages = window.map_or("pages".to_string(), |window| format!("pages.w{window}"));
             (window, body.add_input(name, i64s(vec![b.clone(), symbol(&pages)])))
@@ -170,7 +177,7 @@ impl<'a> Decode<'a> {
         for (role, &input) in self.interface.roles.iter().zip(main.inputs()) {
             let name = main.value(input).name.as_deref().unwrap_or("");
             let mapped = match role {
-                Role::Tokens => Mapped::Rows(Rows { value: tokens, axis: 1 }),
+                Role::Tokens => self.tokens(tokens, main.ty(input).dtype),
                 Role::Source | Role::Picture => Mapped::Source,
                 Role::Mask | Role::SourceMask => match one(main.ty(input).dtype) {
                     Some(one) => Mapped::Uniform(one),
@@ -186,6 +193,18 @@ impl<'a> Decode<'a> {
                 Role::Other => Mapped::Refused(Refusal::new(name, "the input is not known when decoding")),
             };
             self.mapped[input.index()] = Some(mapped);
+        }
+    }
+
+    /// The ids of the tokens as `main` has them.
+    fn tokens(&mut self, tokens: ValueId, to: DType) -> Mapped {
+        if to == DType::I64 {
+            return Mapped::Rows(Rows { value: tokens, axis: 1 });
+        }
+        let cast = Op::Cast(lathe_ops::elementwise::Cast { to, saturate: true });
+        match self.emit_one("tokens", cast, &[tokens]) {
+            Ok(value) => Mapped::Rows(Rows { value, axis: 1 }),
+            Err(refusal) => Mapped::Refused(refusal),
         }
     }
 

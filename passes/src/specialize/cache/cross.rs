@@ -39,6 +39,7 @@ impl Decode<'_> {
                 | Mapped::Keyed(_)
                 | Mapped::Places(_)
                 | Mapped::Joined(..)
+                | Mapped::Room(_)
                 | Mapped::Count(_)
                 | Mapped::Length(_)
                 | Mapped::Lengths(_) => {

@@ -14,7 +14,7 @@ pub(super) enum Role {
     Mask,
     /// Positions `[batch, seq]` or `[seq]`.
     Positions,
-    /// Keys or values of earlier tokens `[batch, kv_heads, past, head_dim]`.
+    /// Keys or values of earlier tokens `[batch, kv_heads, past, head_dim]`, or both as `[2, batch, kv_heads, past, head_dim]`.
     Past,
     /// What the encoder reads: its tokens or features, and 1 where they count.
     Source,
@@ -58,10 +58,17 @@ impl Interface {
         let name = |input: &ValueId| function.value(*input).name.as_deref().unwrap_or("");
         let encodes = function.inputs().iter().any(|input| name(input) == "decoder_input_ids");
         let roles = function.inputs().iter();
-        let roles: Vec<_> = match encodes {
+        let mut roles: Vec<_> = match encodes {
             true => roles.map(|&input| encoder_role(function, input)).collect(),
             false => roles.map(|&input| role(function, input)).collect(),
         };
+        // The past of a branch that is not taken.
+        for (role, &input) in roles.iter_mut().zip(function.inputs()) {
+            let idle = function.users(input).is_empty() && !function.is_output(input);
+            if idle && matches!(role, Role::Past | Role::Source) && is_past(name(&input)) {
+                *role = Role::Other;
+            }
+        }
         let Some(tokens) = roles.iter().position(|role| *role == Role::Tokens) else { return Ok(None) };
         let batches = batches(function, &roles);
         let tokens = &function.ty(function.inputs()[tokens]).dims;
@@ -97,7 +104,7 @@ impl Interface {
             let dims = &function.ty(input).dims;
             let name = function.value(input).name.as_deref().unwrap_or("");
             let (slot, dim) = match role {
-                Role::Past => (&mut self.past, &dims[2]),
+                Role::Past => (&mut self.past, &dims[dims.len() - 2]),
                 Role::Mask => (&mut self.total, &dims[1]),
                 _ => continue,
             };
@@ -140,10 +147,10 @@ fn role(function: &Function, input: ValueId) -> Role {
     let ty = function.ty(input);
     let integer = matches!(ty.dtype, DType::I64 | DType::I32);
     match function.value(input).name.as_deref().unwrap_or("") {
-        "input_ids" if ty.rank() == 2 && ty.dtype == DType::I64 => Role::Tokens,
+        "input_ids" if ty.rank() == 2 && integer => Role::Tokens,
         "attention_mask" if ty.rank() == 2 && integer => Role::Mask,
-        "position_ids" if ty.rank() == 2 && ty.dtype == DType::I64 => Role::Positions,
-        "cache_position" if ty.rank() == 1 && ty.dtype == DType::I64 => Role::Positions,
+        "position_ids" if ty.rank() == 2 && integer => Role::Positions,
+        "cache_position" if ty.rank() == 1 && integer => Role::Positions,
         "decoder_attention_mask" if ty.rank() == 2 && integer => Role::Mask,
         // A decoder whose encoder is another graph takes what that gives, or the keys and values made of it.
         "encoder_hidden_states" => Role::Source,
@@ -151,10 +158,40 @@ fn role(function: &Function, input: ValueId) -> Role {
             Role::Picture
         }
         "encoder_attention_mask" if ty.rank() == 2 && integer => Role::SourceMask,
-        name if name.starts_with("past_key_values.") && ty.rank() == 4 => match name.contains(".encoder.") {
-            true => Role::Source,
-            false => Role::Past,
+        name if name.starts_with("past_key_values.") && name.contains(".encoder.") && ty.rank() == 4 => {
+            Role::Source
+        }
+        name => match (layer_of(name), ty.rank()) {
+            (Some((_, Some(_))), 4) | (Some((_, None)), 5) => Role::Past,
+            _ => Role::Other,
         },
-        _ => Role::Other,
+    }
+}
+
+/// Whether an input of this name holds keys or values of earlier tokens.
+pub fn is_past(name: &str) -> bool {
+    layer_of(name).is_some()
+}
+
+/// The layer of an input of the past, and whether it holds keys (`true`) or values; `None` where it holds both: `past_key_values.3.key`
+/// of optimum and onnxruntime-genai, `past_key_3` and `past_3` of onnxruntime's own exports.
+pub(super) fn layer_of(name: &str) -> Option<(&str, Option<bool>)> {
+    let number = |layer: &str| !layer.is_empty() && layer.bytes().all(|byte| byte.is_ascii_digit());
+    let kind = |kind: &str| match kind {
+        "key" => Some(true),
+        "value" => Some(false),
+        _ => None,
+    };
+    if let Some(rest) = ["past_key_values.", "past."].iter().find_map(|prefix| name.strip_prefix(prefix)) {
+        let (layer, of) = rest.rsplit_once('.')?;
+        return Some((layer, Some(kind(of)?)));
+    }
+    let rest = name.strip_prefix("past_")?;
+    match rest.rsplit_once('_') {
+        None => number(rest).then_some((rest, None)),
+        Some((of, layer)) => {
+            let of = of.strip_suffix("_self").unwrap_or(of);
+            number(layer).then_some((layer, Some(kind(of)?)))
+        }
     }
 }

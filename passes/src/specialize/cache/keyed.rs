@@ -8,7 +8,7 @@ use lathe_ops::{Op, shape};
 use lathe_tensor::{DType, Tensor};
 
 use super::build::Decode;
-use super::mapped::{Keyed, Mapped, Places, Refusal};
+use super::mapped::{Fact, Keyed, Mapped, Places, Refusal};
 use super::positions::Special;
 
 /// Where rows and keys stand, counted from the last axis.
@@ -32,8 +32,9 @@ impl Decode<'_> {
                 None => return Ok(None),
             }
         }
+        let fact = self.fact(op, &operands, sides);
         let made = self.emit(&node.name, op.clone(), &values, 1)?;
-        Ok(made.first().and_then(|&value| self.keyed(value)).map(Mapped::Keyed))
+        Ok(made.first().and_then(|&value| self.keyed(value, fact)).map(Mapped::Keyed))
     }
 
     /// Rows and keys among the operands.
@@ -112,6 +113,15 @@ impl Decode<'_> {
     /// Layout, and a table read by what positions gave.
     pub fn keyed_view(&mut self, node: &Node, op: &Op) -> Special {
         let mapped: Vec<_> = node.inputs.iter().flatten().map(|&input| self.lookup(input)).collect();
+        if let (Op::Reshape(_) | Op::Squeeze(_) | Op::Expand(_), Some(Mapped::Keyed(keyed))) =
+            (op, mapped.first())
+        {
+            return self.keyed_reshape(node, keyed, matches!(op, Op::Expand(_)));
+        }
+        let fact = match (op, mapped.first()) {
+            (Op::Transpose(_) | Op::Unsqueeze(_), Some(Mapped::Keyed(keyed))) => keyed.fact,
+            _ => None,
+        };
         let operands = match (op, &mapped[..]) {
             (Op::Transpose(_), [Mapped::Keyed(keyed)]) => vec![keyed.value],
             (Op::Unsqueeze(_), [Mapped::Keyed(keyed), axes @ ..]) => {
@@ -129,18 +139,42 @@ impl Decode<'_> {
         };
         let operands: Vec<_> = operands.into_iter().map(Some).collect();
         let made = self.emit(&node.name, Operation::Op(op.clone()), &operands, 1)?;
-        Ok(made.first().and_then(|&value| self.keyed(value)).map(Mapped::Keyed))
+        Ok(made.first().and_then(|&value| self.keyed(value, fact)).map(Mapped::Keyed))
+    }
+
+    /// Other axes of one place around rows and keys. What an expand repeats besides, broadcasts.
+    fn keyed_reshape(&mut self, node: &Node, keyed: &Keyed, expands: bool) -> Special {
+        let Some(&output) = node.outputs.first() else { return Ok(None) };
+        let dims: Vec<Dim> = self.main.ty(output).dims.iter().map(|dim| self.normal(dim)).collect();
+        let own = |&axis: &usize| self.over(&dims[axis]).is_some();
+        let axes: Vec<usize> = (0..dims.len()).filter(own).collect();
+        let [first, second] = axes[..] else { return Ok(None) };
+        let apart = |axis: usize| axis == first || axis == second || dims[axis].as_constant() == Some(1);
+        if !expands && !(0..dims.len()).all(apart) {
+            return Ok(None);
+        }
+        let mut sizes = vec![Dim::constant(1); dims.len()];
+        let turned = keyed.rows > keyed.keys;
+        let (rows, keys) = if turned { (second, first) } else { (first, second) };
+        sizes[rows] = Dim::symbol(self.rows.clone());
+        sizes[keys] = self.width();
+        // Heads of its own would be lost.
+        if Dim::product(&self.ty(keyed.value).dims) != Dim::product(&sizes) {
+            return Ok(None);
+        }
+        let value = self.reshape(&node.name, keyed.value, &sizes)?;
+        Ok(self.keyed(value, keyed.fact).map(Mapped::Keyed))
     }
 
     /// A value with one axis of rows and one of keys.
-    fn keyed(&self, value: ValueId) -> Option<Keyed> {
+    fn keyed(&self, value: ValueId, fact: Option<Fact>) -> Option<Keyed> {
         let (rows, width) = (Dim::symbol(self.rows.clone()), self.width());
         let dims = &self.ty(value).dims;
         let alone = |size: &Dim| {
             let mut axes = (0..dims.len()).filter(|&axis| dims[axis] == *size);
             axes.next().filter(|_| axes.next().is_none())
         };
-        Some(Keyed { value, rows: alone(&rows)?, keys: alone(&width)? })
+        Some(Keyed { value, rows: alone(&rows)?, keys: alone(&width)?, fact })
     }
 
     /// The bias of an attention, where it is one by row and key: `[1, heads or 1, rows, width]`.

@@ -22,8 +22,10 @@ pub(super) enum Mapped {
     Length(i64),
     /// Computed from the total length alone: `[1, rows, ...]`, as each row brings a length of its own, where `main` has rank 0 or 1.
     Lengths(ValueId),
-    /// The new keys or values (rows along axis 2) behind those of the past input of this index.
-    Joined(Rows, usize),
+    /// The new keys or values (rows along axis 2) behind those of a past.
+    Joined(Rows, Part),
+    /// A past with room for the new keys or values behind it.
+    Room(Part),
     /// For each token how many up to it, itself included, have one of some ids.
     Count(Count),
     /// Made from the inputs of the encoder, or from pictures, alone: `encode` computes it, where a row reads it through an attention, or
@@ -41,6 +43,15 @@ pub(super) struct Rows {
     pub value: ValueId,
     /// The axis of the rows.
     pub axis: usize,
+}
+
+/// What an input of the past holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    /// The layer.
+    pub layer: String,
+    /// Whether it is its keys, or its values.
+    pub keys: bool,
 }
 
 /// A number of tokens.
@@ -63,6 +74,26 @@ pub(super) struct Keyed {
     pub rows: usize,
     /// The axis of the keys.
     pub keys: usize,
+    /// What is known of its elements.
+    pub fact: Option<Fact>,
+}
+
+/// What elements for rows at places `p` and keys at places `j` are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Fact {
+    /// `sign * (p - j) + offset`, of sign 1 or -1.
+    Distance { sign: i64, offset: i64 },
+    /// True where the row sees the key.
+    Sees(Span),
+    /// Added to scores: 0 where the row sees the key, a number that hides it elsewhere.
+    Hides(Span),
+}
+
+/// `least <= p - j <= most`, of those bounds that there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Span {
+    pub least: Option<i64>,
+    pub most: Option<i64>,
 }
 
 /// Consecutive integers along an axis of tokens: element `i` is `i + offset`, all other axes repeat it.

@@ -23,7 +23,9 @@
 //! - anything else refuses with the node and the reason.
 //!
 //! A decoder exported with `past_key_values.*` is the same function: what it concatenates before its keys and values is what the
-//! state holds, so both exports arrive at one `decode`, and no past is copied.
+//! state holds, so both exports arrive at one `decode`, and no past is copied. So is what it writes into a buffer behind the past
+//! ([`room`]), whose places it counts from the sum of its mask: they are the rows' positions, and a mask by them says what is seen
+//! ([`sees`]).
 //!
 //! Only the rows `logit_rows` are followed behind the last attention ([`head`]).
 
@@ -38,7 +40,9 @@ mod mapped;
 mod outside;
 mod pictures;
 mod positions;
+mod room;
 mod rules;
+mod sees;
 mod uniform;
 mod walk;
 
@@ -53,6 +57,7 @@ use crate::canonical::dead_code::DeadCode;
 use crate::driver::{FunctionPass, PassReport};
 use build::{Asked, Decode, Signature};
 use interface::Interface;
+pub use interface::is_past;
 use mapped::{Mapped, Refusal};
 
 /// Regimes that a model may have: each is one more pass over it.

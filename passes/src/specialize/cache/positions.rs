@@ -3,13 +3,14 @@
 
 use lathe_ir::{Answer, Dim, Node, ValueId};
 use lathe_ops::Op;
-use lathe_ops::elementwise::{Binary, Cast};
+use lathe_ops::elementwise::{Binary, Cast, Compare};
 use lathe_ops::gather::Gather;
 use lathe_ops::reduce::{CumSum, Reduce, ReduceKind};
 use lathe_tensor::{DType, Tensor};
 
 use super::build::Decode;
 use super::mapped::{Mapped, Places, Refusal, Rows};
+use super::sees::truth;
 
 /// What a rule makes of a node: `None` where it does not apply.
 pub(super) type Special = Result<Option<Mapped>, Refusal>;
@@ -31,11 +32,72 @@ impl Decode<'_> {
     }
 
     /// The one element of an operand of sizes.
-    fn element(&self, value: ValueId) -> Option<Dim> {
-        match &self.known(value)?[..] {
+    fn element(&mut self, value: ValueId) -> Option<Dim> {
+        let known = match self.known(value) {
+            Some(known) => known,
+            None => match self.lookup(value) {
+                Mapped::Sizes(known) => known,
+                _ => return None,
+            },
+        };
+        match &known[..] {
             [element] => Some(element.clone()),
             _ => None,
         }
+    }
+
+    /// Arithmetic on two sizes of which `main` knows one only with its mask.
+    pub fn sized(&mut self, node: &Node, kind: Binary) -> Special {
+        let [Some(a), Some(b)] = node.inputs[..] else { return Ok(None) };
+        let (Some(a), Some(b)) = (self.element(a), self.element(b)) else { return Ok(None) };
+        let result = match kind {
+            Binary::Add => a.add(&b),
+            Binary::Sub => a.sub(&b),
+            Binary::Mul => a.mul(&b),
+            Binary::Max => a.max(&b),
+            Binary::Min => a.min(&b),
+            _ => return Ok(None),
+        };
+        Ok((self.is_single(node) && !result.is_overflow()).then(|| Mapped::Sizes(vec![result])))
+    }
+
+    /// Whether the result of a node is one element.
+    fn is_single(&self, node: &Node) -> bool {
+        let dims = node.outputs.first().map(|&output| &self.main.ty(output).dims);
+        dims.is_some_and(|dims| dims.iter().all(|dim| self.normal(dim).as_constant() == Some(1)))
+    }
+
+    /// The sum of a mask of ones along past and new tokens: their number.
+    fn tokens_of_mask(&mut self, node: &Node, reduce: &Reduce) -> Option<Mapped> {
+        let x = node.inputs.first().copied().flatten()?;
+        let Mapped::Uniform(element) = self.lookup(x) else { return None };
+        let ty = self.main.ty(x);
+        let axes = match (&reduce.axes, node.inputs.get(1).copied().flatten()) {
+            (Some(axes), _) => axes.clone(),
+            (None, Some(axes)) => self.known(axes)?.iter().map(Dim::as_constant).collect::<Option<_>>()?,
+            (None, None) => return None,
+        };
+        let &[axis] = &axes[..] else { return None };
+        let along = self.normal(ty.dims.get(axis_of(axis, ty.rank())?)?);
+        let counts = matches!(ty.dtype, DType::I64 | DType::I32) && integer(&element) == Some(1);
+        let all = along.equals(&self.past().add(&self.seq())) == Answer::Yes;
+        (counts && all && self.is_single(node)).then_some(Mapped::Length(0))
+    }
+
+    /// A comparison of counts with the total length that holds for all of them: the last count is below it.
+    pub fn within(&mut self, node: &Node, kind: Compare) -> Special {
+        let [Some(a), Some(b)] = node.inputs[..] else { return Ok(None) };
+        let (places, length, strict) = match (kind, self.lookup(a), self.lookup(b)) {
+            (Compare::Less, Mapped::Places(places), Mapped::Length(length)) => (places, length, 1),
+            (Compare::LessOrEqual, Mapped::Places(places), Mapped::Length(length)) => (places, length, 0),
+            (Compare::Greater, Mapped::Length(length), Mapped::Places(places)) => (places, length, 1),
+            (Compare::GreaterOrEqual, Mapped::Length(length), Mapped::Places(places)) => (places, length, 0),
+            _ => return Ok(None),
+        };
+        // The last of the counts is the total length less one, and what they begin at.
+        let first = if places.new { places.offset.sub(&self.past()) } else { places.offset };
+        let holds = first.as_constant().is_some_and(|first| first - 1 + strict <= length);
+        Ok(holds.then(|| Mapped::Uniform(truth(true))))
     }
 
     /// Whether a length is that of the new tokens (`true`), or of past and new ones.
@@ -88,9 +150,15 @@ impl Decode<'_> {
                     .same_axis(node, &places)
                     .map(|axis| Mapped::Places(Places { axis, offset, ..places })))
             }
-            Mapped::Length(offset) => {
-                Ok(by.as_constant().map(|by| Mapped::Length(offset.saturating_add(by))))
-            }
+            Mapped::Length(offset) => Ok(match by.as_constant() {
+                Some(by) => Some(Mapped::Length(offset.saturating_add(by))),
+                // Less the new tokens it is the past.
+                None if self.is_single(node) => {
+                    let total = self.past().add(&self.seq());
+                    Some(Mapped::Sizes(vec![total.add(&Dim::constant(offset)).add(&by)]))
+                }
+                None => None,
+            }),
             _ => Ok(None),
         }
     }
@@ -115,6 +183,10 @@ impl Decode<'_> {
             }
             (Mapped::Length(offset), true) if !matches!(op, Op::Expand(_) | Op::Tile(_)) => {
                 Ok(Some(Mapped::Length(offset)))
+            }
+            (Mapped::Sizes(sizes), true) if sizes.len() == 1 && self.is_single(node) => {
+                let whole = !self.main.ty(node.outputs[0]).dtype.is_float();
+                Ok(whole.then_some(Mapped::Sizes(sizes)))
             }
             _ => Ok(None),
         }
@@ -164,13 +236,13 @@ impl Decode<'_> {
         }
     }
 
-    /// The largest count is the total length, less what it begins at.
+    /// The largest count is the total length, less what it begins at; the sum of a mask is the total length.
     pub fn largest(&mut self, node: &Node, reduce: &Reduce) -> Special {
         let Some(Some(x)) = node.inputs.first().copied() else { return Ok(None) };
-        let Mapped::Places(places) = self.lookup(x) else { return Ok(None) };
-        let all =
-            self.main.ty(node.outputs[0]).dims.iter().all(|dim| self.normal(dim).as_constant() == Some(1));
-        if reduce.kind != ReduceKind::Max || !all {
+        let Mapped::Places(places) = self.lookup(x) else {
+            return Ok((reduce.kind == ReduceKind::Sum).then(|| self.tokens_of_mask(node, reduce)).flatten());
+        };
+        if reduce.kind != ReduceKind::Max || !self.is_single(node) {
             return Ok(None);
         }
         // The last of `length` counts from `offset` on is `offset + length - 1`.

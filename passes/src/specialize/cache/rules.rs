@@ -86,7 +86,9 @@ impl Decode<'_> {
                 "it reads the encoder's output or pictures in another way than an attention or a choice of rows",
             ),
             Mapped::Count(_) => refuse("it counts tokens, and does not pick rows of pictures"),
-            Mapped::Joined(..) => refuse("past keys or values are used other than by an attention"),
+            Mapped::Joined(..) | Mapped::Room(_) => {
+                refuse("past keys or values are used other than by an attention")
+            }
         }
     }
 

@@ -61,11 +61,19 @@ impl Decode<'_> {
                 counted => counted,
             },
             Op::Binary(kind) => match self.shifted_count(node, *kind)? {
-                None => self.shifted(node, *kind)?,
+                None => match self.shifted(node, *kind)? {
+                    None => self.sized(node, *kind)?,
+                    shifted => shifted,
+                },
                 shifted => shifted,
             },
             Op::Gather(gather) => self.picked(node, gather)?,
-            Op::Compare(kind) => self.regime(node, *kind)?,
+            Op::Compare(kind) => match self.within(node, *kind)? {
+                None => self.regime(node, *kind)?,
+                within => within,
+            },
+            Op::Pad(pad) => self.room(node, pad),
+            Op::ScatterElements(scatter) => self.written(node, scatter)?,
             Op::Slice(_) => match self.behind_prefix(node)? {
                 None => self.sliced(node)?,
                 behind => behind,

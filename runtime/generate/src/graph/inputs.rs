@@ -78,11 +78,13 @@ fn hidden_mask(port: &Port, state: &State) -> Result<Tensor, GraphError> {
     integers(port, (0..shape.iter().product()).map(|_| 1), &shape)
 }
 
-/// Keys or values of no token: symbolic sizes are one sequence and no positions.
+/// Keys or values of no token: symbolic sizes are one sequence and no positions. Behind an axis of keys and values that of sequences is
+/// the second.
 fn empty_past(port: &Port) -> Result<Tensor, GraphError> {
     let sizes = port.dims_text.iter().enumerate();
+    let batch = usize::from(port.dims_text.len() == 5);
     let shape: Vec<usize> =
-        sizes.map(|(axis, size)| size.parse().unwrap_or(usize::from(axis == 0))).collect();
+        sizes.map(|(axis, size)| size.parse().unwrap_or(usize::from(axis == batch))).collect();
     Ok(Tensor::zeros(port.tensor.dtype, &shape)?)
 }
 

@@ -29,8 +29,8 @@ pub(super) enum Role {
 }
 
 /// What the keys and values of earlier tokens are called as inputs, and as outputs.
-const PAST: &[&str] = &["past_key_values.", "past."];
-const PRESENT: &[&str] = &["present.", "present_key_values."];
+const PAST: &[&str] = &["past_key_values.", "past.", "past_"];
+const PRESENT: &[&str] = &["present_key_values.", "present.", "present_"];
 
 /// A graph's inputs and outputs.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ pub fn run(common: &Common, args: &ExplainArgs) -> Result<(), CliError> {
     if args.json.json { report::print_json(&description) } else { report::print(&text(&description)) }
 }
 
-/// `[{pass, applied: [node], refused: [{node, reason}]}]`, a pass that runs twice once.
+/// `[{pass, applied: [node], refused: [{node, reason}], assumed: [{node, reason}]}]`, a pass that runs twice once.
 pub fn passes_json(report: &Report) -> Value {
     let mut passes: Vec<PassSummary<'_>> = Vec::new();
     for pass in &report.passes {
@@ -40,9 +40,11 @@ pub fn passes_json(report: &Report) -> Value {
         });
         let summary = &mut passes[position];
         summary.applied.extend(pass.applied.iter().map(String::as_str));
-        for (node, reason) in &pass.refused {
-            if !summary.refused.contains(&Refusal { node, reason }) {
-                summary.refused.push(Refusal { node, reason });
+        for (given, known) in [(&pass.refused, &mut summary.refused), (&pass.assumed, &mut summary.assumed)] {
+            for (node, reason) in given {
+                if !known.contains(&Refusal { node, reason }) {
+                    known.push(Refusal { node, reason });
+                }
             }
         }
     }
@@ -55,13 +57,33 @@ struct PassSummary<'a> {
     pass: &'a str,
     applied: Vec<&'a str>,
     refused: Vec<Refusal<'a>>,
+    assumed: Vec<Refusal<'a>>,
 }
 
-/// Where a pass did nothing, and why.
+/// Where a pass did nothing, or something that rests on an assumption, and why.
 #[derive(PartialEq, serde::Serialize)]
 struct Refusal<'a> {
     node: &'a str,
     reason: &'a str,
+}
+
+/// One line a reason, with the nodes that share it.
+fn reasons(out: &mut String, what: &str, given: &[Value]) {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for entry in given {
+        let string = |name: &str| entry[name].as_str().unwrap_or_default();
+        let (node, reason) = (string("node"), string("reason"));
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, nodes)) => nodes.push(node),
+            None => reasons.push((reason, vec![node])),
+        }
+    }
+    for (reason, nodes) in reasons {
+        let named = nodes.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        let rest = nodes.len().saturating_sub(NAMED);
+        let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        let _ = writeln!(out, "    {what}: {reason}: {named}{rest}");
+    }
 }
 
 fn text(description: &Value) -> String {
@@ -82,20 +104,8 @@ fn text(description: &Value) -> String {
             applied.len(),
             refused.len()
         );
-        let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
-        for refusal in refused {
-            let (node, reason) = (string(&refusal["node"]), string(&refusal["reason"]));
-            match reasons.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, nodes)) => nodes.push(node),
-                None => reasons.push((reason, vec![node])),
-            }
-        }
-        for (reason, nodes) in reasons {
-            let named = nodes.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-            let rest = nodes.len().saturating_sub(NAMED);
-            let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-            let _ = writeln!(out, "    refused: {reason}: {named}{rest}");
-        }
+        reasons(&mut out, "refused", &refused);
+        reasons(&mut out, "assumed", &list(&pass["assumed"]));
     }
     for function in list(&description["functions"]) {
         let _ = writeln!(out, "function {}", string(&function["name"]));
