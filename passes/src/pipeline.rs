@@ -15,7 +15,8 @@ pub const QUANTIZE: &[Pass<'static>] = &[
 
 /// Turns exporters' habits into one form: constants and shapes folded, no-ops gone, affine maps inside weights.
 pub const CANONICAL: &[Pass<'static>] = &[
-    // The copies fold as the rest does.
+    Pass::Rule(&canonical::fold_constants::FoldConstants),
+    // Once its ones are constants; the copies fold as the rest does.
     Pass::Rule(&canonical::unroll_experts::UnrollExperts),
     Pass::Rule(&canonical::fold_constants::FoldConstants),
     Pass::Rule(&canonical::fold_shapes::FoldShapes),

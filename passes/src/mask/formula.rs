@@ -24,6 +24,9 @@ pub(crate) enum Formula {
     Or(Rc<Formula>, Rc<Formula>),
 }
 
+/// Alternatives of two statements that are compared with one another.
+const DISJUNCTS: usize = 8;
+
 impl Formula {
     /// `dim >= 0`, decided where the space decides it; minima and maxima are split into their operands.
     pub fn at_least(space: &Space, dim: &Dim) -> Self {
@@ -72,6 +75,9 @@ impl Formula {
             (a, b) if a.implies(&b) => a,
             (a, b) if b.implies(&a) => b,
             (a, b) => {
+                if let Some(joined) = a.factored(&b) {
+                    return joined;
+                }
                 let (a, b) = (a.clone().given(&b), b.given(&a));
                 match (a, b) {
                     (Formula::Known(true), x) | (x, Formula::Known(true)) => x,
@@ -82,6 +88,31 @@ impl Formula {
                     (a, b) => Formula::And(a.into(), b.into()),
                 }
             }
+        }
+    }
+
+    /// `(x or y) and (z or y)` as `(x and z) or y`.
+    fn factored(&self, other: &Formula) -> Option<Formula> {
+        let (a, b) = (self.disjuncts(), other.disjuncts());
+        if a.len() < 2 || b.len() < 2 || a.len() + b.len() > DISJUNCTS {
+            return None;
+        }
+        let either = |parts: Vec<&Formula>| {
+            parts.into_iter().cloned().reduce(Formula::or).unwrap_or(Formula::Known(false))
+        };
+        let (common, x): (Vec<_>, Vec<_>) = a.into_iter().partition(|part| b.contains(part));
+        if common.is_empty() {
+            return None;
+        }
+        let z = b.into_iter().filter(|part| !common.contains(part)).collect();
+        Some(either(x).and(either(z)).or(either(common)))
+    }
+
+    /// Statements of which one must hold.
+    fn disjuncts(&self) -> Vec<&Formula> {
+        match self {
+            Formula::Or(a, b) => [a.disjuncts(), b.disjuncts()].concat(),
+            other => vec![other],
         }
     }
 
@@ -118,6 +149,13 @@ impl Formula {
             return Formula::Known(false);
         }
         match &self {
+            Formula::And(a, b) => {
+                let (first, second) = ((**a).clone().given(known), (**b).clone().given(known));
+                match first == **a && second == **b {
+                    true => self,
+                    false => first.and(second),
+                }
+            }
             Formula::Or(a, b) => {
                 let (a, b) = ((**a).clone().given(known), (**b).clone().given(known));
                 match (a, b) {
