@@ -2,11 +2,11 @@
 //!
 //! Attention of opset 23 and of com.microsoft joins keys and values to those of earlier tokens, and gives both back. The join becomes a node of
 //! its own, as older exports have it, and heads get an axis: what is known of one form holds for the other. Sound because that is how the op
-//! is defined: a query behind a past of `p` keys stands at `p + i`, which is `total - seq + i`.
+//! is defined: a query behind a past of `p` keys stands at `p + i`, which is `total - seq + i` where there are as many queries as new keys.
 //!
-//! Refuses scores that are a result, and heads whose number or size only the run knows.
+//! Refuses scores that are a result, other numbers of queries, and heads whose number or size only the run knows.
 
-use lathe_ir::{Dim, NodeId, Operation, ValueId};
+use lathe_ir::{Answer, Dim, NodeId, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_ops::attention::Attention;
 use lathe_ops::shape::{Concat, Reshape, Transpose};
@@ -40,6 +40,15 @@ impl Rule for AttentionPast {
         }
         if used(3) {
             return Proposal::because("its scores are a result");
+        }
+        let seq = |value: ValueId| {
+            let dims = &context.ty(value).dims;
+            // `[batch, seq, width]` or `[batch, heads, seq, head_dim]`.
+            dims.len().checked_sub(2).map(|axis| dims[axis].clone())
+        };
+        let as_many = matches!((seq(q), seq(k)), (Some(q), Some(k)) if q.equals(&k) == Answer::Yes);
+        if past[0].is_some() && !as_many {
+            return Proposal::because("its queries are not as many as its new keys");
         }
         let found = Found { context, attention, past, rest: node.inputs.get(3..).unwrap_or(&[]) };
         found.rewrite(&node.name, [q, k, v], &node.outputs).unwrap_or_else(Proposal::Because)

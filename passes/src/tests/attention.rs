@@ -292,6 +292,10 @@ fn scores_beside_a_past_are_refused() {
     let scores =
         WITH_PAST.replace("%1, %2 =", "%1, %2, %3 =").replace("%2 as values", "%2 as values, %3 as scores");
     assert_snapshot!(refusals("attention_past", &scores), @"attention_past refused at attend: its scores are a result");
+    let fewer = WITH_PAST
+        .replace("q: f32[b, s, 12]", "q: f32[b, r, 12]")
+        .replace("%0: f32[b, s, 12]", "%0: f32[b, r, 12]");
+    assert!(refusals("attention_past", &fewer).contains("its queries are not as many as its new keys"));
     let other = WITH_PAST.replace("f32[b, s, 4], v", "f32[b, s, w], v");
     assert!(
         check("attention_past", &other)
