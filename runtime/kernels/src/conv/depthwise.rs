@@ -241,9 +241,9 @@ impl WithSimd for Part<'_> {
                     2 | 3 => sums.rows::<S, 2, 2>(simd, self.columns.len()),
                     _ => sums.rows::<S, 1, 4>(simd, self.columns.len()),
                 };
-                self.finish(simd, row, done);
                 row += done;
             }
+            self.finish(simd);
         }
     }
 }
@@ -259,49 +259,46 @@ impl Part<'_> {
         let Copy { phases, pitch, .. } = self.copy;
         let height = (self.rows.len() - 1) * h.stride + h.cells.saturating_sub(1) * h.delta as usize + 1;
         let (first_row, first_column) = (h.at(self.rows.start, 0), w.at(self.columns.start, 0));
-        for row in 0..height {
-            let i = first_row + row as isize;
-            for phase in 0..phases {
-                // SAFETY: the copy holds `height` rows of `phases` lines; reads are those that `valid` found inside.
+        for phase in 0..phases {
+            let j = first_column + phase as isize;
+            let (before, after) = valid(j, w.stride, w.input, pitch);
+            // Cells that lie in the image, of a row of it.
+            let first = j + (before * w.stride) as isize;
+            for row in 0..height {
+                let i = first_row + row as isize;
+                let inside = before < after && (0..h.input as isize).contains(&i);
+                let (before, after) = if inside { (before, after) } else { (0, 0) };
+                // SAFETY: the copy holds `height` rows of `phases` lines of whole vectors; reads are those that `valid` found inside.
                 unsafe {
                     let to = to.add(row * self.copy.line() + phase * pitch);
-                    if i < 0 || i >= h.input as isize {
-                        to.write_bytes(0, pitch);
-                        continue;
+                    for column in (0..pitch).step_by(LANES) {
+                        if column < before || column + LANES > after {
+                            simd.store(to.add(column), simd.splat(0.0));
+                        }
                     }
-                    let j = first_column + phase as isize;
-                    let (before, after) = valid(j, w.stride, w.input, pitch);
-                    if before >= after {
-                        to.write_bytes(0, pitch);
-                        continue;
-                    }
-                    to.write_bytes(0, before);
-                    let from = x.offset(i * w.input as isize + j + (before * w.stride) as isize);
-                    if w.stride == 1 {
-                        to.add(before).copy_from_nonoverlapping(from, after - before);
-                    } else {
+                    if inside {
+                        let from = x.offset(i * w.input as isize + first);
                         copy(simd, from, w.stride, to.add(before), after - before);
                     }
-                    to.add(after).write_bytes(0, pitch - after);
                 }
             }
         }
     }
 
-    /// Finishes `count` rows.
+    /// Finishes all rows.
     ///
     /// # Safety
-    /// They are rows of the part.
+    /// They are computed.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, simd: S, row: usize, count: usize) {
+    unsafe fn finish<S: Simd>(&self, simd: S) {
         let width = self.conv.window.w.output;
         // SAFETY: the caller's promise.
         unsafe {
             if self.columns.len() == width {
-                self.conv.finish(simd, self.plane, row * width, count * width);
+                self.conv.finish(simd, self.plane, self.rows.start * width, self.rows.len() * width);
                 return;
             }
-            for row in row..row + count {
+            for row in self.rows.clone() {
                 let first = row * width + self.columns.start;
                 self.conv.finish(simd, self.plane, first, self.columns.len());
             }

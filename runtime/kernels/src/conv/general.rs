@@ -4,26 +4,29 @@ use std::ops::Range;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
 
+use super::few::Few;
 use super::window::{Axis, Planes, Window, copy_panel, copy_pointwise};
 use crate::matmul::epilogue::{Epilogue, Rectangle};
 use crate::matmul::product::{BUFFER, Stage, Target, share};
 use crate::matmul::tile::{Left, PANEL, PANELS, ROWS, Tile, panels_for};
-use crate::simd::{Simd, WithSimd};
+use crate::simd::Simd;
 
 /// Most of the sums' length that is copied at a time.
 const DEPTH: usize = 2048;
-/// Up to this many positions lanes run along the output channels.
-const FEW_POSITIONS: usize = 16;
+/// Up to this many positions lanes may run along the output channels.
+const FEW_POSITIONS: usize = 2 * PANEL;
 /// Elements of patches in scratch memory.
 const RIGHT: usize = PANELS * DEPTH * PANEL;
 /// Elements of patches that stay in the second cache, for which more panels are copied together.
 const NEAR: usize = 64 << 10;
 /// Most panels that are copied together.
 const TOGETHER: usize = 8;
+/// Elements of patches of a whole image that stay in the second cache beside the weights, which then are read once.
+const WHOLE: usize = 128 << 10;
 /// Most phases of output columns that are computed side by side.
 pub(super) const PHASES: usize = 8;
 const _: () = assert!((RIGHT + (PHASES + 1) * BUFFER) * 4 <= SCRATCH_BYTES);
-const _: () = assert!(TOGETHER * NEAR / TOGETHER <= RIGHT && PANELS <= TOGETHER);
+const _: () = assert!(NEAR <= RIGHT && WHOLE <= RIGHT && PANELS <= TOGETHER);
 
 /// A convolution whose weights are in blocks of 12 output channels, or one class of a transposed one.
 #[derive(Clone, Copy)]
@@ -99,8 +102,11 @@ impl General {
     #[inline(never)]
     pub(crate) unsafe fn compute<S: Simd>(&self, simd: S, worker: &Worker) {
         let positions = self.window.positions();
-        let few = positions <= FEW_POSITIONS && self.k() * PANEL <= RIGHT && self.scatter.is_none();
         let panels = positions.div_ceil(PANEL);
+        // 12 of 16 lanes, against those of the panels that are positions.
+        let emptier = 4 * positions < 3 * panels * PANEL;
+        let few =
+            emptier && positions <= FEW_POSITIONS && self.k() * PANEL <= RIGHT && self.scatter.is_none();
         let columns = if few { 1 } else { self.columns::<S>(panels, worker.count as usize) };
         // Units of work: a block of channels of some panels of an image and group.
         let units = columns * self.blocks();
@@ -129,12 +135,31 @@ impl General {
     fn columns<S: Simd>(&self, panels: usize, workers: usize) -> usize {
         let most = if self.scatter.is_some() {
             self.side_by_side::<S>()
+        } else if self.is_whole() {
+            return 1;
         } else {
             (NEAR / (PANEL * self.k().max(1))).clamp(self.side_by_side::<S>(), TOGETHER)
         };
         let columns = panels.div_ceil(most);
         // Parts that workers can share evenly.
         if columns < 8 * workers { columns.next_multiple_of(workers).min(panels) } else { columns }
+    }
+
+    /// Whether all panels are copied together, part by part of the sums, as the weights are what is large.
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        let positions = self.window.positions();
+        positions <= TOGETHER * PANEL && positions <= self.outs && self.scatter.is_none()
+    }
+
+    /// Most of the sums' length that is copied at a time.
+    #[inline(always)]
+    fn most_depth(&self) -> usize {
+        if self.is_whole() {
+            DEPTH.min(WHOLE / (self.window.positions().div_ceil(PANEL).max(1) * PANEL))
+        } else {
+            DEPTH
+        }
     }
 
     /// Panels of one tile.
@@ -152,6 +177,7 @@ impl General {
         let plane = self.window.h.input * self.window.w.input;
         let y = (index * self.outs * self.depth.output + position) * self.y_plane;
         let channels = self.channels / self.depth.cells.max(1);
+        let images = self.batch * self.groups;
         let scratch = worker.scratch.cast::<f32>();
         // SAFETY: the image and group are there, so their parts of all operands are; scratch memory holds both areas.
         unsafe {
@@ -167,6 +193,7 @@ impl General {
                     plane,
                     depth: self.depth,
                     position,
+                    memory: (self.x, self.x.add(images * channels * self.depth.input * plane)),
                 },
                 weight: self.weight.add(group * self.blocks() * self.k() * ROWS),
                 target: Target {
@@ -196,7 +223,7 @@ impl Image<'_> {
     #[inline(always)]
     fn depths(&self) -> impl Iterator<Item = (Range<usize>, Stage)> + use<> {
         let k = self.conv.k();
-        let parts = k.div_ceil(DEPTH).max(1);
+        let parts = k.div_ceil(self.conv.most_depth()).max(1);
         (0..parts).map(move |part| {
             let stage = Stage { first: part == 0, last: part + 1 == parts };
             (k * part / parts..k * (part + 1) / parts, stage)
@@ -240,7 +267,7 @@ impl Image<'_> {
     /// Elements from panel to panel of the patches.
     #[inline(always)]
     fn panel_size(&self) -> usize {
-        self.conv.k().min(DEPTH) * PANEL
+        self.conv.k().min(self.conv.most_depth()) * PANEL
     }
 
     /// Copies the patches of some columns.
@@ -427,67 +454,23 @@ impl Image<'_> {
         let Target { c, c_row, epilogue, buffer } = self.target;
         // SAFETY: there is room for `k` rows of patches, as `compute` checked, and for the tiles of 4 blocks.
         unsafe {
-            copy_panel(simd, window, self.planes, (0, positions), 0..k, self.panels);
-            let mut block = blocks.start;
-            while block < blocks.end {
-                let count = if blocks.end - block >= 4 { 4 } else { 1 };
-                let weight = self.weight.add(block * k * ROWS);
-                let few = Few { k, weight, patches: self.panels, positions, to: buffer };
-                if count == 4 {
-                    simd.vectorize(Blocks::<4>(few));
-                } else {
-                    simd.vectorize(Blocks::<1>(few));
-                }
-                for index in 0..count {
-                    let row = (block + index) * ROWS;
-                    let rows = ROWS.min(self.conv.outs - row);
-                    let at = Rectangle { row, column: 0, rows, columns: positions };
-                    let from = buffer.add(index * ROWS * PANEL);
-                    epilogue.apply(simd, at, from, PANEL, c.add(row * c_row), c_row);
-                }
-                block += count;
-            }
-        }
-    }
-}
-
-/// Blocks of output channels at few positions.
-struct Few {
-    k: usize,
-    /// `[blocks][k][12]`.
-    weight: *const f32,
-    /// `[k][32]`.
-    patches: *const f32,
-    positions: usize,
-    /// `[blocks][12][32]`.
-    to: *mut f32,
-}
-
-/// The sums of `B` blocks side by side. Made only by [`Image::few_positions`], under its conditions.
-struct Blocks<const B: usize>(Few);
-
-impl<const B: usize> WithSimd for Blocks<B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with<S: Simd>(self, simd: S) {
-        let Few { k, weight, patches, positions, to } = self.0;
-        for position in 0..positions {
-            let mut sums = [simd.splat(0.0); B];
-            for index in 0..k {
-                // SAFETY: whoever made this vouches for `B` blocks of `k` rows of 12 and for `k` rows of patches.
-                unsafe {
-                    let x = simd.splat(*patches.add(index * PANEL + position));
-                    for (block, sum) in sums.iter_mut().enumerate() {
-                        let weights = simd.load_first(weight.add((block * k + index) * ROWS), ROWS);
-                        *sum = simd.fma(weights, x, *sum);
+            for first in (0..positions).step_by(PANEL) {
+                let count = PANEL.min(positions - first);
+                copy_panel(simd, window, self.planes, (first, count), 0..k, self.panels);
+                let mut block = blocks.start;
+                while block < blocks.end {
+                    let together = if blocks.end - block >= 4 { 4 } else { 1 };
+                    let weight = self.weight.add(block * k * ROWS);
+                    let few = Few { k, weight, patches: self.panels, positions: count, to: buffer };
+                    few.compute(simd, together);
+                    for index in 0..together {
+                        let row = (block + index) * ROWS;
+                        let rows = ROWS.min(self.conv.outs - row);
+                        let at = Rectangle { row, column: first, rows, columns: count };
+                        let from = buffer.add(index * ROWS * PANEL);
+                        epilogue.apply(simd, at, from, PANEL, c.add(row * c_row + first), c_row);
                     }
-                }
-            }
-            for (block, sum) in sums.into_iter().enumerate() {
-                for (row, value) in simd.to_array(sum).into_iter().take(ROWS).enumerate() {
-                    // SAFETY: a tile of 12 rows of 32 for each block.
-                    unsafe { *to.add((block * ROWS + row) * PANEL + position) = value };
+                    block += together;
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! and activation. Patches are copied panel by panel into scratch memory; there is no image-sized buffer.
 
 mod depthwise;
+mod few;
 mod general;
 mod scatter;
 mod transposed;

@@ -301,6 +301,10 @@ fn pointwise_and_flat_shapes_are_right() {
         Case { bias: true, ..Case::new([6, 61], [3, 5], [3, 3], 1, 1) },
         Case::new([4, 1], [20, 30], [3, 3], 1, 1),
         Case::new([3, 2], [1, 100], [1, 9], 2, 0),
+        // Few positions, with lanes along the output channels; two and then one panel of them.
+        Case { bias: true, residual: true, ..Case::new([20, 50], [6, 6], [3, 3], 1, 1) },
+        Case::new([70, 61], [3, 3], [1, 1], 1, 0),
+        Case { bias: true, ..Case::new([3, 20], [40, 75], [7, 7], 2, 3) },
     ];
     for isa in isas() {
         for case in &cases {
@@ -318,6 +322,15 @@ fn long_sums_are_one_chain() {
     for isa in isas() {
         case.check(isa, 2, false);
         Case { channels: [2100, 13], kernel: [1, 1], input: [2, 20], ..case.clone() }.check(isa, 2, true);
+    }
+}
+
+#[test]
+fn images_smaller_than_their_weights_are_right() {
+    // All positions are copied together, part by part of the sums.
+    let case = Case { bias: true, residual: true, ..Case::new([60, 230], [15, 15], [3, 3], 1, 1) };
+    for isa in isas() {
+        case.check(isa, 2, false);
     }
 }
 

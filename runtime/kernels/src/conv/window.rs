@@ -98,6 +98,8 @@ pub(crate) struct Planes {
     pub(crate) depth: Axis,
     /// The position on it.
     pub(crate) position: usize,
+    /// All that may be read: every plane of every image.
+    pub(crate) memory: (*const f32, *const f32),
 }
 
 impl Planes {
@@ -117,7 +119,7 @@ impl Planes {
 }
 
 /// Copies what `count` (at most 32) positions from `first` on read: row `k` of the panel `to`, which counts
-/// `(channel, cell)`, holds the reads of the positions; lanes behind `count` are 0. Only rows `depth` are copied.
+/// `(channel, cell)`, holds the reads of the positions; lanes behind `count` hold anything. Only rows `depth` are copied.
 ///
 /// # Safety
 /// `planes` are readable for the channels that `depth` names, and `to` writable for `depth.len() * 32`
@@ -149,10 +151,6 @@ impl WithSimd for Panel<'_> {
 
     #[inline(always)]
     fn with<S: Simd>(self, simd: S) {
-        if self.count < PANEL {
-            // SAFETY: the panel is writable.
-            unsafe { self.to.write_bytes(0, self.depth.len() * PANEL) };
-        }
         let width = self.window.w.output;
         let mut lane = 0;
         while lane < self.count {
@@ -196,12 +194,14 @@ impl Panel<'_> {
                 let k = channel * cells + first;
                 let start = self.depth.start.saturating_sub(k).min(count);
                 let end = self.depth.end.saturating_sub(k).min(count);
-                for (index, reads) in reads.iter().enumerate().take(end).skip(start) {
-                    // SAFETY: row `k + index` lies in `depth`; the reads lie in the channel's plane.
+                let mut index = start;
+                while index < end {
+                    // SAFETY: row `k + index` lies in `depth`, and there are `count` reads, which lie in the channel's plane.
                     unsafe {
                         let to = self.to.add((k + index - self.depth.start) * PANEL + lane);
-                        self.lanes(simd, *reads, from, to, lanes);
+                        self.lanes(simd, *reads.get_unchecked(index), from, to, (lanes, PANEL - lane));
                     }
+                    index += 1;
                 }
             }
             first += count;
@@ -221,9 +221,17 @@ impl Panel<'_> {
     /// Copies the lanes of a run.
     ///
     /// # Safety
-    /// `from` is the plane of a channel or null; `to` is writable for `lanes` elements.
+    /// `from` is the plane of a channel or null; `to` is writable for `room` elements, the rest of the panel's row. Lanes behind the first
+    /// `lanes` are written later, or hold anything.
     #[inline(always)]
-    unsafe fn lanes<S: Simd>(&self, simd: S, reads: Reads, from: *const f32, to: *mut f32, lanes: usize) {
+    unsafe fn lanes<S: Simd>(
+        &self,
+        simd: S,
+        reads: Reads,
+        from: *const f32,
+        to: *mut f32,
+        (lanes, room): (usize, usize),
+    ) {
         let Reads { at, before, after } = reads;
         let stride = self.window.w.stride;
         // SAFETY: lanes before..after read inside the plane.
@@ -232,12 +240,24 @@ impl Panel<'_> {
                 fill(simd, to, lanes);
                 return;
             }
-            let from = from.offset(at);
-            if stride == 1 && after - before == PANEL {
-                simd.store(to, simd.load(from));
-                simd.store(to.add(LANES), simd.load(from.add(LANES)));
+            // Where lane 0 would read, inside the plane or not.
+            let first = from.wrapping_offset(at).wrapping_sub(before * stride);
+            let (low, high) = self.planes.memory;
+            if stride <= 2 && low <= first && first.wrapping_add(stride * PANEL) <= high {
+                let both = match lanes > LANES {
+                    true => [apart(simd, first, stride), apart(simd, first.add(stride * LANES), stride)],
+                    false => [apart(simd, first, stride), simd.splat(0.0)],
+                };
+                spread(simd, both, to, if lanes > LANES { room } else { room.min(LANES) });
+                for lane in 0..before {
+                    *to.add(lane) = 0.0;
+                }
+                for lane in after..lanes {
+                    *to.add(lane) = 0.0;
+                }
                 return;
             }
+            let from = from.offset(at);
             if before > 0 {
                 fill(simd, to, before);
             }
@@ -310,6 +330,42 @@ pub(super) fn valid(x: isize, stride: usize, size: usize, lanes: usize) -> (usiz
     let room = size as isize - x;
     let after = if room <= 0 { 0 } else { room.unsigned_abs().div_ceil(stride) };
     (before.min(lanes), after.min(lanes))
+}
+
+/// 16 elements, `stride` (1 or 2) apart.
+///
+/// # Safety
+/// 16 elements for each of the stride are readable.
+#[inline(always)]
+unsafe fn apart<S: Simd>(simd: S, from: *const f32, stride: usize) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match stride {
+            1 => simd.load(from),
+            _ => simd.even(simd.load(from), simd.load(from.add(LANES))),
+        }
+    }
+}
+
+/// Writes the first `room` elements of two vectors.
+///
+/// # Safety
+/// `to` is writable for `room <= 32`.
+#[inline(always)]
+unsafe fn spread<S: Simd>(simd: S, [first, second]: [S::F; 2], to: *mut f32, room: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if room >= LANES {
+            simd.store(to, first);
+            if room == PANEL {
+                simd.store(to.add(LANES), second);
+            } else if room > LANES {
+                simd.store_first(to.add(LANES), room - LANES, second);
+            }
+        } else {
+            simd.store_first(to, room, first);
+        }
+    }
 }
 
 /// Zeroes `count` (at most 32) elements.
