@@ -64,6 +64,8 @@ pub const FUSE: &[Pass<'static>] = &[
     // After the affine maps are gone the activation is the layer's next neighbour.
     Pass::Rule(&fuse::activation::ActivationFusion),
     Pass::Rule(&fuse::residual::ResidualFusion),
+    // An activation of a layer's sum with its residual.
+    Pass::Rule(&fuse::activation::ActivationFusion),
     // A second round: what stood between two layers may have moved into the weights.
     Pass::Rule(&canonical::no_ops::NoOps),
     Pass::Function(&canonical::dead_code::DeadCode),
@@ -79,8 +81,9 @@ pub const SPECIALIZE: &[Pass<'static>] = &[
     Pass::Function(&canonical::dead_code::DeadCode),
 ];
 
-/// The last step before planning: what is left of elementwise chains becomes regions.
-pub const LOWER: &[Pass<'static>] = &[Pass::Function(&fuse::regions::RegionFusion)];
+/// The last step before planning: what is left of elementwise chains becomes regions, and those from bytes to bytes tables.
+pub const LOWER: &[Pass<'static>] =
+    &[Pass::Function(&fuse::regions::RegionFusion), Pass::Function(&quantize::tables::ByteTables)];
 
 /// The pipeline of `compile`.
 pub fn standard() -> Vec<Pass<'static>> {

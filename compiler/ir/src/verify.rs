@@ -12,7 +12,7 @@
 //! 7. Names of functions, and of the inputs of one function, are unique; so are the names of its outputs.
 //! 8. Functions do not call themselves, directly or through others, and calls nest at most 64 deep.
 //! 9. Both branches of an `if` take the operands given and return equally many values of equal dtypes and ranks.
-//! 10. The body of a region holds elementwise operations only.
+//! 10. The body of a region holds elementwise operations only, linear quantisation by one scale among them.
 //! 11. A symbol in the elements of `dims` occurs in the function's inputs, or stands alone as a size of an operand of that node.
 //! 12. A state is threaded: what `kv_append` changes is an input of the function or the result of another `kv_append`, and
 //!     nothing else uses that version; whoever reads the state reads the newest version.
@@ -226,8 +226,10 @@ impl Check<'_> {
         self.state(node)?;
         if let Operation::Region { body } = node.operation {
             let body = self.module.function(body);
-            let foreign =
-                body.node_ids().filter_map(|id| body.node(id)).find(|node| !node.operation.is_elementwise());
+            let foreign = body
+                .node_ids()
+                .filter_map(|id| body.node(id))
+                .find(|node| !node.operation.is_elementwise() && !is_one_map(body, node));
             if let Some(foreign) = foreign {
                 let name = foreign.operation.name();
                 return Err(
@@ -281,6 +283,17 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a node is a linear map between integers and floats by one scale, which is elementwise.
+fn is_one_map(body: &Function, node: &Node) -> bool {
+    let blocks = match &node.operation {
+        Operation::Op(Op::QuantizeLinear(map)) => map.block_size,
+        Operation::Op(Op::DequantizeLinear(map)) => map.block_size,
+        _ => return false,
+    };
+    let mut parameters = node.inputs.iter().skip(1).flatten();
+    blocks == 0 && parameters.all(|value| body.ty(*value).dims.iter().all(|dim| dim.as_constant() == Some(1)))
 }
 
 /// Calls that nest below a function; `None` for recursion, unknown functions and too deep nesting.

@@ -42,6 +42,10 @@ pub struct DequantizeLinear {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DynamicQuantizeLinear {}
 
+/// [`crate::Op::MapBytes`] has no attributes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MapBytes {}
+
 /// Which element of the scales an element of `x` has.
 enum Sharing {
     Tensor,
@@ -195,5 +199,30 @@ impl Evaluate for DynamicQuantizeLinear {
             cells.iter().map(|cell| ((cell / scale).round_ties_even() + zero).clamp(0.0, 255.0) as u8);
         let y = cx.build(x.shape(), quantised)?;
         Ok(vec![y, Tensor::scalar(scale), Tensor::scalar(zero as u8)])
+    }
+}
+
+impl Evaluate for MapBytes {
+    fn arity(&self) -> Arity {
+        Arity::of(2, 2)
+    }
+
+    /// The table's element whose index has the bits of the byte.
+    fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let (x, table) = (cx.input(0)?, cx.input(1)?);
+        for (name, tensor) in [("x", x), ("table", table)] {
+            if !matches!(tensor.dtype(), DType::U8 | DType::I8) {
+                return Err(cx.dtype(name, tensor.dtype(), "u8 or i8"));
+            }
+        }
+        if table.shape() != [256] {
+            return Err(cx.shape("the table is not [256]"));
+        }
+        cx.spend(x.len())?;
+        let mapped: Vec<u8> = x.bytes().iter().map(|&byte| table.bytes()[usize::from(byte)]).collect();
+        match table.dtype() {
+            DType::U8 => Ok(vec![cx.build(x.shape(), mapped.into_iter())?]),
+            _ => Ok(vec![cx.build(x.shape(), mapped.into_iter().map(|byte| byte as i8))?]),
+        }
     }
 }

@@ -273,6 +273,8 @@ op_table! {
     DequantizeLinear(quant::DequantizeLinear) "dequantize_linear",
     /// Float to u8 with a computed scale; outputs `y, scale, zero_point`.
     DynamicQuantizeLinear(quant::DynamicQuantizeLinear) "dynamic_quantize_linear",
+    /// Bytes (u8 or i8) by a table of 256 bytes, at the place of the bits of each.
+    MapBytes(quant::MapBytes) "map_bytes",
     /// Integer matrix product; inputs `a, b, a_zero_point?, b_zero_point?, bias?, scale?, y_zero_point?`.
     MatMulInteger(quant::MatMulInteger) "matmul_integer",
     /// Integer convolution; inputs `x, w, x_zero_point?, w_zero_point?, bias?, scale?, y_zero_point?`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lathe_artifact::layout::{
-    BlockKind, IntegerRows, LayoutError, PackedBlocks, PackedConv, PackedIntegers, PackedMatrix,
+    BlockKind, LayoutError, PackedBlocks, PackedConv, PackedIntegerConv, PackedIntegers, PackedMatrix,
     TransposedSteps,
 };
 use lathe_ir::{ConstantId, Module};
@@ -57,12 +57,10 @@ pub enum Packing {
         /// Of u8.
         unsigned: bool,
     },
-    /// Rows of the i8 (or u8) weights of a convolution.
-    IntegerRows {
-        /// Output channels.
-        rows: usize,
-        /// Elements of a row.
-        k: usize,
+    /// The i8 (or u8) weights of a convolution.
+    IntegerConv {
+        /// Their layout.
+        layout: PackedIntegerConv,
         /// Of u8.
         unsigned: bool,
     },
@@ -94,7 +92,7 @@ impl Packing {
             Packing::Matrices { transposed: true, .. } => "#experts.transposed".into(),
             Packing::Blocks { .. } => "#blocks".into(),
             Packing::Integers { .. } => "#integers".into(),
-            Packing::IntegerRows { .. } => "#integer_rows".into(),
+            Packing::IntegerConv { .. } => "#integer_conv".into(),
             Packing::Conv { transposed: None, .. } => "#conv".into(),
             Packing::Conv { transposed: Some(_), .. } => "#conv_transpose".into(),
         }
@@ -122,7 +120,7 @@ impl Packing {
     /// Dtype of the packed form's elements.
     pub fn dtype(self) -> DType {
         match self {
-            Packing::Blocks { .. } | Packing::Integers { .. } | Packing::IntegerRows { .. } => DType::U8,
+            Packing::Blocks { .. } | Packing::Integers { .. } | Packing::IntegerConv { .. } => DType::U8,
             _ => DType::F32,
         }
     }
@@ -144,7 +142,7 @@ impl Packing {
                 Some(one.and_then(|length| length.checked_mul(count).ok_or(too_large)))
             }
             Packing::Integers { k, n, .. } => Some(PackedIntegers { k, n }.packed_len()),
-            Packing::IntegerRows { rows, k, .. } => Some(IntegerRows { rows, k }.packed_len()),
+            Packing::IntegerConv { layout, .. } => Some(layout.packed_len()),
             Packing::Conv { .. } => self.conv_layout().map(|layout| layout.packed_len()),
         }
     }
@@ -219,9 +217,7 @@ pub fn pack(module: &Module, weight: &PlannedWeight) -> Result<Tensor, PlanError
         Packing::Integers { k, n, unsigned } => {
             Some(PackedIntegers { k, n }.packed(tensor.bytes(), unsigned))
         }
-        Packing::IntegerRows { rows, k, unsigned } => {
-            Some(IntegerRows { rows, k }.packed(tensor.bytes(), unsigned))
-        }
+        Packing::IntegerConv { layout, unsigned } => Some(layout.packed(tensor.bytes(), unsigned)),
         _ => None,
     };
     if let Some(packed) = integers {

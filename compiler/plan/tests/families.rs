@@ -122,4 +122,31 @@ graph "no" (x: f32[n]) {
   return %0 as y
 }
 "#,
+    integers_stay_bytes: r#"
+graph "main" (x: f32[n, 2, 8, 8]) {
+  c0 = const i8[2, 1, 3, 3] splat 2
+  c1 = const i8[4, 2, 1, 1] splat 3
+  c2 = const f32[] 0.5
+  c3 = const u8[] 7
+  c4 = const u8[256] splat 9
+  %0 = quantize_linear x, c2, c3 {axis=1,block_size=0,precision=null,saturate=true,to="u8"}
+  %1 = conv_integer %0, c0, c3, _, _, c2, c3 {strides=[1,1],dilations=[1,1],padding="same_upper",groups=2,to="u8"}
+  %2 = region %0, %1 {body="sum"}
+  %3 = map_bytes %2, c4
+  %4 = conv_integer %3, c1, c3, _, _, c2, c3 {strides=[2,2],dilations=[1,1],padding="same_upper",groups=1,to="u8"}
+  %5 = max_pool %4 {ceil_mode=false,column_major=false,dilations=[1,1],kernel=[2,2],padding={"explicit":{"begins":[0,0],"ends":[0,0]}},strides=[2,2]}
+  return %5 as y
+}
+graph "sum" (a: u8[n, 2, 8, 8], b: u8[n, 2, 8, 8]) {
+  c0 = const f32[] 0.5
+  c1 = const f32[] 0.25
+  c2 = const u8[] 7
+  %0 = dequantize_linear a, c0, c2 {axis=1,block_size=0,to="f32"}
+  %1 = dequantize_linear b, c1 {axis=1,block_size=0,to="f32"}
+  %2 = add %0, %1
+  %3 = relu %2
+  %4 = quantize_linear %3, c0, c2 {axis=1,block_size=0,precision=null,saturate=true,to="u8"}
+  return %4 as sum
+}
+"#,
 }

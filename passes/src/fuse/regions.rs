@@ -69,7 +69,7 @@ fn is_repeated(node: &Node) -> bool {
     matches!(node.operation, Operation::Op(Op::DequantizeLinear(_)))
 }
 
-fn is_region_body(module: &Module, function: FunctionId) -> bool {
+pub(crate) fn is_region_body(module: &Module, function: FunctionId) -> bool {
     module.functions().any(|(_, caller)| {
         caller.node_ids().any(|id| {
             matches!(caller.node(id).map(|node| &node.operation), Some(Operation::Region { body }) if *body == function)
@@ -189,7 +189,7 @@ fn build(
 }
 
 /// Whether the generated loop can compute the node: elementwise, in dtypes that it has.
-fn is_elementwise(context: Context<'_>, node: &Node) -> bool {
+pub(crate) fn is_elementwise(context: Context<'_>, node: &Node) -> bool {
     let Operation::Op(op) = &node.operation else { return false };
     let ([output], Some(Some(first))) = (&node.outputs[..], node.inputs.first()) else { return false };
     let dtypes_fit =

@@ -5,4 +5,5 @@ mod maps;
 pub(crate) mod movement;
 pub(crate) mod products;
 pub(crate) mod results;
+pub(crate) mod tables;
 pub mod weights;

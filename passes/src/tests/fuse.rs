@@ -265,6 +265,13 @@ fn residuals_join_their_layer() {
     assert_snapshot!(check("fuse_residual", &text.replace("r: f32[n, 2]", "r: f32[1, 2]")));
     assert_snapshot!(check("fuse_residual", &text.replace("\"none\"", "\"relu\"")));
     assert_snapshot!(check("fuse_residual", &text.replace("return %1 as y", "return %1 as y, %0 as raw")));
+    // What follows the sum joins it.
+    let text = text.replace("  return %1 as y", "  %2 = relu %1\n  return %2 as y");
+    let out = super::run(crate::pipeline::FUSE, &text);
+    assert!(
+        out.contains("activation=\"relu\"") && !out.contains(" relu ") && !out.contains(" add "),
+        "{out}"
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod quantize_weights;
 mod regions;
 mod rms_norm;
 mod rotary;
+mod tables;
 
 use crate::driver::{Options, optimise};
 use crate::{Pass, standard};

@@ -140,20 +140,34 @@ builtins! {
         a: input, b: input, a_zero: input, b_zero: input, bias: input, scale: input, y_zero: input, c: output,
         batch: int, m: int, n: int, k: int, b_batch: int, a_signed: int, b_unsigned: int, a_zeros: int, b_zeros: int, scales: int, to: int,
     }
-    /// Packs `count` row-major matrices of bytes, u8 where `unsigned`: `[k, n]` as [`crate::layout::PackedIntegers`], or (`rows`) `[n, k]` as
-    /// [`crate::layout::IntegerRows`].
-    PackIntegers "pack_integers" { x: input, y: inout, count: int, k: int, n: int, rows: int, unsigned: int, }
+    /// Packs `count` row-major matrices of bytes, u8 where `unsigned`: `[k, n]` as [`crate::layout::PackedIntegers`], or, where `groups` is not 0,
+    /// `[n, k / (kernel_h * kernel_w), kernel_h, kernel_w]` as [`crate::layout::PackedIntegerConv`].
+    PackIntegers "pack_integers" {
+        x: input, y: inout, count: int, k: int, n: int, groups: int, kernel_h: int, kernel_w: int, unsigned: int,
+    }
     /// 2-d convolution (1-d with height 1) of `x[batch, channels, height, width]` of u8 or (`x_signed`) i8 less `x_zero` (optional, one), by
-    /// weights in [`crate::layout::IntegerRows`], of u8 where `w_unsigned`, less `w_zero` (`w_zeros`: none, one, or one a channel), padded with zero points.
-    /// `bias`, `scale`, `y_zero` and `to` as in `matmul_integer`, one an output channel. Where a stride or the padding is not trivial, `planes` holds
-    /// `batch * channels * min(kernel_h, stride_h) * min(kernel_w, stride_w)` planes of
-    /// `out_height + (kernel_h - 1) * dilation_h / stride_h` rows of `out_width + (kernel_w - 1) * dilation_w / stride_w` bytes and 32 bytes more, and it is called
-    /// twice: `phase` 0 fills them, then, when all workers have done that, 1 multiplies. Otherwise `planes` is null and `phase` 1.
+    /// weights in [`crate::layout::PackedIntegerConv`], of u8 where `w_unsigned`, less `w_zero` (`w_zeros`: none, one, or one a channel), padded with zero
+    /// points. `bias`, `scale`, `y_zero` and `to` as in `matmul_integer`, one an output channel. Where groups have more than one channel, `planes` holds
+    /// `batch * groups * ceil(channels / groups / 4) * min(kernel_h, stride_h) * min(kernel_w, stride_w)` planes of
+    /// `out_height + (kernel_h - 1) * dilation_h / stride_h` rows of `out_width + (kernel_w - 1) * dilation_w / stride_w` words of four channels and
+    /// 32 words more, and it is called twice: `phase` 0 fills them, then, when all workers have done that, 1 multiplies. Otherwise `planes` is null
+    /// and `phase` 1.
     ConvInteger "conv_integer" {
         x: input, w: input, x_zero: input, w_zero: input, bias: input, scale: input, y_zero: input, planes: inout, y: output,
         batch: int, channels: int, height: int, width: int, out_channels: int, out_height: int, out_width: int, groups: int,
         kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int, pad_top: int, pad_left: int,
         x_signed: int, w_unsigned: int, w_zeros: int, scales: int, to: int, phase: int,
+    }
+    /// `y[i] = table[x[i]]` for `count` bytes, by a table of 256.
+    MapBytes "map_bytes" { x: input, table: input, y: output, count: int, }
+    /// `y = clamp(round(x / scale) + zero)` of `count` f32, NaN as 0, to u8 or (`signed`) i8. `scale` has one element, `zero` (optional) one of the
+    /// result's dtype.
+    QuantizeBytes "quantize_bytes" { x: input, scale: input, zero: input, y: output, count: int, signed: int, }
+    /// `y = clamp(round(((a - a_zero) * a_scale + (b - b_zero) * b_scale) / y_scale) + y_zero)` of `count` u8 or (`*_signed`) i8 in f32, NaN as 0, at least
+    /// `low`.
+    SumBytes "sum_bytes" {
+        a: input, b: input, y: output, count: int, a_signed: int, b_signed: int, y_signed: int, a_zero: int, b_zero: int, y_zero: int, low: int,
+        a_scale: float, b_scale: float, y_scale: float,
     }
     /// `count` elements of `x` as u8 `y` with the `scale` and the u8 `zero_point` that take their range and 0 to 0..=255. Called twice: `phase` 0
     /// writes `partial[128]`, then, when all workers have done that, 1 the rest.
@@ -200,6 +214,11 @@ builtins! {
         x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
         kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int,
         pad_top: int, pad_left: int, pad_bottom: int, pad_right: int, kind: int,
+    }
+    /// 2-d max pooling of `planes` images of u8 or (`signed`) i8; a window of nothing but padding gives the least number.
+    PoolBytes "pool_bytes" {
+        x: input, y: output, planes: int, height: int, width: int, out_height: int, out_width: int,
+        kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int, pad_top: int, pad_left: int, signed: int,
     }
     /// Rows of `cols`: `y = (v - mean) / sqrt(var + epsilon) * scale + bias` of `v = x + residual`; `rms` nonzero leaves the mean
     /// out. `residual`, `scale`, `bias` are optional; `sum` (optional) receives `v`.

@@ -12,7 +12,7 @@ pub mod resize;
 
 pub use blocks::{BlockKind, PackedBlocks};
 pub use conv::{ConvClass, PackedConv, TransposedSteps};
-pub use integers::{IntegerRows, PackedIntegers};
+pub use integers::{PackedIntegerConv, PackedIntegers};
 pub use kv::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len, narrowed, scale_of};
 pub use matrix::PackedMatrix;
 

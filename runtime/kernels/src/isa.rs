@@ -133,7 +133,7 @@ macro_rules! rows {
 }
 
 rows! {
-    MatMulPacked MatMulBlocks MatMulStrided MatMulNumber MatMulInteger PackIntegers ConvInteger DynamicQuantize Conv ConvVolume ConvTranspose ConvTransposeCells Pool LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
+    MatMulPacked MatMulBlocks MatMulStrided MatMulNumber MatMulInteger PackIntegers ConvInteger MapBytes QuantizeBytes SumBytes DynamicQuantize Conv ConvVolume ConvTranspose ConvTransposeCells Pool PoolBytes LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
     Pad Gather GatherBlocks GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize ResizeAxis ResizeSizes NonMaxSuppression GridSample RoiAlign RotaryEmbedding Recurrent
     MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
 }

@@ -3,6 +3,8 @@
 //! An output row takes two steps: the input rows of its window meet in one line (vectors along the width, with what counts as
 //! nothing in the padding), then the line's cells meet across the window's width.
 
+mod bytes;
+
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::args;
 
@@ -98,16 +100,12 @@ impl Pooling {
     /// Joins the input rows of window `oy` in the line, whose first cell is the first of window 0.
     ///
     /// # Safety
-    /// `x` is an image; the line has its length.
+    /// `x` is an image; the line has its length, and is filled with nothing where no row of the image ends up.
     #[inline(always)]
     unsafe fn join_rows<S: Simd, W: Window>(&self, simd: S, x: *const f32, oy: i64) {
         let nothing = simd.splat(W::NOTHING);
         let (begin, width) = (self.columns.begin as usize, self.columns.input as usize);
         let inside = begin.min(self.length)..(begin + width).min(self.length);
-        for i in (0..inside.start).chain(inside.end..self.length) {
-            // SAFETY: `i` is below the line's length.
-            unsafe { *self.line.add(i) = W::NOTHING };
-        }
         let count = inside.len();
         let mut i = 0;
         while i < count {
@@ -146,13 +144,7 @@ impl Pooling {
                 let from = self.line.add(start).cast_const();
                 match stride {
                     1 => simd.load(from),
-                    2 => {
-                        let both: [f32; 2 * LANES] = from.cast::<[f32; 2 * LANES]>().read_unaligned();
-                        simd.from_array(std::array::from_fn(
-                            #[inline(always)]
-                            |i| both[2 * i],
-                        ))
-                    }
+                    2 => simd.even(simd.load(from), simd.load(from.add(LANES))),
                     _ => {
                         let mut lanes = [0.0; LANES];
                         for (i, lane) in lanes.iter_mut().enumerate().take(n) {
@@ -254,6 +246,11 @@ impl Kernel for args::Pool {
             line: line.pointer(),
             length,
         };
+        // Rows of the image are written between the padding, which stays.
+        let nothing = if self.kind == 0 { Max::NOTHING } else { Sum::NOTHING };
+        // SAFETY: the line has its length.
+        unsafe { std::slice::from_raw_parts_mut(pooling.line.cast::<std::mem::MaybeUninit<f32>>(), length) }
+            .fill(std::mem::MaybeUninit::new(nothing));
         let image = size(self.height) * size(self.width);
         let out_width = size(self.out_width);
         for unit in worker.share(size(self.planes) * out_height, 1) {

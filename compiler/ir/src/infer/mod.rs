@@ -195,6 +195,7 @@ fn infer_op(cx: &mut Context<'_>, op: &Op) -> Result<Vec<Output>, IrError> {
         Op::QuantizeLinear(attributes) => quant::quantize(cx, attributes),
         Op::DequantizeLinear(attributes) => quant::dequantize(cx, attributes),
         Op::DynamicQuantizeLinear(_) => quant::dynamic_quantize(cx),
+        Op::MapBytes(_) => quant::map_bytes(cx),
         Op::ConvInteger(attributes) => conv::conv_integer(cx, attributes),
         Op::LinearAttention(attributes) => linear_attention::linear_attention(cx, attributes),
         Op::MatMulInteger(attributes) => quant::matmul_integer(cx, attributes),

@@ -68,6 +68,15 @@ pub(super) fn dynamic_quantize(cx: &mut Context<'_>) -> Outputs {
     ])
 }
 
+pub(super) fn map_bytes(cx: &mut Context<'_>) -> Outputs {
+    for operand in [0, 1] {
+        cx.dtype_of(operand, "u8 or i8", |dtype| matches!(dtype, DType::U8 | DType::I8))?;
+    }
+    let table = cx.ranked(1, 1)?;
+    cx.equal(&table.dims[0], &Dim::constant(256), "size of the table")?;
+    Ok(vec![Output::new(table.dtype, cx.ty(0)?.dims.clone())])
+}
+
 pub(super) fn matmul_integer(cx: &mut Context<'_>, attributes: &MatMulInteger) -> Outputs {
     bytes(cx)?;
     let dims = matmul::product_dims(cx)?;

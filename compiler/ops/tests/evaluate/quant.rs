@@ -53,6 +53,18 @@ fn dynamic_quantisation() {
 }
 
 #[test]
+fn bytes_by_a_table() {
+    let table: Vec<i8> = (0..=255_u8).map(|index| index.wrapping_mul(3) as i8).collect();
+    let (x, table) = (of(&[2, 2], &[0u8, 1, 100, 255]), of(&[256], &table));
+    check("map_bytes", json!({}), &[&x, &table], &[of(&[2, 2], &[0i8, 3, 44, -3])]);
+    let squares: Vec<u8> = (0..=255_u8).map(|index| index.wrapping_mul(index)).collect();
+    let x = of(&[3], &[-1i8, 2, -128]);
+    check("map_bytes", json!({}), &[&x, &of(&[256], &squares)], &[of(&[3], &[1u8, 4, 0])]);
+    refuse("map_bytes", json!({}), &[&x, &of(&[3], &[1u8, 2, 3])], "the table is not [256]");
+    refuse("map_bytes", json!({}), &[&f(&[1], &[1.0]), &table], "u8 or i8");
+}
+
+#[test]
 fn integer_products() {
     let (a, b) = (of(&[2, 2], &[1u8, 2, 3, 4]), of(&[2, 1], &[-1i8, 1]));
     check("matmul_integer", json!({}), &[&a, &b], &[of(&[2, 1], &[1, 1])]);

@@ -21,7 +21,7 @@ mod resize_axes;
 mod shape;
 
 use lathe_artifact::builtin::Number;
-use lathe_ir::{Node, NodeId, Operation, ValueId};
+use lathe_ir::{FunctionId, Node, NodeId, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_tensor::DType;
 
@@ -33,12 +33,23 @@ use crate::size::Size;
 pub(crate) fn node(context: &mut Context<'_, '_>, id: NodeId, node: &Node) -> Result<(), Refusal> {
     match &node.operation {
         Operation::Op(op) => select(context, id, node, op),
-        Operation::Region { body } => elementwise::region(context, node, *body),
+        Operation::Region { body } => region(context, node, *body),
         Operation::Dims { elements, .. } => shape::dims(context, node, elements),
         Operation::If { .. } | Operation::Loop { .. } => {
             Err(context.planner.bug("control flow is planned by the walk").into())
         }
     }
+}
+
+/// A fused region: a builtin where one computes it, else a loop.
+fn region(context: &mut Context<'_, '_>, node: &Node, body: FunctionId) -> Result<(), Refusal> {
+    if context.planner.options.native {
+        match quant::region(context, node, body) {
+            Err(Refusal::Evaluate(_)) => {}
+            done => return done,
+        }
+    }
+    elementwise::region(context, node, body)
 }
 
 fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Result<(), Refusal> {
@@ -100,6 +111,7 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::DequantizeLinear(dequantize) => quant::dequantize(context, node, dequantize),
         Op::DynamicQuantizeLinear(_) => quant::dynamic_quantize(context, node),
         Op::MatMulInteger(product) => quant::matmul_integer(context, node, product),
+        Op::MapBytes(_) => quant::map_bytes(context, node),
         Op::ConvInteger(conv) => quant::conv_integer(context, node, conv),
         Op::Lstm(lstm) => recurrent::lstm(context, node, lstm),
         Op::Gru(gru) => recurrent::gru(context, node, gru),

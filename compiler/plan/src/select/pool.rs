@@ -8,9 +8,7 @@ use lathe_tensor::DType;
 
 use super::conv::{Geometry, Window, geometry, pads, window};
 use crate::error::Refusal;
-use crate::location::Location;
 use crate::planner::Operand;
-use crate::region::RegionDraft;
 use crate::scope::Context;
 
 /// Kinds of the builtin.
@@ -46,19 +44,9 @@ fn emit(
         context.require_f32(node)?;
     }
     let Geometry { source, target, input, output } = geometry(context, node)?;
-    // Bytes are exact as f32, and so is the largest of them.
-    let (source, target, result) = match bytes {
-        true => {
-            let wide = context.planner.temporary(DType::F32, &source.dims, context.scope.depth);
-            cast(context, source, wide.clone(), "bytes as floats");
-            let pooled = context.planner.temporary(DType::F32, &target.dims, context.scope.depth);
-            (wide, pooled, Some(target))
-        }
-        false => (source, target, None),
-    };
     let (begins, ends) = pads(context, padding, &window, [input[2], input[3]], [output[2], output[3]])?;
     let planes = context.planner.sizes.mul(input[0], input[1]);
-    let operands = [
+    let mut operands = vec![
         Operand::Read(&source),
         Operand::Write(&target),
         Operand::Size(planes),
@@ -74,28 +62,15 @@ fn emit(
         Operand::Int(window.dilations[1]),
         Operand::Size(begins[0]),
         Operand::Size(begins[1]),
-        Operand::Size(ends[0]),
-        Operand::Size(ends[1]),
-        Operand::Int(kind as i64),
     ];
-    context.planner.call(Builtin::Pool, &operands, "windows of each plane");
-    let target = match result {
-        Some(result) => {
-            cast(context, target, result.clone(), "floats as bytes");
-            result
-        }
-        None => target,
-    };
+    if bytes {
+        operands.push(Operand::Int(i64::from(source.dtype == DType::I8)));
+        context.planner.call(Builtin::PoolBytes, &operands, "windows of each plane of bytes");
+    } else {
+        operands.extend([Operand::Size(ends[0]), Operand::Size(ends[1]), Operand::Int(kind as i64)]);
+        context.planner.call(Builtin::Pool, &operands, "windows of each plane");
+    }
     let output = context.output(node, 0)?;
     context.place(output, target);
     Ok(())
-}
-
-/// Converts every element.
-fn cast(context: &mut Context<'_, '_>, from: Location, to: Location, reason: &str) {
-    let mut draft = RegionDraft::new(from.dims.clone());
-    let value = draft.read(from);
-    let value = draft.cast(value, to.dtype);
-    draft.write(to, value);
-    draft.emit(context.planner, reason);
 }

@@ -1,5 +1,6 @@
 //! Quantisation: loops for the linear maps, builtins for computed scales and products of integers.
 
+mod bytes;
 mod product;
 
 use lathe_artifact::builtin::Builtin;
@@ -8,6 +9,7 @@ use lathe_ir::{Node, ValueId};
 use lathe_ops::quant::{DequantizeLinear, QuantizeLinear};
 use lathe_tensor::DType;
 
+pub(super) use bytes::{map_bytes, region};
 pub(super) use product::{conv_integer, matmul_integer};
 
 use super::axis_of;
@@ -63,6 +65,12 @@ pub(super) fn quantize(
     }
     if !is_small_integer(quantize.to) || quantize.block_size != 0 {
         return refuse(format!("no loop for blocks or {}", quantize.to));
+    }
+    if matches!(quantize.to, DType::U8 | DType::I8) {
+        match bytes::quantize(context, node, quantize) {
+            Err(Refusal::Evaluate(_)) => {}
+            done => return done,
+        }
     }
     let mut draft = RegionDraft::new(context.dims(output)?);
     let value = load(context, &mut draft, x)?;

@@ -1,6 +1,9 @@
 //! Quantised products and what feeds them.
 
+mod alone;
+mod bytes;
 mod conv;
+mod dense;
 mod pack;
 mod planes;
 mod product;

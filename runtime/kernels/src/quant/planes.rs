@@ -1,11 +1,15 @@
-//! The image of an integer convolution as planes in which every cell of the kernel is a shift: padded, and one plane for each residue
-//! of the strides that a cell needs.
+//! The image of an integer convolution as planes in which every cell of the kernel is a shift: padded, one plane for each residue
+//! of the strides that a cell needs, and four channels of a pixel side by side in a word.
 
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::args;
+use lathe_artifact::layout::PackedIntegerConv;
 
-use super::tile::PANEL;
 use crate::matmul::sizes;
+use crate::simd::{LANES, Simd};
+
+/// Channels of a word.
+const DEPTH: usize = PackedIntegerConv::DEPTH;
 
 /// One axis of a convolution.
 #[derive(Clone, Copy)]
@@ -33,6 +37,13 @@ impl Axis {
         Some(Self { input, output, kernel, stride, dilation, pad: pad as isize, residues, size })
     }
 
+    /// Both axes of a call; `None` where the arguments break the builtin's contract.
+    pub fn both(args: &args::ConvInteger) -> Option<[Self; 2]> {
+        let rows = sizes([args.height, args.out_height, args.kernel_h, args.stride_h, args.dilation_h])?;
+        let columns = sizes([args.width, args.out_width, args.kernel_w, args.stride_w, args.dilation_w])?;
+        Some([Self::of(rows, args.pad_top)?, Self::of(columns, args.pad_left)?])
+    }
+
     /// Plane and shift of a cell of the kernel.
     fn tap(&self, cell: usize) -> (usize, usize) {
         (cell % self.residues, cell * self.dilation / self.stride)
@@ -49,42 +60,40 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Where the planes of all channels are.
+/// Where the planes are, in words.
 pub(super) struct Planes {
     /// Rows and columns.
     pub axes: [Axis; 2],
-    pub channels: usize,
-    data: *const u8,
-    /// Bytes behind the last one that may be read.
-    slack: usize,
-    /// Bytes of a plane.
-    pub plane: usize,
-    /// Bytes of a row of a plane.
+    /// Channels of a group.
+    channels: usize,
+    data: *mut u32,
+    /// Words of a plane.
+    plane: usize,
+    /// Words of a row of a plane.
     pub width: usize,
 }
 
 impl Planes {
-    /// The planes of a call; the image itself where it has no others. `None` where the arguments break the builtin's contract.
-    pub fn of(args: &args::ConvInteger) -> Option<Self> {
-        let [channels] = sizes([args.channels])?;
-        let rows = sizes([args.height, args.out_height, args.kernel_h, args.stride_h, args.dilation_h])?;
-        let columns = sizes([args.width, args.out_width, args.kernel_w, args.stride_w, args.dilation_w])?;
-        let mut axes = [Axis::of(rows, args.pad_top)?, Axis::of(columns, args.pad_left)?];
-        let data = if args.planes.is_null() { args.x } else { args.planes.cast_const() };
-        if args.planes.is_null() {
-            for axis in &mut axes {
-                if axis.stride != 1 || axis.pad != 0 || axis.size > axis.input {
-                    return None;
-                }
-                axis.size = axis.input;
-            }
-        }
+    /// The planes of a call, of groups of so many channels; `None` where the arguments break the builtin's contract.
+    pub fn of(args: &args::ConvInteger, axes: [Axis; 2], channels: usize) -> Option<Self> {
         let width = axes[1].size;
-        let slack = if args.planes.is_null() { 0 } else { PANEL };
-        Some(Self { axes, channels, data, slack, plane: axes[0].size.checked_mul(width)?, width })
+        let plane = axes[0].size.checked_mul(width)?;
+        (!args.planes.is_null()).then_some(Self { axes, channels, data: args.planes.cast(), plane, width })
     }
 
-    /// Where the pixels of each cell of the kernel are, from the first plane of a channel on, in the order of the weights.
+    /// Words of the channels of a group.
+    #[inline(always)]
+    pub fn depth(&self) -> usize {
+        self.channels.div_ceil(DEPTH)
+    }
+
+    /// Words from four channels to the next.
+    #[inline(always)]
+    pub fn step(&self) -> usize {
+        self.axes[0].residues * self.axes[1].residues * self.plane
+    }
+
+    /// Where the pixels of each cell of the kernel are, from the first plane of four channels on, in the order of the weights.
     pub fn taps(&self) -> Vec<usize> {
         let [rows, columns] = self.axes;
         let place = |(row_residue, down): (usize, usize), (column_residue, right): (usize, usize)| {
@@ -96,77 +105,212 @@ impl Planes {
             .collect()
     }
 
-    /// The end of what may be read of the planes of `batch` images.
+    /// The first plane of a group (of all images).
     ///
     /// # Safety
-    /// The images are there.
+    /// The group is there.
     #[inline(always)]
-    pub unsafe fn end(&self, batch: usize) -> *const u8 {
+    pub unsafe fn group(&self, group: usize) -> *const u32 {
         // SAFETY: the caller's promise.
-        unsafe { self.channel(batch * self.channels).add(self.slack) }
+        unsafe { self.data.add(group * self.depth() * self.step()) }
     }
 
-    /// The first plane of a channel (of all images).
-    ///
-    /// # Safety
-    /// The channel is there.
-    #[inline(always)]
-    pub unsafe fn channel(&self, channel: usize) -> *const u8 {
-        let [rows, columns] = self.axes;
-        // SAFETY: the caller's promise.
-        unsafe { self.data.add(channel * rows.residues * columns.residues * self.plane) }
-    }
-
-    /// Fills the worker's share of the planes; `zero` is what padding holds.
+    /// Fills the worker's share of the planes of `groups` groups of all images. `flip` turns bytes into u8, `zero` is the one that padding holds.
     ///
     /// # Safety
     /// The contract of the builtin's row.
     #[inline(always)]
-    pub unsafe fn fill(&self, args: &args::ConvInteger, batch: usize, zero: u8, worker: &Worker) -> Status {
+    pub unsafe fn fill<S: Simd>(
+        &self,
+        simd: S,
+        x: *const u8,
+        groups: usize,
+        (flip, zero): (u8, u8),
+        worker: &Worker,
+    ) -> Status {
         let [rows, columns] = self.axes;
-        let lines = batch * self.channels * rows.residues * columns.residues * rows.size;
-        for line in worker.share(lines, 16) {
-            let (plane, y) = (line / rows.size, line % rows.size);
-            let channel = plane / (rows.residues * columns.residues);
-            let (row_residue, column_residue) =
-                (plane / columns.residues % rows.residues, plane % columns.residues);
+        let size = rows.input * columns.input;
+        let lines = groups * self.step() / self.width.max(1) * self.depth();
+        let words = |byte: u8| u32::from_ne_bytes([byte; DEPTH]);
+        // SAFETY: the image is there.
+        let end = unsafe { x.add(groups * self.channels * size) };
+        for line in worker.share(lines, 8) {
+            let (index, y) = (line / rows.size, line % rows.size);
+            let (index, residues) =
+                (index / (rows.residues * columns.residues), index % (rows.residues * columns.residues));
+            let (row_residue, column_residue) = (residues / columns.residues, residues % columns.residues);
+            let (group, four) = (index / self.depth(), index % self.depth());
+            let there = DEPTH.min(self.channels - four * DEPTH);
+            // What is not there counts as 0.
+            let mask = u32::MAX >> (8 * (DEPTH - there));
             let row = rows.start(row_residue) + (y * rows.stride) as isize;
-            // SAFETY: the line lies in the planes, the row in the image.
+            // SAFETY: the line lies in the planes, row and channels in the image.
             unsafe {
-                let to = std::slice::from_raw_parts_mut(args.planes.add(line * self.width), self.width);
-                match usize::try_from(row) {
-                    Ok(row) if row < rows.input => {
-                        let from = args.x.add((channel * rows.input + row) * columns.input);
-                        let from = std::slice::from_raw_parts(from, columns.input);
-                        copy_line(from, columns.start(column_residue), columns.stride, zero, to);
+                let to = self.data.add(line * self.width);
+                let padding = (words(zero) ^ words(flip)) & mask;
+                let row = match usize::try_from(row) {
+                    Ok(row) if row < rows.input => row,
+                    _ => {
+                        std::slice::from_raw_parts_mut(to, self.width).fill(padding);
+                        continue;
                     }
-                    _ => to.fill(zero),
-                }
+                };
+                let from = x.add(((group * self.channels + four * DEPTH) * rows.input + row) * columns.input);
+                let lane = |index: usize| from.add(if index < there { index * size } else { 0 });
+                let last = lane(there - 1);
+                let source = Source {
+                    lanes: [lane(0), lane(1), lane(2), lane(3)],
+                    reach: end as usize - last as usize,
+                    size: columns.input,
+                    step: columns.stride,
+                    flip: words(flip) & mask,
+                    mask,
+                    padding,
+                };
+                source.line::<S, false>(simd, columns.start(column_residue), to, self.width);
             }
         }
         Status::Ok
     }
 }
 
-/// `to[i] = from[start + i * step]`, `zero` where that is outside.
-#[inline(always)]
-fn copy_line(from: &[u8], start: isize, step: usize, zero: u8, to: &mut [u8]) {
-    let before = if start < 0 { start.unsigned_abs().div_ceil(step).min(to.len()) } else { 0 };
-    let (padding, to) = to.split_at_mut(before);
-    padding.fill(zero);
-    let first = start + (before * step) as isize;
-    let from = usize::try_from(first).ok().and_then(|first| from.get(first..)).unwrap_or(&[]);
-    let (to, padding) = to.split_at_mut(from.len().div_ceil(step).min(to.len()));
-    padding.fill(zero);
-    match step {
-        1 => to.copy_from_slice(&from[..to.len()]),
-        2 => {
-            // Whole pairs apart, so that this becomes vector code.
-            let pairs = to.len().min(from.len() / 2);
-            let (most, last) = to.split_at_mut(pairs);
-            most.iter_mut().zip(from.chunks_exact(2)).for_each(|(to, pair)| *to = pair[0]);
-            last.iter_mut().zip(&from[2 * pairs..]).for_each(|(to, from)| *to = *from);
+/// Four rows of bytes that become one row of words.
+pub(super) struct Source {
+    /// Their first elements.
+    pub lanes: [*const u8; DEPTH],
+    /// Elements from each of them on that are readable.
+    pub reach: usize,
+    /// Elements of a row.
+    pub size: usize,
+    /// Elements from one to the next.
+    pub step: usize,
+    /// What turns the words' bytes.
+    pub flip: u32,
+    /// What is left of them.
+    pub mask: u32,
+    /// What is outside.
+    pub padding: u32,
+}
+
+impl Source {
+    /// `to[i]` is element `start + i * step` of the rows. Where `ROOM`, 16 words behind the last may be written.
+    ///
+    /// # Safety
+    /// The rows are readable, `to` is writable for `count` words (and `ROOM`).
+    #[inline(always)]
+    pub unsafe fn line<S: Simd, const ROOM: bool>(&self, simd: S, start: isize, to: *mut u32, count: usize) {
+        let step = self.step.max(1);
+        let before = if start < 0 { start.unsigned_abs().div_ceil(step).min(count) } else { 0 };
+        let first = (start + (before * step) as isize) as usize;
+        let inside = self.size.saturating_sub(first).div_ceil(step).min(count - before);
+        // SAFETY: places below `count`, and elements inside the rows.
+        unsafe {
+            for index in 0..before {
+                *to.add(index) = self.padding;
+            }
+            let mut done = 0;
+            while done < inside {
+                let left = inside - done;
+                let words = match step {
+                    1 => self.words(simd, first + done, left),
+                    2 => self.pairs(simd, first + 2 * done, left),
+                    _ => self.apart(simd, first + done * step, step, left.min(LANES)),
+                };
+                let to = to.add(before + done).cast::<f32>();
+                let words = simd.from_bits(words);
+                if ROOM || left >= LANES {
+                    simd.store(to, words);
+                } else {
+                    simd.store_first(to, left, words);
+                }
+                done += LANES;
+            }
+            for index in before + inside..count {
+                *to.add(index) = self.padding;
+            }
         }
-        _ => to.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, from)| *to = *from),
+    }
+
+    /// 16 words from element `first` on, of which `left` are needed.
+    ///
+    /// # Safety
+    /// These are there.
+    #[inline(always)]
+    unsafe fn words<S: Simd>(&self, simd: S, first: usize, left: usize) -> S::I {
+        // SAFETY: the caller's promise; whole vectors only where memory goes on.
+        unsafe {
+            if first + LANES <= self.reach {
+                return self.joined(
+                    simd,
+                    self.lanes.map(
+                        #[inline(always)]
+                        |lane| lane.add(first),
+                    ),
+                );
+            }
+            self.apart(simd, first, 1, left.min(LANES))
+        }
+    }
+
+    /// The same of every other element.
+    ///
+    /// # Safety
+    /// As [`Source::words`].
+    #[inline(always)]
+    unsafe fn pairs<S: Simd>(&self, simd: S, first: usize, left: usize) -> S::I {
+        // SAFETY: as above.
+        unsafe {
+            if first + 2 * LANES > self.reach {
+                return self.apart(simd, first, 2, left.min(LANES));
+            }
+            let mut bytes = [[0_u8; LANES]; DEPTH];
+            for (bytes, lane) in bytes.iter_mut().zip(self.lanes) {
+                let pairs = lane.add(first).cast::<[u16; LANES]>().read_unaligned();
+                for (byte, pair) in bytes.iter_mut().zip(pairs) {
+                    *byte = pair.to_le() as u8;
+                }
+            }
+            self.joined(
+                simd,
+                [&bytes[0], &bytes[1], &bytes[2], &bytes[3]].map(
+                    #[inline(always)]
+                    |bytes| bytes.as_ptr(),
+                ),
+            )
+        }
+    }
+
+    /// `count` words from element `first` on.
+    ///
+    /// # Safety
+    /// These are there.
+    #[inline(always)]
+    unsafe fn apart<S: Simd>(&self, simd: S, first: usize, step: usize, count: usize) -> S::I {
+        let mut bytes = [[0_u8; LANES]; DEPTH];
+        // SAFETY: the caller's promise.
+        unsafe {
+            for (bytes, lane) in bytes.iter_mut().zip(self.lanes) {
+                for (index, byte) in bytes.iter_mut().enumerate().take(count) {
+                    *byte = *lane.add(first + index * step);
+                }
+            }
+            self.joined(
+                simd,
+                [&bytes[0], &bytes[1], &bytes[2], &bytes[3]].map(
+                    #[inline(always)]
+                    |bytes| bytes.as_ptr(),
+                ),
+            )
+        }
+    }
+
+    /// # Safety
+    /// Each is readable for 16 bytes.
+    #[inline(always)]
+    unsafe fn joined<S: Simd>(&self, simd: S, from: [*const u8; DEPTH]) -> S::I {
+        // SAFETY: the caller's promise.
+        let words = unsafe { simd.load_four(from) };
+        let words = simd.int_and(words, simd.int_splat(self.mask as i32));
+        simd.int_xor(words, simd.int_splat(self.flip as i32))
     }
 }

@@ -172,7 +172,7 @@ impl Product<'_> {
                 depth: self.row_bytes / 4,
                 sums: products.as_mut_ptr().cast(),
             };
-            tile.compute::<D, false>(dots, count);
+            tile.compute(dots, count);
             let column_sums = b.add(self.layout.panel_elements()).cast::<[i32; PANEL]>().read_unaligned();
             let zeros = self.zeros(column, columns);
             let (bias, scales) = self.channels(column, columns);
@@ -187,7 +187,7 @@ impl Product<'_> {
                         .wrapping_add(bias[column]);
                 }
                 let mut out: Bytes = [0; 4 * PANEL];
-                self.results.finish(products, &scales, &mut out);
+                self.results.finish(dots.simd(), products, &scales, &mut out);
                 let at = (matrix * self.m + first + row + index) * self.n + column;
                 std::ptr::copy_nonoverlapping(out.as_ptr(), self.args.c.add(at * bytes), columns * bytes);
             }

@@ -3,6 +3,7 @@
 use lathe_artifact::builtin::IntegerResult;
 
 use super::tile::PANEL;
+use crate::simd::{LANES, Simd};
 
 /// A panel's results as bytes.
 pub(super) type Bytes = [u8; 4 * PANEL];
@@ -15,6 +16,8 @@ pub(super) struct Results {
     scales: usize,
     scale: *const f32,
     bias: *const i32,
+    /// Whether no scale is NaN or infinite, so that no scaled sum is NaN.
+    finite: bool,
 }
 
 impl Results {
@@ -42,7 +45,10 @@ impl Results {
             }
         };
         let scales = if scale.is_null() { 0 } else { scales };
-        Some(Self { to, zero, scales, scale: scale.cast(), bias: bias.cast() })
+        let mut results = Self { to, zero, scales, scale: scale.cast(), bias: bias.cast(), finite: false };
+        // SAFETY: as above.
+        results.finite = (0..scales).all(|channel| unsafe { results.scale(channel) }.is_finite());
+        Some(results)
     }
 
     /// Bytes of an element.
@@ -79,36 +85,46 @@ impl Results {
         }
     }
 
+    /// The results of 16 sums, one after another from `out` on.
+    ///
+    /// # Safety
+    /// `out` is writable for 16 elements of the result.
+    #[inline(always)]
+    pub unsafe fn vector<S: Simd>(&self, simd: S, sums: S::I, scales: S::F, out: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.to {
+                IntegerResult::I32 => simd.store(out.cast(), simd.from_bits(sums)),
+                IntegerResult::F32 => simd.store(out.cast(), simd.mul(simd.to_float(sums), scales)),
+                IntegerResult::U8 => simd.store_bytes(out, self.round(simd, sums, scales, (0.0, 255.0))),
+                IntegerResult::I8 => simd.store_bytes(out, self.round(simd, sums, scales, (-128.0, 127.0))),
+            }
+        }
+    }
+
     /// The results of a panel's sums, one after another from the first byte on.
     #[inline(always)]
-    pub fn finish(&self, sums: &[i32; PANEL], scales: &[f32; PANEL], out: &mut Bytes) {
-        match self.to {
-            IntegerResult::I32 => put(sums.map(i32::to_ne_bytes), out),
-            IntegerResult::F32 => {
-                let mut floats = [[0; 4]; PANEL];
-                for i in 0..PANEL {
-                    floats[i] = (sums[i] as f32 * scales[i]).to_ne_bytes();
-                }
-                put(floats, out);
+    pub fn finish<S: Simd>(&self, simd: S, sums: &[i32; PANEL], scales: &[f32; PANEL], out: &mut Bytes) {
+        for first in (0..PANEL).step_by(LANES) {
+            // SAFETY: 16 sums, scales and results from `first` on.
+            unsafe {
+                let own = simd.bits(simd.load(sums.as_ptr().add(first).cast()));
+                let scales = simd.load(scales.as_ptr().add(first));
+                self.vector(simd, own, scales, out.as_mut_ptr().add(first * self.element_bytes()));
             }
-            IntegerResult::U8 => self.round(sums, scales, (0.0, 255.0), out),
-            IntegerResult::I8 => self.round(sums, scales, (-128.0, 127.0), out),
         }
     }
 
+    /// The nearest integers around the zero point, NaN as 0.
     #[inline(always)]
-    fn round(&self, sums: &[i32; PANEL], scales: &[f32; PANEL], (low, high): (f32, f32), out: &mut Bytes) {
-        for i in 0..PANEL {
-            let scaled = sums[i] as f32 * scales[i];
-            let rounded = if scaled.is_nan() { 0.0 } else { scaled.round_ties_even() };
-            let placed = (rounded + self.zero).max(low).min(high);
-            // SAFETY: it lies between the bounds.
-            out[i] = unsafe { placed.to_int_unchecked::<i32>() } as u8;
+    fn round<S: Simd>(&self, simd: S, sums: S::I, scales: S::F, (low, high): (f32, f32)) -> S::I {
+        let mut scaled = simd.mul(simd.to_float(sums), scales);
+        if !self.finite {
+            scaled = simd.select(simd.is_nan(scaled), simd.splat(0.0), scaled);
         }
+        // The bounds are whole numbers, so that rounding may come after them.
+        let (low, high) = (simd.splat(low - self.zero), simd.splat(high - self.zero));
+        let rounded = simd.to_int(simd.min(simd.max(scaled, low), high));
+        simd.int_add(rounded, simd.int_splat(self.zero as i32))
     }
-}
-
-#[inline(always)]
-fn put(elements: [[u8; 4]; PANEL], out: &mut Bytes) {
-    out.copy_from_slice(elements.as_flattened());
 }

@@ -1,6 +1,6 @@
 use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::{IntegerResult, args};
-use lathe_artifact::layout::{IntegerRows, PackedIntegers};
+use lathe_artifact::layout::{PackedIntegerConv, PackedIntegers};
 use lathe_ops::Op;
 use lathe_ops::conv::Padding;
 use lathe_ops::quant::{ConvInteger, DynamicQuantizeLinear, MatMulInteger};
@@ -104,7 +104,9 @@ fn check(case: Case, seed: u64) {
         count: b_count as i64,
         k: k as i64,
         n: n as i64,
-        rows: 0,
+        groups: 0,
+        kernel_h: 1,
+        kernel_w: 1,
         unsigned: (!signed_b).into(),
     };
     let packed = run(&[packed_len], 4, pack).remove(0).1.remove(0);
@@ -181,14 +183,16 @@ fn check_conv(case: Image, seed: u64) {
     };
     let want = evaluate(Op::ConvInteger(op), &inputs, 1).remove(0);
     let [out_height, out_width] = [want.shape()[2], want.shape()[3]];
-    let layout = IntegerRows { rows: out_channels, k };
+    let layout = PackedIntegerConv { out_channels, channels: ins, groups, kernel: [kernel_h, kernel_w] };
     let pack = |y: &[*mut u8]| args::PackIntegers {
         x: address(&w),
         y: y[0],
         count: 1,
         k: k as i64,
         n: out_channels as i64,
-        rows: 1,
+        groups: groups as i64,
+        kernel_h: kernel_h as i64,
+        kernel_w: kernel_w as i64,
         unsigned: (!signed_w).into(),
     };
     let packed = run(&[layout.packed_len().unwrap()], 4, pack).remove(0).1.remove(0);
@@ -199,9 +203,8 @@ fn check_conv(case: Image, seed: u64) {
             kernel.min(stride) * (output + (kernel - 1) * dilation / stride)
         })
         .product();
-    let trivial = case.axes.iter().all(|axis| axis[2] == 1 && axis[4] == 0 && axis[5] == 0);
-    let mut planes = vec![0xa5_u8; batch * channels * planes + 32];
-    let pointer = if trivial { std::ptr::null_mut() } else { planes.as_mut_ptr() };
+    let mut planes = vec![0xa5_u8; 4 * (batch * groups * ins.div_ceil(4) * planes + 32)];
+    let pointer = if ins == 1 { std::ptr::null_mut() } else { planes.as_mut_ptr() };
     let args = |y: *mut u8, phase: i64| args::ConvInteger {
         x: address(&x),
         w: address(&packed),
@@ -236,7 +239,7 @@ fn check_conv(case: Image, seed: u64) {
         phase,
     };
     // The first phase writes no output, so that each call of the second finds what it needs.
-    if !trivial {
+    if ins > 1 {
         for isa in crate::harness::isas() {
             // SAFETY: all arrays are as long as the arguments say.
             let status = unsafe { crate::harness::call_shared(isa, 3, &args(std::ptr::null_mut(), 0)) };
@@ -358,4 +361,11 @@ fn large_images_and_one_channel_a_group_are_exact() {
     check_conv(image([2, 30, 1, 1], [[29, 3, 2, 1, 1, 1]; 2], [true, true]), 3);
     check_conv(image([1, 1, 3, 16], [[40, 7, 2, 1, 3, 3]; 2], [false, true]), 4);
     check_conv(image([1, 1, 9, 13], [[1, 1, 1, 1, 0, 0], [200, 5, 1, 2, 4, 4]], [false, true]), 5);
+    // Panels that begin and end between two rows.
+    check_conv(image([1, 1, 5, 7], [[28, 3, 1, 1, 1, 1]; 2], [false, true]), 11);
+    check_conv(image([1, 7, 1, 1], [[1, 1, 1, 1, 0, 0], [2300, 13, 1, 1, 6, 6]], [false, true]), 6);
+    check_conv(image([1, 3, 1, 1], [[1, 1, 1, 1, 0, 0], [70, 6, 2, 2, 6, 3]], [false, false]), 7);
+    check_conv(image([1, 5, 1, 2], [[70, 5, 1, 1, 2, 2], [37, 5, 1, 1, 2, 2]], [true, true]), 8);
+    check_conv(image([1, 5, 1, 1], [[19, 5, 2, 1, 2, 2], [40, 5, 2, 1, 2, 2]], [false, true]), 9);
+    check_conv(image([1, 2, 1, 3], [[21, 7, 3, 2, 5, 6], [20, 3, 3, 1, 1, 1]], [true, false]), 10);
 }

@@ -23,12 +23,12 @@ pub(super) struct Tile {
 }
 
 impl Tile {
-    /// Computes the sums of `count` rows: of i8 with a panel of u8 where `SIGNED`, else of u8 with a panel of i8.
+    /// Computes the sums of `count` rows of u8 with a panel of i8.
     ///
     /// # Safety
     /// Rows and panel are readable, `sums` is writable.
     #[inline(always)]
-    pub unsafe fn compute<D: Dots, const SIGNED: bool>(self, dots: D, count: usize) {
+    pub unsafe fn compute<D: Dots>(self, dots: D, count: usize) {
         let mut row = 0;
         while row < count {
             // SAFETY: the rows are there.
@@ -39,10 +39,10 @@ impl Tile {
             // SAFETY: as the caller promises; no more rows than are left.
             row += unsafe {
                 match count - row {
-                    ROWS.. if wide => tile.exactly::<D, SIGNED, ROWS>(dots),
-                    4.. if wide => tile.exactly::<D, SIGNED, 4>(dots),
-                    2.. if !wide => tile.exactly::<D, SIGNED, 2>(dots),
-                    _ => tile.exactly::<D, SIGNED, 1>(dots),
+                    ROWS.. if wide => tile.exactly::<D, ROWS>(dots),
+                    4.. if wide => tile.exactly::<D, 4>(dots),
+                    2.. if !wide => tile.exactly::<D, 2>(dots),
+                    _ => tile.exactly::<D, 1>(dots),
                 }
             };
         }
@@ -53,7 +53,7 @@ impl Tile {
     /// # Safety
     /// As [`Tile::compute`].
     #[inline(always)]
-    unsafe fn exactly<D: Dots, const SIGNED: bool, const R: usize>(self, dots: D) -> usize {
+    unsafe fn exactly<D: Dots, const R: usize>(self, dots: D) -> usize {
         let simd = dots.simd();
         let mut sums = [[simd.int_splat(0); VECTORS]; R];
         for step in 0..self.depth {
@@ -67,11 +67,7 @@ impl Tile {
                     let four = self.rows.add(row * self.row_bytes + 4 * step).cast::<i32>().read_unaligned();
                     let four = simd.int_splat(four);
                     for (sum, &columns) in sums.iter_mut().zip(&columns) {
-                        *sum = if SIGNED {
-                            dots.dot(*sum, columns, four)
-                        } else {
-                            dots.dot(*sum, four, columns)
-                        };
+                        *sum = dots.dot(*sum, four, columns);
                     }
                 }
             }
@@ -87,31 +83,6 @@ impl Tile {
         }
         R
     }
-}
-
-/// The sums of the columns of a panel of u8.
-///
-/// # Safety
-/// The panel is readable.
-#[inline(always)]
-pub(super) unsafe fn column_sums<D: Dots>(dots: D, panel: *const u8, depth: usize) -> [i32; PANEL] {
-    let simd = dots.simd();
-    let ones = simd.int_splat(0x0101_0101);
-    let mut sums = [simd.int_splat(0); VECTORS];
-    let mut result = [0; PANEL];
-    // SAFETY: the panel holds `128 * depth` bytes, the result a panel's sums.
-    unsafe {
-        for step in 0..depth {
-            for (vector, sum) in sums.iter_mut().enumerate() {
-                let columns = load(simd, panel.add(4 * (PANEL * step + LANES * vector)));
-                *sum = dots.dot(*sum, columns, ones);
-            }
-        }
-        for (vector, &sum) in sums.iter().enumerate() {
-            simd.store(result.as_mut_ptr().add(LANES * vector).cast(), simd.from_bits(sum));
-        }
-    }
-    result
 }
 
 /// # Safety

@@ -70,6 +70,27 @@ fn enter<W: WithSimd>(simd: Avx2, work: W) -> W::Output {
     work.with(simd)
 }
 
+/// Bytes of four places side by side: four words to a vector.
+///
+/// # Safety
+/// Each place is readable for 16 bytes, and the CPU has SSE2.
+#[inline(always)]
+pub(super) unsafe fn interleaved(from: [*const u8; 4]) -> [__m128i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let load = |index: usize| _mm_loadu_si128(from[index].cast());
+        let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+        let (ab, cd) = (_mm_unpacklo_epi8(a, b), _mm_unpacklo_epi8(c, d));
+        let (ab_high, cd_high) = (_mm_unpackhi_epi8(a, b), _mm_unpackhi_epi8(c, d));
+        [
+            _mm_unpacklo_epi16(ab, cd),
+            _mm_unpackhi_epi16(ab, cd),
+            _mm_unpacklo_epi16(ab_high, cd_high),
+            _mm_unpackhi_epi16(ab_high, cd_high),
+        ]
+    }
+}
+
 /// One intrinsic of the token's features on both halves.
 macro_rules! op {
     ($intrinsic:ident $(::<$constant:tt>)? ($($argument:ident),*)) => {
@@ -231,6 +252,38 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     fn int_add(self, a: I, b: I) -> I {
         op!(_mm256_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn int_mul(self, a: I, b: I) -> I {
+        op!(_mm256_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, a: I) {
+        // SAFETY: the token proves that the CPU has the instructions; the caller gives 16 writable bytes.
+        unsafe {
+            let low = _mm256_set1_epi32(0xFF);
+            // Words, then bytes of both halves, by halves of the registers: 0, 2, 1, 3.
+            let words = _mm256_packus_epi32(_mm256_and_si256(a.0, low), _mm256_and_si256(a.1, low));
+            let words = _mm256_permute4x64_epi64::<0xD8>(words);
+            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(to.cast(), bytes);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_four(self, from: [*const u8; 4]) -> I {
+        // SAFETY: the token proves that the CPU has the instructions; the caller gives 16 readable bytes at each.
+        unsafe {
+            let words = interleaved(from);
+            Pair(_mm256_set_m128i(words[1], words[0]), _mm256_set_m128i(words[3], words[2]))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8) -> I {
+        // SAFETY: the token proves that the CPU has the instructions; the caller gives 16 readable bytes.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.cast());
+            Pair(_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes)))
+        }
     }
     #[inline(always)]
     fn int_sub(self, a: I, b: I) -> I {

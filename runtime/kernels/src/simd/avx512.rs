@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::interleaved;
 use super::{Avx2, Simd, WithDots, WithSimd, dots};
 
 /// Token: the CPU has AVX-512 F, BW, CD, DQ, VL and what [`Avx2`] asks for.
@@ -45,6 +46,28 @@ macro_rules! op {
         // SAFETY: the token proves that the CPU has the instruction.
         unsafe { $intrinsic $(::<$constant>)? ($($argument),*) }
     };
+}
+
+/// Looks up whole vectors of 64 bytes; their number.
+///
+/// # Safety
+/// `from` is readable and `to` writable for `count` bytes.
+#[inline(never)]
+#[target_feature(enable = "avx,avx2,avx512f,avx512bw,avx512vbmi")]
+unsafe fn look_up(table: &[u8; 256], from: *const u8, to: *mut u8, count: usize) -> usize {
+    // SAFETY: four vectors of the table; bytes below `count`.
+    unsafe {
+        let part = |index: usize| _mm512_loadu_si512(table.as_ptr().add(64 * index).cast());
+        let (a, b, c, d) = (part(0), part(1), part(2), part(3));
+        for first in (0..count / 64 * 64).step_by(64) {
+            let x = _mm512_loadu_si512(from.add(first).cast());
+            let low = _mm512_permutex2var_epi8(a, x, b);
+            let high = _mm512_permutex2var_epi8(c, x, d);
+            let y = _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high);
+            _mm512_storeu_si512(to.add(first).cast(), y);
+        }
+    }
+    count / 64 * 64
 }
 
 // SAFETY: `new` asks its caller for the features, and there is no other way to a value.
@@ -177,6 +200,41 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     fn int_add(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn look_up(self, table: &[u8; 256], from: *const u8, to: *mut u8, count: usize) {
+        let mut done = 0;
+        if is_x86_feature_detected!("avx512vbmi") {
+            // SAFETY: the check and the token prove that the CPU has the instructions; the caller gives `count` bytes.
+            done = unsafe { look_up(table, from, to, count) };
+        }
+        for i in done..count {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(i) = table[usize::from(*from.add(i))] };
+        }
+    }
+    #[inline(always)]
+    fn int_mul(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, a: __m512i) {
+        op!(_mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(a)))
+    }
+    #[inline(always)]
+    unsafe fn load_four(self, from: [*const u8; 4]) -> __m512i {
+        // SAFETY: the token proves that the CPU has the instructions; the caller gives 16 readable bytes at each.
+        unsafe {
+            let words = interleaved(from);
+            _mm512_inserti64x4::<1>(
+                _mm512_castsi256_si512(_mm256_set_m128i(words[1], words[0])),
+                _mm256_set_m128i(words[3], words[2]),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8) -> __m512i {
+        op!(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
     }
     #[inline(always)]
     fn int_sub(self, a: __m512i, b: __m512i) -> __m512i {

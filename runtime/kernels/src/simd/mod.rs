@@ -142,6 +142,8 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     fn int_add(self, a: Self::I, b: Self::I) -> Self::I;
     /// Wrapping `a - b`.
     fn int_sub(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Wrapping `a * b`.
+    fn int_mul(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a & b`.
     fn int_and(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a | b`.
@@ -217,6 +219,36 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: the caller's promise.
         let bytes = unsafe { from.cast::<[i8; LANES]>().read() };
         self.from_array(bytes.map(f32::from))
+    }
+
+    /// Reads 16 bytes from each of four places: lane `i` holds byte `i` of each, the first place lowest.
+    ///
+    /// # Safety
+    /// Each is readable for 16 bytes.
+    unsafe fn load_four(self, from: [*const u8; 4]) -> Self::I;
+
+    /// Writes the low byte of each lane.
+    ///
+    /// # Safety
+    /// `to` is writable for 16 bytes.
+    unsafe fn store_bytes(self, to: *mut u8, a: Self::I);
+
+    /// Reads 16 bytes, a lane each, without their signs.
+    ///
+    /// # Safety
+    /// `from` is readable for 16 bytes.
+    unsafe fn load_bytes(self, from: *const u8) -> Self::I;
+
+    /// `to[i] = table[from[i]]` for `count` bytes.
+    ///
+    /// # Safety
+    /// `from` is readable and `to` writable for `count` bytes; they are one place or apart.
+    #[inline(always)]
+    unsafe fn look_up(self, table: &[u8; 256], from: *const u8, to: *mut u8, count: usize) {
+        for i in 0..count {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(i) = table[usize::from(*from.add(i))] };
+        }
     }
 
     /// [`load`](Simd::load) of a whole vector, [`load_first`](Simd::load_first) of a part, which is slower.

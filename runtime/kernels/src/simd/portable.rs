@@ -219,6 +219,33 @@ unsafe impl Simd for Portable {
         zip(a, b, i32::wrapping_add)
     }
     #[inline(always)]
+    fn int_mul(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::wrapping_mul)
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, a: Self::I) {
+        // SAFETY: the caller gives 16 writable bytes.
+        unsafe { to.cast::<[u8; LANES]>().write(a.0.map(|lane| lane as u8)) };
+    }
+    #[inline(always)]
+    unsafe fn load_four(self, from: [*const u8; 4]) -> Self::I {
+        // SAFETY: the caller gives 16 readable bytes at each.
+        let [a, b, c, d] = from.map(
+            #[inline(always)]
+            |from| unsafe { from.cast::<[u8; LANES]>().read() },
+        );
+        let mut lanes = [0; LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = i32::from_le_bytes([a[i], b[i], c[i], d[i]]);
+        }
+        Lanes(lanes)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8) -> Self::I {
+        // SAFETY: the caller gives 16 readable bytes.
+        Lanes(unsafe { from.cast::<[u8; LANES]>().read() }.map(i32::from))
+    }
+    #[inline(always)]
     fn int_sub(self, a: Self::I, b: Self::I) -> Self::I {
         zip(a, b, i32::wrapping_sub)
     }

@@ -1,5 +1,6 @@
 //! Every builtin against a plain reference in f64, on every instruction set, with the same bits for 1, 2, 3 and 8 workers.
 
+mod bytes;
 mod dynamic;
 mod elements;
 mod gather;

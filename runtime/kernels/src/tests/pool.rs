@@ -6,8 +6,8 @@ use lathe_ops::{Op, pool};
 use proptest::prelude::*;
 
 use super::few;
-use crate::harness::{address, check, numbers};
-use crate::oracle::{agrees, tensor};
+use crate::harness::{address, check, numbers, run};
+use crate::oracle::{agrees, evaluate, tensor};
 
 /// The windows of one axis.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +130,39 @@ proptest! {
             pad_right: columns.end,
             kind,
         });
+    }
+
+    #[test]
+    fn bytes_are_pooled_as_they_are(planes in 0_usize..4, (rows, columns) in any::<bool>().prop_flat_map(|ceil| (axes(12, ceil), axes(90, ceil))), signed: bool, seed: u64) {
+        let shape = [1, planes, rows.input as usize, columns.input as usize];
+        let x: Vec<u8> =
+            numbers(seed, shape.iter().product()).into_iter().map(|v| (v * 1e4) as i32 as u8).collect();
+        let image = match signed {
+            true => tensor(&x.iter().map(|&byte| byte as i8).collect::<Vec<_>>(), &shape),
+            false => tensor(&x, &shape),
+        };
+        let want = evaluate(op(0, rows, columns), &[Some(&image)], 1).remove(0);
+        let args = |y: &[*mut u8]| args::PoolBytes {
+            x: address(&x),
+            y: y[0],
+            planes: planes as i64,
+            height: rows.input,
+            width: columns.input,
+            out_height: rows.out,
+            out_width: columns.out,
+            kernel_h: rows.kernel,
+            kernel_w: columns.kernel,
+            stride_h: rows.stride,
+            stride_w: columns.stride,
+            dilation_h: rows.dilation,
+            dilation_w: columns.dilation,
+            pad_top: rows.begin,
+            pad_left: columns.begin,
+            signed: signed.into(),
+        };
+        for (isa, outputs) in run(&[want.bytes().len()], 1, args) {
+            prop_assert!(outputs[0] == want.bytes(), "{}", isa.name());
+        }
     }
 }
 

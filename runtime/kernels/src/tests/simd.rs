@@ -32,6 +32,7 @@ impl WithSimd for Results {
         let (one, zero) = (simd.splat(1.0), simd.splat(0.0));
         let truth = |m| simd.to_array(simd.select(m, one, zero));
         let integer = |i| simd.to_array(simd.to_float(i));
+        let small = simd.select(simd.less(simd.abs(a), simd.splat(1e6)), a, one);
         vec![
             ("add", simd.to_array(simd.add(a, b))),
             ("sub", simd.to_array(simd.sub(a, b))),
@@ -50,15 +51,37 @@ impl WithSimd for Results {
             ("equal", truth(simd.equal(a, b))),
             ("is_nan", truth(simd.is_nan(a))),
             ("first", truth(simd.first(5))),
-            ("to_int", integer(simd.to_int(simd.select(simd.less(simd.abs(a), simd.splat(1e6)), a, one)))),
+            ("to_int", integer(simd.to_int(small))),
             ("int_shl", integer(simd.int_shl::<3>(simd.to_int(one)))),
             ("int_shr", integer(simd.int_shr::<2>(simd.int_splat(-7)))),
             ("int_sub", integer(simd.int_sub(simd.int_splat(3), simd.int_splat(5)))),
+            ("int_mul", integer(simd.int_mul(simd.int_splat(-7), simd.int_splat(5)))),
+            ("bytes", bytes(simd, simd.int_add(simd.to_int(small), simd.int_splat(0x1100)))),
+            ("four", integer(simd.int_and(four(simd), simd.int_splat(0xff_ffff)))),
             ("int_equal", truth(simd.int_equal(simd.bits(a), simd.bits(b)))),
             ("scale", simd.to_array(simd.scale(a, simd.splat(-140.0)))),
             ("any", simd.to_array(simd.splat(if simd.any(simd.is_nan(a)) { 1.0 } else { 0.0 }))),
         ]
     }
+}
+
+/// The low bytes of lanes, through memory.
+#[inline(always)]
+fn bytes<S: Simd>(simd: S, lanes: S::I) -> Lanes {
+    let mut bytes = [0; LANES];
+    // SAFETY: 16 bytes.
+    unsafe {
+        simd.store_bytes(bytes.as_mut_ptr(), lanes);
+        simd.to_array(simd.to_float(simd.load_bytes(bytes.as_ptr())))
+    }
+}
+
+/// Four rows of 16 counted bytes, side by side.
+#[inline(always)]
+fn four<S: Simd>(simd: S) -> S::I {
+    let bytes: [u8; 4 * LANES] = std::array::from_fn(|i| i as u8);
+    // SAFETY: four times 16 bytes.
+    unsafe { simd.load_four([0, 1, 2, 3].map(|row| bytes.as_ptr().add(row * LANES))) }
 }
 
 fn expected(a: Lanes, b: Lanes) -> Vec<(&'static str, Lanes)> {
@@ -86,6 +109,15 @@ fn expected(a: Lanes, b: Lanes) -> Vec<(&'static str, Lanes)> {
         ("int_shl", [8.0; LANES]),
         ("int_shr", [-2.0; LANES]),
         ("int_sub", [-2.0; LANES]),
+        ("int_mul", [-35.0; LANES]),
+        (
+            "bytes",
+            zip(|a, _| {
+                let whole = if a.abs() < 1e6 { a.round_ties_even() } else { 1.0 };
+                f32::from(whole as i32 as u8)
+            }),
+        ),
+        ("four", std::array::from_fn(|i| (i + 256 * (i + 16) + 65536 * (i + 32)) as f32)),
         ("int_equal", truth(|a, b| a.to_bits() == b.to_bits())),
         ("scale", zip(|a, _| (f64::from(a) * 2f64.powi(-140)) as f32)),
         ("any", [f32::from(u8::from(a.iter().any(|a| a.is_nan()))); LANES]),

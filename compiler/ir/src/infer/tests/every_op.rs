@@ -97,6 +97,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("x: u8[a, 4], y: f32[], z: u8[]", "%0 = dequantize_linear x, y, z {axis=1, block_size=0, to=\"f32\"}"),
     ("x: f32[a, 4]", "%0, %1, %2 = dynamic_quantize_linear x"),
+    ("x: u8[a, 4], y: i8[256]", "%0 = map_bytes x, y"),
     (
         "x: u8[b, s, 8], y: i8[8, 6], z: u8[], u: i8[6], b: i32[6], f: f32[6], o: u8[]",
         "%0 = matmul_integer x, y, z, u, b, f, o {to=\"u8\"}",

@@ -1,9 +1,8 @@
 //! Products and convolutions of 8-bit integers. Constant operands are packed at compile time, computed ones before the product.
 
 use lathe_artifact::builtin::{Builtin, IntegerResult};
-use lathe_artifact::layout::PackedIntegers;
+use lathe_artifact::layout::{PackedIntegerConv, PackedIntegers};
 use lathe_ir::{Node, ValueId};
-use lathe_ops::conv::Padding;
 use lathe_ops::quant::{ConvInteger, MatMulInteger};
 use lathe_tensor::DType;
 
@@ -89,29 +88,62 @@ struct Packed {
     reason: String,
 }
 
-/// Matrices `[k, n]` in panels, or (`rows`) `[n, k]` in rows, packed at compile time where they are a constant.
+/// The whole constant that a location is, if it is one.
+fn whole_constant(context: &Context<'_, '_>, location: &Location) -> Option<lathe_ir::ConstantId> {
+    match context.planner.buffers[location.buffer.0 as usize].kind {
+        BufferKind::Constant(constant, Packing::Dense) if location.offset == Size::ZERO => Some(constant),
+        _ => None,
+    }
+}
+
+/// Matrices `[k, n]` in panels, packed at compile time where they are a constant.
 fn packed(
     context: &mut Context<'_, '_>,
     location: &Location,
     [count, k, n]: [Size; 3],
-    rows: bool,
 ) -> Result<Packed, Refusal> {
     let unsigned = location.dtype == DType::U8;
-    let constant = match context.planner.buffers[location.buffer.0 as usize].kind {
-        BufferKind::Constant(constant, Packing::Dense) if location.offset == Size::ZERO => Some(constant),
-        _ => None,
-    };
     let sizes = numbers(context, &[count, k, n]);
-    if let (Some(constant), Some(&[1, k, n])) = (constant, sizes.as_deref()) {
-        let packing = match rows {
-            true => Packing::IntegerRows { rows: n, k, unsigned },
-            false => Packing::Integers { k, n, unsigned },
-        };
-        let location = packed_location(context, constant, packing)?;
-        let reason = format!("constant of {} packed", location.dtype);
-        return Ok(Packed { location, reason });
+    if let (Some(constant), Some(&[1, k, n])) = (whole_constant(context, location), sizes.as_deref()) {
+        let location = packed_location(context, constant, Packing::Integers { k, n, unsigned })?;
+        return Ok(Packed { location, reason: constant_reason(unsigned) });
     }
-    let bytes = packed_bytes(context, [count, k, n], rows);
+    let bytes = packed_bytes(context, [count, k, n]);
+    Ok(pack(context, location, bytes, [count, k, n], [0, 1, 1]))
+}
+
+/// The weights of a convolution, packed at compile time where they are a constant.
+fn packed_conv(
+    context: &mut Context<'_, '_>,
+    location: &Location,
+    layout: PackedIntegerConv,
+) -> Result<Packed, Refusal> {
+    let unsigned = location.dtype == DType::U8;
+    if let Some(constant) = whole_constant(context, location) {
+        let location = packed_location(context, constant, Packing::IntegerConv { layout, unsigned })?;
+        return Ok(Packed { location, reason: constant_reason(unsigned) });
+    }
+    let length = match layout.packed_len().map(i64::try_from) {
+        Ok(Ok(length)) => context.size_of(length),
+        _ => return refuse("the weights are too large to pack"),
+    };
+    let sizes = [1, layout.k() as i64, layout.out_channels as i64].map(|size| context.size_of(size));
+    let [rows, columns] = layout.kernel;
+    Ok(pack(context, location, length, sizes, [layout.groups, rows, columns].map(|size| size as i64)))
+}
+
+fn constant_reason(unsigned: bool) -> String {
+    format!("constant of {} packed", if unsigned { DType::U8 } else { DType::I8 })
+}
+
+/// An operand packed where it is computed.
+fn pack(
+    context: &mut Context<'_, '_>,
+    location: &Location,
+    bytes: Size,
+    [count, k, n]: [Size; 3],
+    [groups, kernel_h, kernel_w]: [i64; 3],
+) -> Packed {
     let packed = context.planner.temporary(DType::U8, &[bytes], context.scope.depth);
     let operands = [
         Operand::Read(location),
@@ -119,15 +151,17 @@ fn packed(
         Operand::Size(count),
         Operand::Size(k),
         Operand::Size(n),
-        Operand::Int(rows.into()),
-        Operand::Int(unsigned.into()),
+        Operand::Int(groups),
+        Operand::Int(kernel_h),
+        Operand::Int(kernel_w),
+        Operand::Int(i64::from(location.dtype == DType::U8)),
     ];
     context.planner.call(Builtin::PackIntegers, &operands, "computed operand packed");
-    Ok(Packed { location: packed, reason: "computed operand".into() })
+    Packed { location: packed, reason: "computed operand".into() }
 }
 
 /// Bytes of packed matrices.
-fn packed_bytes(context: &mut Context<'_, '_>, [count, k, n]: [Size; 3], rows: bool) -> Size {
+fn packed_bytes(context: &mut Context<'_, '_>, [count, k, n]: [Size; 3]) -> Size {
     let sizes = &mut context.planner.sizes;
     let mut whole = |size: Size, unit: usize| {
         let unit = unit as i64;
@@ -136,9 +170,9 @@ fn packed_bytes(context: &mut Context<'_, '_>, [count, k, n]: [Size; 3], rows: b
         let units = sizes.floor_div(more, divisor);
         sizes.mul_constant(units, unit)
     };
-    // Both layouts have whole words of 4 along `k`, and a sum of 4 bytes a column (row).
+    // Whole words of 4 along `k`, and a sum of 4 bytes a column.
     let depth = whole(k, PackedIntegers::DEPTH);
-    let columns = if rows { n } else { whole(n, PackedIntegers::PANEL) };
+    let columns = whole(n, PackedIntegers::PANEL);
     let column = sizes.add_constant(depth, 4);
     sizes.product(&[count, columns, column])
 }
@@ -181,10 +215,10 @@ pub(in super::super) fn matmul_integer(
     let left = expanded(context, a, &[&batch_axes[..], &row_dims].concat())?;
     let right = if one_matrix {
         let right = context.dense(b)?;
-        packed(context, &right, [Size::ONE, k, n], false)?
+        packed(context, &right, [Size::ONE, k, n])?
     } else {
         let right = expanded(context, b, &[&batch_axes[..], &[k, n]].concat())?;
-        packed(context, &right, [batch, k, n], false)?
+        packed(context, &right, [batch, k, n])?
     };
     // Rows of all matrices are one another's neighbours where they share the right operand.
     let (batch, m) = match one_matrix && a_zero.count != m {
@@ -222,15 +256,18 @@ pub(in super::super) fn matmul_integer(
     Ok(())
 }
 
-/// Room for the image by residues of the strides, padded, and a panel more, for whole panels of pixels are read.
+/// Room for the image by residues of the strides, padded, four channels to a word, and a panel more, for whole panels of pixels are read.
 fn planes(
     context: &mut Context<'_, '_>,
     window: &Window<2>,
-    input: [Size; 4],
+    layout: PackedIntegerConv,
+    batch: Size,
     output: [Size; 4],
 ) -> Location {
     let sizes = &mut context.planner.sizes;
-    let mut size = sizes.mul(input[0], input[1]);
+    let depth = PackedIntegerConv::DEPTH;
+    let words = layout.groups.saturating_mul(layout.channels.div_ceil(depth));
+    let mut size = sizes.mul_constant(batch, words as i64);
     for axis in 0..2 {
         let (kernel, stride) = (window.kernel[axis], window.strides[axis]);
         let length = sizes.add_constant(output[2 + axis], (kernel - 1) * window.dilations[axis] / stride);
@@ -238,6 +275,7 @@ fn planes(
         size = sizes.mul_constant(size, kernel.min(stride));
     }
     let size = sizes.add_constant(size, PackedIntegers::PANEL as i64);
+    let size = sizes.mul_constant(size, depth as i64);
     context.planner.temporary(DType::U8, &[size], context.scope.depth)
 }
 
@@ -252,7 +290,7 @@ pub(in super::super) fn conv_integer(
     let (Some(weights), x_dims) = (numbers(context, &w_dims), context.dims(x)?) else {
         return refuse("the kernel's size is not constant");
     };
-    let [_, _, ref kernel @ ..] = weights[..] else { return refuse("weights without channels") };
+    let [out_channels, ins, ref kernel @ ..] = weights[..] else { return refuse("weights without channels") };
     if image(&x_dims).is_none() {
         return refuse("the builtin has one or two spatial axes");
     }
@@ -261,15 +299,16 @@ pub(in super::super) fn conv_integer(
     let x_zero = Parameter::of(context, node, 2, Size::ONE, "zero points")?;
     let w_zero = Parameter::of(context, node, 3, channels, "zero points")?;
     let results = Results::of(context, node, channels, conv.to)?;
-    let k = context.planner.sizes.product(&w_dims[1..]);
+    let kernel = window.kernel.map(|size| size as usize);
+    let layout = PackedIntegerConv { out_channels, channels: ins, groups: conv.groups, kernel };
     let weight = context.dense(w)?;
-    let weight = packed(context, &weight, [Size::ONE, k, channels], true)?;
+    let weight = packed_conv(context, &weight, layout)?;
     let Geometry { source, target, input, output } = geometry(context, node)?;
-    let (begins, ends) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
-    let exact = matches!(conv.padding, Padding::Explicit { .. });
-    let trivial =
-        exact && begins.iter().chain(&ends).all(|&pad| pad == Size::ZERO) && window.strides == [1, 1];
-    let planes = if trivial { None } else { Some(planes(context, &window, input, output)) };
+    let (begins, _) = pads(context, &conv.padding, &window, [input[2], input[3]], [output[2], output[3]])?;
+    let planes = match layout.is_alone() {
+        true => None,
+        false => Some(planes(context, &window, layout, input[0], output)),
+    };
     let operands = |phase: i64| {
         let mut operands = vec![
             Operand::Read(&source),
@@ -300,7 +339,11 @@ pub(in super::super) fn conv_integer(
         operands
     };
     if planes.is_some() {
-        context.planner.call(Builtin::ConvInteger, &operands(0), "the image, padded and by strides");
+        context.planner.call(
+            Builtin::ConvInteger,
+            &operands(0),
+            "the image, padded and by strides, four channels a word",
+        );
     }
     let reason = format!("bytes to {}, {:?}: {}", results.to.name(), window.kernel, weight.reason);
     context.planner.call(Builtin::ConvInteger, &operands(1), reason);
