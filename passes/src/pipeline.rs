@@ -23,6 +23,8 @@ pub const CANONICAL: &[Pass<'static>] = &[
     Pass::Rule(&canonical::whole_non_zero::WholeNonZero),
     // Sizes that turn out constant take what is computed from them along.
     Pass::Rule(&canonical::fold_constants::FoldConstants),
+    // What is too large to fold stays as it is stored.
+    Pass::Function(&quantize::blocks::BlockWeights),
     Pass::Rule(&canonical::no_ops::NoOps),
     Pass::Rule(&canonical::attention_past::AttentionPast),
     Pass::Rule(&canonical::merge_casts::MergeCasts),

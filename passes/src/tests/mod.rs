@@ -1,6 +1,7 @@
 //! Snapshot tests: IR text in, refusals and whole IR text out.
 
 mod attention;
+mod blocks;
 mod buffers;
 mod cache;
 mod canonical;

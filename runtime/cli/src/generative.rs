@@ -51,16 +51,22 @@ impl GraphFiles {
         Err(Error::NotAModel { path: path.to_path_buf() })
     }
 
+    /// A decoder of both kinds in one file, as its branch without a past: where that gets a cache of its own.
+    fn branch(&self, options: &LoadOptions) -> Result<Option<Model>, Error> {
+        let name = self.decoder.file_name().and_then(|name| name.to_str());
+        if !name.is_some_and(|name| name.starts_with(MERGED)) {
+            return Ok(None);
+        }
+        let mut known = options.clone();
+        known.compile.known.push(("use_cache_branch".to_string(), false));
+        // Otherwise its past is handed on: that needs the other branch too.
+        Ok(Some(load(&self.decoder, &known)?).filter(Model::can_decode))
+    }
+
     /// Loads them all.
     pub fn load(&self, options: &LoadOptions) -> Result<Graphs, Error> {
-        // A decoder of both kinds in one file: without a past it is one whose cache is made.
-        let merged = |name: &str| name.starts_with(MERGED);
-        let mut own = options.clone();
-        if self.decoder.file_name().and_then(|name| name.to_str()).is_some_and(merged) {
-            own.compile.known.push(("use_cache_branch".to_string(), false));
-        }
         let optional = |path: &Option<PathBuf>| path.as_ref().map(|path| load(path, options)).transpose();
-        let decoder: Model = load(&self.decoder, &own)?;
+        let decoder = self.branch(options)?.map_or_else(|| load(&self.decoder, options), Ok)?;
         let (encoder, decoder_with_past) = (optional(&self.encoder)?, optional(&self.decoder_with_past)?);
         Ok(Graphs { encoder, decoder, decoder_with_past })
     }

@@ -33,6 +33,14 @@ pub enum BlockFormat {
     Q5K,
     /// 256 elements of 6 bits; 16 share an 8-bit scale.
     Q6K,
+    /// 32 elements of 4 bits with an f32 scale, as ONNX has weights in blocks: neighbours share a byte.
+    N4_0,
+    /// The same with an f32 minimum.
+    N4_1,
+    /// 32 elements of 8 bits with an f32 scale.
+    N8_0,
+    /// The same with an f32 minimum.
+    N8_1,
 }
 
 /// The most elements of a block.
@@ -70,6 +78,10 @@ impl BlockFormat {
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
+        Self::N4_0,
+        Self::N4_1,
+        Self::N8_0,
+        Self::N8_1,
     ];
 
     /// The name that tools of the format use: `Q4_1`, `Q6_K`.
@@ -85,6 +97,10 @@ impl BlockFormat {
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
+            Self::N4_0 => "N4_0",
+            Self::N4_1 => "N4_1",
+            Self::N8_0 => "N8_0",
+            Self::N8_1 => "N8_1",
         }
     }
 
@@ -92,6 +108,7 @@ impl BlockFormat {
     pub const fn block(self) -> usize {
         match self {
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::N4_0 | Self::N4_1 | Self::N8_0 | Self::N8_1 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => MAX_BLOCK,
         }
     }
@@ -109,6 +126,10 @@ impl BlockFormat {
             Self::Q4K => 4 + 12 + 128,
             Self::Q5K => 4 + 12 + 32 + 128,
             Self::Q6K => 128 + 64 + 16 + 2,
+            Self::N4_0 => 4 + 16,
+            Self::N4_1 => 8 + 16,
+            Self::N8_0 => 4 + 32,
+            Self::N8_1 => 8 + 32,
         }
     }
 
@@ -123,12 +144,12 @@ impl BlockFormat {
     /// What is subtracted from every element.
     pub const fn zero(self) -> u8 {
         match self {
-            Self::Q4_0 => 8,
+            Self::Q4_0 | Self::N4_0 => 8,
             Self::Q5_0 => 16,
-            Self::Q8_0 => 128,
+            Self::Q8_0 | Self::N8_0 => 128,
             Self::Q3K => 4,
             Self::Q6K => 32,
-            Self::Q4_1 | Self::Q5_1 | Self::Q2K | Self::Q4K | Self::Q5K => 0,
+            Self::Q4_1 | Self::Q5_1 | Self::Q2K | Self::Q4K | Self::Q5K | Self::N4_1 | Self::N8_1 => 0,
         }
     }
 
@@ -137,21 +158,26 @@ impl BlockFormat {
         match self {
             Self::Q2K => 2,
             Self::Q3K => 3,
-            Self::Q4_0 | Self::Q4_1 | Self::Q4K => 4,
+            Self::Q4_0 | Self::Q4_1 | Self::Q4K | Self::N4_0 | Self::N4_1 => 4,
             Self::Q5_0 | Self::Q5_1 | Self::Q5K => 5,
             Self::Q6K => 6,
-            Self::Q8_0 => 8,
+            Self::Q8_0 | Self::N8_0 | Self::N8_1 => 8,
         }
     }
 
     /// Whether runs have minima.
     pub const fn has_minima(self) -> bool {
-        matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2K | Self::Q4K | Self::Q5K)
+        matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2K | Self::Q4K | Self::Q5K | Self::N4_1 | Self::N8_1)
     }
 
-    /// Whether f16 holds every scale and minimum exactly: those of the formats of 256 elements are products.
+    /// Whether f16 holds every scale and minimum exactly: those of the formats of 256 elements are products, and those of ONNX are f32.
     pub const fn half_scales(self) -> bool {
-        self.block() == 32
+        self.block() == 32 && !self.is_onnx()
+    }
+
+    /// Whether it holds weights of ONNX files, whose products have activations of f32 by the standard.
+    pub const fn is_onnx(self) -> bool {
+        matches!(self, Self::N4_0 | Self::N4_1 | Self::N8_0 | Self::N8_1)
     }
 
     /// Bytes of a tensor of this shape; `None` where its rows are not whole blocks, it has none, or the number overflows.
@@ -180,6 +206,26 @@ impl BlockFormat {
             Self::Q4K => q4_k(bytes, &[], parts),
             Self::Q5K => q4_k(bytes, &bytes[16..48], parts),
             Self::Q6K => q6_k(bytes, parts),
+            Self::N4_0 | Self::N4_1 | Self::N8_0 | Self::N8_1 => self.onnx(bytes, parts),
+        }
+    }
+
+    /// The formats of ONNX: scale, minimum, elements in order.
+    fn onnx(self, bytes: &[u8], parts: &mut BlockParts) {
+        let number = |at: usize| f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        parts.scales[0] = number(0);
+        let mut rest = &bytes[4..];
+        if self.has_minima() {
+            parts.minima[0] = number(4);
+            rest = &rest[4..];
+        }
+        for (i, byte) in rest.iter().enumerate() {
+            if self.bits() == 8 {
+                parts.elements[i] = *byte;
+            } else {
+                parts.elements[2 * i] = byte & 15;
+                parts.elements[2 * i + 1] = byte >> 4;
+            }
         }
     }
 
@@ -311,15 +357,21 @@ mod tests {
             BlockFormat::Q2K => &[80, 82],
             BlockFormat::Q3K => &[108],
             BlockFormat::Q6K => &[208],
+            BlockFormat::N4_0 | BlockFormat::N8_0 => &[0],
+            BlockFormat::N4_1 | BlockFormat::N8_1 => &[0, 4],
         };
         let mut bytes: Vec<u8> = (0..format.block_bytes()).map(|i| (i * 37 + 11) as u8).collect();
-        for (&at, value) in scales.iter().zip([0.375, -0.1875]) {
-            bytes[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+        for (&at, value) in scales.iter().zip([0.375f32, -0.1875]) {
+            match format.is_onnx() {
+                true => bytes[at..at + 4].copy_from_slice(&value.to_le_bytes()),
+                false => bytes[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+            }
         }
         bytes
     }
 
-    /// The sum of the values, each times its index modulo 7 plus 1, and some of the values, by the `gguf` package of Python.
+    /// The sum of the values, each times its index modulo 7 plus 1, and some of the values, by the `gguf` package of Python;
+    /// those of ONNX by hand.
     type Case = (BlockFormat, f64, &'static [(usize, f64)]);
 
     #[rustfmt::skip]
@@ -334,6 +386,10 @@ mod tests {
         (BlockFormat::Q4K, 91279.125, &[(0, 137.4375), (1, 9.5625), (15, 79.3125), (16, 137.4375), (17, 9.5625), (31, 79.3125), (32, 12.0), (63, 24.0), (64, 180.5625), (100, 48.375), (128, 163.125), (129, 2.25), (160, 208.125), (200, 58.3125), (255, 31.3125)]),
         (BlockFormat::Q5K, 184732.125, &[(0, 323.4375), (1, 9.5625), (15, 79.3125), (16, 323.4375), (17, 9.5625), (31, 79.3125), (32, 51.0), (63, 39.0), (64, 180.5625), (100, 100.875), (128, 397.125), (129, 2.25), (160, 73.125), (200, 58.3125), (255, 53.8125)]),
         (BlockFormat::Q6K, 3703.875, &[(0, -536.625), (1, 636.0), (15, -119.25), (16, -162.0), (17, 192.0), (31, -36.0), (32, 86.625), (63, -217.5), (64, -1140.0), (100, 946.125), (128, -131.625), (129, 156.0), (160, 251.625), (200, 408.375), (255, -22.5)]),
+        (BlockFormat::N4_0, 13.125, &[(0, 2.625), (1, 0.375), (15, 0.75), (16, -0.375), (17, 1.5), (31, 1.5)]),
+        (BlockFormat::N4_1, 283.5, &[(0, 0.9375), (1, 0.9375), (15, 0.9375), (16, 3.9375), (17, 1.6875), (31, 1.6875)]),
+        (BlockFormat::N8_0, -686.25, &[(0, 11.625), (1, 25.5), (15, 27.75), (16, 41.625), (17, -40.5), (31, -38.25)]),
+        (BlockFormat::N8_1, 6349.875, &[(0, 18.9375), (1, 32.8125), (15, 35.0625), (16, 48.9375), (17, 62.8125), (31, 65.0625)]),
     ];
 
     #[test]

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lathe::generation::Graphs;
+use lathe::generation::{GraphModel, Graphs, Past, Prompt};
 use lathe::generative::GraphFiles;
 use lathe::{Model, Team, Tensor};
 use lathe_runtime::DecoderOptions;
@@ -61,27 +61,51 @@ fn close(model: &Model, tokens: &[u32], facts: &Value) -> Result<(), String> {
 fn check(path: &Path, facts: &Value) -> Result<(), String> {
     let files = GraphFiles::find(path).map_err(|error| error.to_string())?;
     let graphs = crate::load(&files)?;
+    let tokens: Vec<u32> = numbers(&facts["tokens"]).into_iter().map(|id| id as u32).collect();
+    let source: Vec<i64> = numbers(&facts["source"]).into_iter().map(|id| id as i64).collect();
     if let Some(reason) = facts["refused"].as_str() {
         return match graphs.decoder.undecodable() {
-            Some(given) if given.contains(reason) => Ok(()),
+            Some(given) if given.contains(reason) => {
+                threaded(&graphs, source, &tokens, facts["prompt"].as_u64().unwrap_or(1) as usize)
+            }
             given => Err(format!("refused with {given:?}, not `{reason}`")),
         };
     }
-    if !graphs.decoder.can_decode() {
+    if !graphs.can_page() {
         return Err(format!("no pages: {:?}", graphs.decoder.undecodable()));
     }
     let kind = if graphs.has_past() { "adopted" } else { "synthesised" };
     if facts["cache"] != kind {
         return Err(format!("the cache is {kind}, not {}", facts["cache"]));
     }
-    let tokens: Vec<u32> = numbers(&facts["tokens"]).into_iter().map(|id| id as u32).collect();
-    let source: Vec<i64> = numbers(&facts["source"]).into_iter().map(|id| id as i64).collect();
     if !source.is_empty() {
         return behind_encoder(&graphs, source, &tokens);
     }
     close(&graphs.decoder, &tokens, facts)?;
     let prompts = [tokens.clone(), tokens[2..9].to_vec(), tokens[5..].to_vec()];
     bits::check(&graphs.decoder, &prompts)
+}
+
+/// That keys and values that are handed from run to run give these tokens.
+fn threaded(graphs: &Graphs, source: Vec<i64>, tokens: &[u32], prompt: usize) -> Result<(), String> {
+    let team = Team::new(2).map_err(|error| error.to_string())?;
+    let mut model = GraphModel::new(graphs, Past::Thread, &team).map_err(|error| error.to_string())?;
+    if model.past() != Past::Thread {
+        return Err("keys and values are computed again".to_string());
+    }
+    let shape = [1, source.len()];
+    let given = match source.is_empty() {
+        true => Vec::new(),
+        false => {
+            let source = Tensor::from_slice(&source, &shape).map_err(|error| error.to_string())?;
+            vec![("input_ids".to_string(), source)]
+        }
+    };
+    let sequence = model.begin(given).map_err(|error| error.to_string())?;
+    let (start, rest) = tokens.split_at(prompt);
+    let expected =
+        Expected { what: "threaded", prompts: vec![start.to_vec()], ids: vec![rest.to_vec()], stop: None };
+    crate::run(&mut model, &[Prompt { sequence, tokens: start }], &expected)
 }
 
 /// That the tokens behind an encoder's source are these.

@@ -22,7 +22,9 @@ fn run<M: LanguageModel>(
     expected: &Expected,
 ) -> Result<(), String> {
     let stop = expected.stop.into_iter().collect();
-    let generator = Generator { sampling: Sampling::default(), stop, max_tokens: 24, logprobs: None };
+    let most = expected.ids.iter().map(Vec::len).max().unwrap_or(0);
+    let max_tokens = if expected.stop.is_some() { 24 } else { most };
+    let generator = Generator { sampling: Sampling::default(), stop, max_tokens, logprobs: None };
     let (results, _) = generator
         .generate(model, prompts, &mut |_| true)
         .map_err(|error| format!("{}: {error}", expected.what))?;

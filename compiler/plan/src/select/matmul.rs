@@ -222,7 +222,7 @@ fn blocked(
     format: BlockFormat,
     operands: &mut Vec<Operand<'_>>,
 ) -> (Builtin, String) {
-    let int8 = context.planner.options.activations == Activations::Int8;
+    let int8 = context.planner.options.activations == Activations::Int8 && !format.is_onnx();
     operands.extend([Operand::Int(BlockKind::of(format).code()), Operand::Int(int8.into())]);
     let how = if int8 { "8-bit activations" } else { "decoded, f32 activations" };
     (Builtin::MatMulBlocks, format!("{} blocks, {how}", format.name()))

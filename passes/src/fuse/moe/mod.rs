@@ -3,7 +3,8 @@
 //! The forms that exporters write. **Gathered**: the weights of the chosen experts are gathered for each token, the token is repeated for
 //! each of them, and the weighted answers are summed. **Rows**: each expert in turn computes the tokens that a mask names, and its answers
 //! are scattered to where they stand; a running count of the mask along the tokens, with a bound, is a capacity. **Dense**: every expert
-//! computes every token, one after another or as products of stacks, and its answers are weighed by zero where it was not chosen: what an
+//! computes every token, one after another or as products of stacks, and its answers are weighed by zero where it was not chosen, in a sum or a
+//! product with the weights, as einsums have it; ones may have left only the tokens that chose it: what an
 //! answer that is not finite would make of that is not kept. Sound because `moe`
 //! computes the same choice (top-k of the same scores, ties by lower index as `top_k` has them) and the same sums. A softmax over the
 //! chosen logits alone is a softmax over all of them, renormalised.

@@ -142,8 +142,9 @@ fn unweighed(context: Context<'_>, mut x: ValueId) -> ValueId {
         let next = match op {
             Op::Reshape(_) | Op::Unsqueeze(_) | Op::Squeeze(_) | Op::Expand(_) | Op::Tile(_) => input(0),
             Op::Transpose(transpose) if transpose.perm == [1, 0, 2] => input(0),
+            // Of what repeats tokens for each expert; other factors are the tokens' own.
             Op::Binary(Binary::Mul) => match (input(0), input(1)) {
-                (Some(x), None) | (None, Some(x)) => Some(x),
+                (Some(one), None) | (None, Some(one)) => Some(one).filter(|one| !context.same_dims(*one, x)),
                 _ => None,
             },
             _ => None,

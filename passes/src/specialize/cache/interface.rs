@@ -174,7 +174,7 @@ pub fn is_past(name: &str) -> bool {
 }
 
 /// The layer of an input of the past, and whether it holds keys (`true`) or values; `None` where it holds both: `past_key_values.3.key`
-/// of optimum and onnxruntime-genai, `past_key_3` and `past_3` of onnxruntime's own exports.
+/// of optimum and onnxruntime-genai, `past_key_values_key_cache_3` of torch's exporter, `past_key_3` and `past_3` of onnxruntime's own.
 pub(super) fn layer_of(name: &str) -> Option<(&str, Option<bool>)> {
     let number = |layer: &str| !layer.is_empty() && layer.bytes().all(|byte| byte.is_ascii_digit());
     let kind = |kind: &str| match kind {
@@ -186,12 +186,19 @@ pub(super) fn layer_of(name: &str) -> Option<(&str, Option<bool>)> {
         let (layer, of) = rest.rsplit_once('.')?;
         return Some((layer, Some(kind(of)?)));
     }
-    let rest = name.strip_prefix("past_")?;
-    match rest.rsplit_once('_') {
-        None => number(rest).then_some((rest, None)),
-        Some((of, layer)) => {
-            let of = of.strip_suffix("_self").unwrap_or(of);
-            number(layer).then_some((layer, Some(kind(of)?)))
+    let rest = name.strip_prefix("past_key_values_").or_else(|| name.strip_prefix("past_"))?;
+    let (mut layer, mut keys) = (None, None);
+    for word in rest.split('_') {
+        let found = match word {
+            "cache" | "layers" | "layer" | "self" => continue,
+            "key" | "keys" => keys.replace(true).is_some(),
+            "value" | "values" => keys.replace(false).is_some(),
+            word if number(word) => layer.replace(word).is_some(),
+            _ => return None,
+        };
+        if found {
+            return None;
         }
     }
+    Some((layer?, keys))
 }

@@ -32,7 +32,8 @@ impl Graphs {
         let Ok(roles) = Roles::of(&self.decoder) else { return false };
         let known = |(port, role): (&Port, &Role)| match role {
             Role::Tokens | Role::Mask | Role::Positions | Role::TokenTypes => true,
-            Role::Past(part) => !part.contains("encoder"),
+            // Beside the encoder's output its keys and values are those of a branch that is not taken.
+            Role::Past(part) => !part.contains("encoder") || roles.inputs.contains(&Role::Hidden),
             Role::Hidden | Role::HiddenMask => self.encoder.is_some(),
             // What rows of a decoder without an encoder need of it, they take from what the function `vision` makes.
             Role::Source if !self.has_encoder() => true,

@@ -26,10 +26,15 @@ fn blocks(format: BlockFormat, k: usize, n: usize) -> (Vec<u8>, Vec<f32>) {
             BlockFormat::Q2K => &[80, 82],
             BlockFormat::Q3K => &[108],
             BlockFormat::Q6K => &[208],
+            BlockFormat::N4_0 | BlockFormat::N8_0 => &[0],
+            BlockFormat::N4_1 | BlockFormat::N8_1 => &[0, 4],
         };
         for &at in scales {
-            let value = half::f16::from_f32((random.unit() * 0.02 - 0.01) as f32);
-            block[at..at + 2].copy_from_slice(&value.to_le_bytes());
+            let value = (random.unit() * 0.02 - 0.01) as f32;
+            match format.is_onnx() {
+                true => block[at..at + 4].copy_from_slice(&value.to_le_bytes()),
+                false => block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes()),
+            }
         }
     }
     let mut values = vec![0.0; k * n];
