@@ -223,7 +223,7 @@ impl<'m> Builder<'m> {
 
     /// Matrix product.
     pub fn matmul(&mut self, a: ValueId, b: ValueId) -> Result<ValueId, IrError> {
-        self.op(Op::MatMul(MatMul {}), &[a, b])
+        self.op(Op::MatMul(MatMul::default()), &[a, b])
     }
 
     /// `x @ w + bias` and an activation.

@@ -12,9 +12,14 @@ use crate::elementwise::Activation;
 use crate::evaluate::{Arity, Context, Evaluate};
 use crate::walk::{Walk, broadcast_strides};
 
-/// [`crate::Op::MatMul`] has no attributes.
+/// Attributes of [`crate::Op::MatMul`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MatMul {}
+pub struct MatMul {
+    /// Where the right operand is a constant in quantised blocks, the left one may be rounded to 8-bit integers, as `accuracy_level` 4 of
+    /// `MatMulNBits` allows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub coarse: bool,
+}
 
 /// Attributes of [`crate::Op::Linear`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -46,8 +46,11 @@ pub enum Activations {
     /// They stay f32, and the weights are decoded: the reference's numbers.
     F32,
     /// 8-bit integers in two planes, each 32 elements with a scale of their own: the fast way.
-    #[default]
     Int8,
+    /// [`Int8`](Self::Int8), but f32 for the blocks of `MatMulNBits`, which is defined in floats, where the product does not allow
+    /// otherwise.
+    #[default]
+    ByFormat,
 }
 
 impl Default for PlanOptions {

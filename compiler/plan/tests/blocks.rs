@@ -31,7 +31,9 @@ graph "main" (ids: i64[s]) {
 fn products_and_rows_read_blocks_and_other_steps_decoded_elements() {
     let module = parse_with(TEXT, &bytes).unwrap();
     let main = module.main().unwrap();
-    for (activations, int8) in [(Activations::Int8, true), (Activations::F32, false)] {
+    for (activations, int8) in
+        [(Activations::Int8, true), (Activations::ByFormat, true), (Activations::F32, false)]
+    {
         let options = PlanOptions { activations, ..PlanOptions::default() };
         let planned = plan(&module, main, &options).unwrap();
         planned.plan.check().unwrap();
@@ -73,4 +75,24 @@ fn blocks_that_do_not_make_the_shape_are_refused() {
     }
     let short = |hash: u64, dtype: DType, shape: &[usize]| bytes(hash, dtype, &[shape[0] - 1]);
     assert!(parse_with(TEXT, &short).is_err());
+}
+
+#[test]
+fn products_of_the_operator_in_floats_are_coarse_where_they_may_be() {
+    let text = r#"
+graph "main" (x: f32[s, 64]) {
+  c0 = const f32[40, 64] #0000000000000001 {"blocked":"n4_0"}
+  %0 = transpose c0 {perm=[1,0]}
+  %1 = matmul x, %0
+  %2 = matmul x, %0 {coarse=true}
+  return %1 as exact, %2 as coarse
+}
+"#;
+    let module = parse_with(text, &bytes).unwrap();
+    let main = module.main().unwrap();
+    for (activations, int8) in [(Activations::Int8, 2), (Activations::ByFormat, 1), (Activations::F32, 0)] {
+        let planned = plan(&module, main, &PlanOptions { activations, ..PlanOptions::default() }).unwrap();
+        let text = PlanText(&planned.plan).to_string();
+        assert_eq!(text.matches("N4_0 blocks, 8-bit activations").count(), int8, "{text}");
+    }
 }

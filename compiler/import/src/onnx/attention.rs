@@ -95,7 +95,7 @@ pub(crate) fn flex_attention(node: &mut Node<'_, '_>) -> Outputs {
     let size = node.dims(q)[3].as_constant();
     let (k, v) = (repeated(node, q, k)?, repeated(node, q, v)?);
     let keys = node.add(Op::Transpose(Transpose { perm: vec![0, 1, 3, 2] }), &[k])?;
-    let scores = node.add(Op::MatMul(MatMul {}), &[q, keys])?;
+    let scores = node.add(Op::MatMul(MatMul::default()), &[q, keys])?;
     let scale = match (scale, size) {
         (Some(scale), _) => f64::from(scale),
         (None, Some(size)) => 1.0 / (size as f64).sqrt(),
@@ -118,7 +118,7 @@ pub(crate) fn flex_attention(node: &mut Node<'_, '_>) -> Outputs {
         shares = modified(node, shares, results)?;
     }
     let shares = node.cast(shares, node.dtype(v))?;
-    Ok(vec![node.add(Op::MatMul(MatMul {}), &[shares, v])?])
+    Ok(vec![node.add(Op::MatMul(MatMul::default()), &[shares, v])?])
 }
 
 /// Keys or values with each head repeated for the query heads that share it.

@@ -225,7 +225,7 @@ fn contract(node: &mut Node<'_, '_>, a: Term, b: Term, needed: &[Label]) -> Resu
     let y = arranged(node, &b, &[&batch[..], &inner[..], &columns[..]].concat())?;
     let (batch_sizes, inner_sizes) = (sizes(node, &b, &batch), sizes(node, &b, &inner));
     let y = grouped(node, y, &batch_sizes, &inner_sizes, &column_sizes)?;
-    let mut value = node.add(Op::MatMul(MatMul {}), &[x, y])?;
+    let mut value = node.add(Op::MatMul(MatMul::default()), &[x, y])?;
     if (rows.len(), columns.len()) != (1, 1) {
         let batch_sizes = node.dims(value)[..batch.len()].to_vec();
         value = node.reshape(value, [batch_sizes, row_sizes, column_sizes].concat())?;

@@ -11,7 +11,7 @@ use crate::onnx::node::{Node, Outputs};
 
 /// MatMul-1 to 13.
 pub(crate) fn matmul(node: &mut Node<'_, '_>) -> Outputs {
-    node.direct(Op::MatMul(MatMul {}))
+    node.direct(Op::MatMul(MatMul::default()))
 }
 
 /// Gemm-1 to 13, `alpha * op(a) @ op(b) + beta * c`, as its parts: passes fold bias and transposes.
@@ -22,7 +22,7 @@ pub(crate) fn gemm(node: &mut Node<'_, '_>) -> Outputs {
     let (alpha, beta) = (node.attributes.float_or("alpha", 1.0)?, node.attributes.float_or("beta", 1.0)?);
     let a = matrix(node, 0, "transA")?;
     let b = matrix(node, 1, "transB")?;
-    let mut product = node.add(Op::MatMul(MatMul {}), &[a, b])?;
+    let mut product = node.add(Op::MatMul(MatMul::default()), &[a, b])?;
     product = scaled(node, product, alpha)?;
     let Some(c) = node.optional(2).filter(|_| beta != 0.0) else { return Ok(vec![product]) };
     check_addend(node.dims(c), node.dims(product))?;

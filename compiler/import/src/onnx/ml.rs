@@ -256,7 +256,7 @@ fn linear(node: &mut Node<'_, '_>, x: ValueId, rows: i64) -> Result<ValueId, Fau
     let matrix = node.reshape(coefficients, vec![rows.into(), (count / rows).into()])?;
     let matrix = node.add(Op::Transpose(lathe_ops::shape::Transpose { perm: vec![1, 0] }), &[matrix])?;
     let matrix = node.cast(matrix, node.dtype(x))?;
-    let scores = node.add(Op::MatMul(MatMul {}), &[x, matrix])?;
+    let scores = node.add(Op::MatMul(MatMul::default()), &[x, matrix])?;
     match node.floats_attribute("intercepts")? {
         Some(intercepts) => {
             let intercepts = node.cast(intercepts, node.dtype(x))?;

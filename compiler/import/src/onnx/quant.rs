@@ -194,7 +194,7 @@ fn float_product(
         node.binary(Binary::Mul, centered, scale)
     };
     let (a, b) = (wide(node, a)?, wide(node, b)?);
-    let product = node.add(Op::MatMul(MatMul {}), &[a, b])?;
+    let product = node.add(Op::MatMul(MatMul::default()), &[a, b])?;
     let one = node.number(DType::F32, 1.0)?;
     let factor = node.binary(Binary::Div, one, y_scale)?;
     Ok(vec![node.requantised(product, factor, y_zero)?])

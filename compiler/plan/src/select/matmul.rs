@@ -4,7 +4,7 @@ use lathe_artifact::builtin::{Activation as Code, Builtin, Number};
 use lathe_artifact::layout::BlockKind;
 use lathe_ir::{ConstantId, Node, ValueId};
 use lathe_ops::elementwise::Activation;
-use lathe_ops::matmul::Linear;
+use lathe_ops::matmul::{Linear, MatMul};
 use lathe_tensor::{BlockFormat, Encoding};
 
 use super::elementwise;
@@ -26,12 +26,14 @@ struct ConstantMatrix {
     offset: usize,
 }
 
-/// What a packed product does to its sums.
+/// What a packed product does to its sums, and how it may compute them.
 #[derive(Default)]
 struct Epilogue {
     bias: Option<Location>,
     residual: Option<Location>,
     activation: Activation,
+    /// The left operand may be rounded to 8 bits.
+    coarse: bool,
 }
 
 /// Code and parameters of an activation.
@@ -51,7 +53,7 @@ pub(super) fn activation_code(activation: &Activation) -> (Code, f64, f64) {
     }
 }
 
-pub(super) fn matmul(context: &mut Context<'_, '_>, node: &Node) -> Result<(), Refusal> {
+pub(super) fn matmul(context: &mut Context<'_, '_>, node: &Node, product: &MatMul) -> Result<(), Refusal> {
     let (a, b) = (context.required(node, 0)?, context.required(node, 1)?);
     let output = context.output(node, 0)?;
     let number = context.wide_number(a)?;
@@ -64,7 +66,8 @@ pub(super) fn matmul(context: &mut Context<'_, '_>, node: &Node) -> Result<(), R
     if let Some(matrix) = constant_matrix(context, &rhs)
         && !context.dims(a)?.is_empty()
     {
-        return packed(context, a, output, &matrix, Epilogue::default());
+        let epilogue = Epilogue { coarse: product.coarse, ..Epilogue::default() };
+        return packed(context, a, output, &matrix, epilogue);
     }
     let target = strided(context, a, &rhs, output, (Fits::Columns, Number::F32))?;
     context.place(output, target);
@@ -207,7 +210,7 @@ fn packed(
         Operand::Float(beta),
     ];
     let (builtin, reason) = match packing {
-        Packing::Blocks { format, .. } => blocked(context, format, &mut operands),
+        Packing::Blocks { format, .. } => blocked(context, format, epilogue.coarse, &mut operands),
         _ => (Builtin::MatMulPacked, "packed panels".to_string()),
     };
     let reason = format!("rhs constant [{}, {}]: {reason}", matrix.k, matrix.n);
@@ -220,9 +223,14 @@ fn packed(
 fn blocked(
     context: &Context<'_, '_>,
     format: BlockFormat,
+    coarse: bool,
     operands: &mut Vec<Operand<'_>>,
 ) -> (Builtin, String) {
-    let int8 = context.planner.options.activations == Activations::Int8 && !format.is_onnx();
+    let int8 = match context.planner.options.activations {
+        Activations::F32 => false,
+        Activations::Int8 => true,
+        Activations::ByFormat => coarse || !format.is_onnx(),
+    };
     operands.extend([Operand::Int(BlockKind::of(format).code()), Operand::Int(int8.into())]);
     let how = if int8 { "8-bit activations" } else { "decoded, f32 activations" };
     (Builtin::MatMulBlocks, format!("{} blocks, {how}", format.name()))

@@ -68,7 +68,7 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         | Op::Clip(_)
         | Op::Where(_)
         | Op::Cast(_) => elementwise::single(context, node, op),
-        Op::MatMul(_) => matmul::matmul(context, node),
+        Op::MatMul(product) => matmul::matmul(context, node, product),
         Op::Linear(linear) => matmul::linear(context, node, linear),
         Op::Conv(conv) => conv::conv(context, node, conv),
         Op::ConvTranspose(conv) => conv::conv_transpose(context, node, conv),

@@ -62,7 +62,7 @@ pub struct Common {
     )]
     pub max_memory: Option<ByteSize>,
     /// What products with quantised weights compute in: f32 follows the reference, int8 is fast
-    #[arg(long, global = true, env = "LATHE_ACTIVATIONS", value_enum, default_value = "int8")]
+    #[arg(long, global = true, env = "LATHE_ACTIVATIONS", value_enum, default_value = "auto")]
     pub activations: ActivationsChoice,
     /// Other rotary embeddings.
     #[command(flatten)]
@@ -92,6 +92,8 @@ pub enum ActivationsChoice {
     F32,
     /// Activations become 8-bit integers.
     Int8,
+    /// int8, but f32 for MatMulNBits of ONNX files without `accuracy_level` 4.
+    Auto,
 }
 
 /// `--json`, of every command but `test`, where it names a file.

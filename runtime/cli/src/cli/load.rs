@@ -37,6 +37,7 @@ pub fn compile_options(common: &Common, targets: &[TargetChoice]) -> Result<Comp
         activations: match common.activations {
             ActivationsChoice::F32 => Activations::F32,
             ActivationsChoice::Int8 => Activations::Int8,
+            ActivationsChoice::Auto => Activations::ByFormat,
         },
         rope: common.rope.scaling()?,
         frequencies: common.rope.rope_frequencies.dtype(),

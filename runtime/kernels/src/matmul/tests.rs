@@ -265,7 +265,7 @@ impl Strided {
             let row = &c[(o * m + i) * (inner * n + 1) + h * n..][..n];
             result.extend(row.iter().map(|&c| f64::from(c) / 0.125));
         }
-        agrees(&result, Op::MatMul(matmul::MatMul {}), &[Some(&a), Some(&b)], long_sum(k));
+        agrees(&result, Op::MatMul(matmul::MatMul::default()), &[Some(&a), Some(&b)], long_sum(k));
     }
 }
 

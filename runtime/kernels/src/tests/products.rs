@@ -16,7 +16,7 @@ use crate::oracle::{evaluate, tensor};
 fn check_numbers<T: Element + Copy>(number: Number, sizes: [usize; 4], left: &[T], right: &[T]) {
     let [batch, m, k, n] = sizes;
     let operands = [tensor(left, &[batch, m, k]), tensor(right, &[k, n])];
-    let want = evaluate(Op::MatMul(MatMul {}), &operands.each_ref().map(Some), 1);
+    let want = evaluate(Op::MatMul(MatMul::default()), &operands.each_ref().map(Some), 1);
     let (extent, none) = ([batch as i64], [0_i64]);
     let (a_batch, c_batch) = ([(m * k) as i64], [(m * n) as i64]);
     let args = |to: &[*mut u8]| args::MatMulNumber {

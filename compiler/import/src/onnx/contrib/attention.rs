@@ -209,7 +209,7 @@ pub(super) fn attention(node: &mut Node<'_, '_>) -> Outputs {
         return Err(Fault::unsupported("rotary embedding or a shared past inside Attention"));
     }
     node.attributes.ignore(&["rotary_embedding_dim", "past_present_share_buffer"]);
-    let projected = node.add(Op::MatMul(MatMul {}), &[x, weights])?;
+    let projected = node.add(Op::MatMul(MatMul::default()), &[x, weights])?;
     let projected = node.plus(projected, bias)?;
     let (mask, past, added) = (node.optional(3), node.optional(4), node.optional(5));
     projected_attention(node, projected, mask, past, added)
@@ -269,7 +269,7 @@ pub(super) fn quantised_attention(node: &mut Node<'_, '_>) -> Outputs {
     };
     let (x, weight) = (wide(0, 3, 6)?, wide(1, 4, 7)?);
     let bias = node.input(2)?;
-    let product = node.add(Op::MatMul(MatMul {}), &[x, weight])?;
+    let product = node.add(Op::MatMul(MatMul::default()), &[x, weight])?;
     let projected = node.binary(Binary::Add, product, bias)?;
     let (mask, past) = (node.optional(5), node.optional(8));
     projected_attention(node, projected, mask, past, None)

@@ -86,7 +86,8 @@ pub(super) fn matmul_nbits(node: &mut Node<'_, '_>) -> Outputs {
     let (bits, [k, n]) = (bits(node)?, ["K", "N"]);
     let size = |name: &str| positive(name, node.attributes.required_int(name)?).map(|size| size as i64);
     let (k, n, block) = (size(k)?, size(n)?, size("block_size")?);
-    node.attributes.ignore(&["accuracy_level", "weight_prepacked"]);
+    let coarse = node.attributes.int_or("accuracy_level", 0)? == 4;
+    node.attributes.ignore(&["weight_prepacked"]);
     if node.optional(4).is_some() {
         return Err(Fault::unsupported("an order of the columns (`g_idx`)"));
     }
@@ -122,7 +123,7 @@ pub(super) fn matmul_nbits(node: &mut Node<'_, '_>) -> Outputs {
     let weight = if blocks * block == k { weight } else { node.cut(weight, 1, 0, k)? };
     let weight = node.add(Op::Transpose(Transpose { perm: vec![1, 0] }), &[weight])?;
     let weight = node.cast(weight, node.dtype(a))?;
-    let product = node.add(Op::MatMul(MatMul {}), &[a, weight])?;
+    let product = node.add(Op::MatMul(MatMul { coarse }), &[a, weight])?;
     let bias = node.optional(5);
     Ok(vec![node.plus(product, bias)?])
 }
@@ -227,5 +228,5 @@ pub(super) fn matmul_bnb4(node: &mut Node<'_, '_>) -> Outputs {
     let weight = node.binary(Binary::Mul, values, scales)?;
     let weight = node.reshape(weight, [n, k].map(Dim::constant).to_vec())?;
     let weight = node.add(Op::Transpose(Transpose { perm: vec![1, 0] }), &[weight])?;
-    Ok(vec![node.add(Op::MatMul(MatMul {}), &[a, weight])?])
+    Ok(vec![node.add(Op::MatMul(MatMul::default()), &[a, weight])?])
 }

@@ -41,7 +41,7 @@ pub(super) fn fused_matmul(node: &mut Node<'_, '_>) -> Outputs {
     let alpha = node.attributes.float_or("alpha", 1.0)?;
     let a = operand(node, 0, "transA", "transBatchA")?;
     let b = operand(node, 1, "transB", "transBatchB")?;
-    let product = node.add(Op::MatMul(MatMul {}), &[a, b])?;
+    let product = node.add(Op::MatMul(MatMul::default()), &[a, b])?;
     if alpha == 1.0 {
         return Ok(vec![product]);
     }

@@ -59,7 +59,7 @@ impl<'m> Node<'_, 'm> {
         if kernel == Kernel::Rbf {
             return self.distances(x, turned, gamma);
         }
-        let products = self.add(Op::MatMul(MatMul {}), &[x, turned])?;
+        let products = self.add(Op::MatMul(MatMul::default()), &[x, turned])?;
         match kernel {
             Kernel::Linear | Kernel::Rbf => Ok(products),
             Kernel::Poly | Kernel::Sigmoid => {
@@ -91,7 +91,7 @@ impl Node<'_, '_> {
         let (x, turned) = (self.cast(x, DType::F64)?, self.cast(turned, DType::F64)?);
         let (own, other) = (self.add(squares(1), &[x])?, self.add(squares(0), &[turned])?);
         let both = self.binary(Binary::Add, own, other)?;
-        let products = self.add(Op::MatMul(MatMul {}), &[x, turned])?;
+        let products = self.add(Op::MatMul(MatMul::default()), &[x, turned])?;
         let minus_two = self.number_like(x, -2.0)?;
         let cross = self.binary(Binary::Mul, products, minus_two)?;
         let distance = self.binary(Binary::Add, both, cross)?;
@@ -122,7 +122,7 @@ pub(crate) fn svm_regressor(node: &mut Node<'_, '_>) -> Outputs {
             }
             let kernels = node.kernel(x, &vectors, supports, false)?;
             let weights = node.matrix(&coefficients, supports)?;
-            node.add(Op::MatMul(MatMul {}), &[kernels, weights])?
+            node.add(Op::MatMul(MatMul::default()), &[kernels, weights])?
         }
         _ => node.kernel(x, &coefficients, 1, true)?,
     };
@@ -218,7 +218,7 @@ fn pair_scores(
         }
     }
     let weights = node.matrix(&weights, supports)?;
-    let sums = node.add(Op::MatMul(MatMul {}), &[kernels, weights])?;
+    let sums = node.add(Op::MatMul(MatMul::default()), &[kernels, weights])?;
     let rho = node.matrix(&rho[..pair_count], 1)?;
     node.binary(Binary::Add, sums, rho)
 }
@@ -237,8 +237,8 @@ fn votes(node: &mut Node<'_, '_>, scores: ValueId, classes: usize) -> Result<Val
     let wins = node.cast(positive, DType::F32)?;
     let losses = node.binary(Binary::Sub, one, wins)?;
     let (first, second) = (node.matrix(&first, pair_count)?, node.matrix(&second, pair_count)?);
-    let first = node.add(Op::MatMul(MatMul {}), &[wins, first])?;
-    let second = node.add(Op::MatMul(MatMul {}), &[losses, second])?;
+    let first = node.add(Op::MatMul(MatMul::default()), &[wins, first])?;
+    let second = node.add(Op::MatMul(MatMul::default()), &[losses, second])?;
     let all = node.binary(Binary::Add, first, second)?;
     node.largest(all)
 }
