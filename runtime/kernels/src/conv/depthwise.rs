@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
 
+use super::side;
 use super::window::{Window, copy, valid};
 use crate::matmul::epilogue::{Epilogue, Rectangle};
 use crate::matmul::product::share;
@@ -92,6 +93,10 @@ impl Depthwise {
     /// The fields describe readable and writable memory; the worker's scratch memory is its own.
     #[inline(never)]
     pub(super) unsafe fn compute<S: Simd>(&self, simd: S, worker: &Worker) {
+        // SAFETY: as the caller promises.
+        if unsafe { side::compute(self, simd, worker) } {
+            return;
+        }
         let Window { h, w } = self.window;
         let planes = self.batch * self.channels * self.multiplier;
         let Some(copy) = Copy::plan(&self.window) else {
@@ -153,7 +158,7 @@ impl Depthwise {
     /// # Safety
     /// They lie in the plane.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, simd: S, plane: usize, first: usize, count: usize) {
+    pub(super) unsafe fn finish<S: Simd>(&self, simd: S, plane: usize, first: usize, count: usize) {
         if self.epilogue.is_none() {
             return;
         }

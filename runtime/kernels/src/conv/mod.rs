@@ -7,6 +7,7 @@ mod depthwise;
 mod few;
 mod general;
 mod scatter;
+mod side;
 mod transposed;
 mod volume;
 mod window;

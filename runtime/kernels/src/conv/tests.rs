@@ -345,6 +345,20 @@ fn wide_and_far_reaching_depthwise_is_right() {
             ..Case::new([1, 1], [3, 3], [3, 3], 1, 1)
         },
         Case { stride: [1, 50], ..Case::new([1, 1], [2, 1000], [1, 30], 1, 0) },
+        // Short rows, with lanes along the channels; the last block of these is not full.
+        Case { groups: 20, bias: true, batch: 2, ..Case::new([1, 1], [6, 6], [5, 5], 1, 2) },
+        Case {
+            groups: 37,
+            residual: true,
+            pads: [[2, 2], [-1, 3]],
+            ..Case::new([1, 1], [7, 9], [3, 4], 2, 1)
+        },
+        Case {
+            groups: 16,
+            dilation: [2, 3],
+            pads: [[4, 4], [3, 3]],
+            ..Case::new([1, 1], [5, 12], [3, 3], 1, 1)
+        },
     ];
     for isa in isas() {
         for case in &cases {

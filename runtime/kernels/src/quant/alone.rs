@@ -16,7 +16,7 @@ use crate::simd::{Dots, LANES, Simd};
 /// Rows of the image, or cells of a row, in a word.
 const DEPTH: usize = PackedIntegerConv::DEPTH;
 /// Most rows of the result that are computed together.
-const TOGETHER: usize = 4;
+pub(super) const TOGETHER: usize = 4;
 /// Columns of the result that are computed at a time.
 const COLUMNS: usize = 2048;
 /// Rows of the result in a unit of work.
@@ -27,19 +27,19 @@ const SLACK: usize = 3 * LANES;
 /// How the lines of some rows of the result lie in memory: the words of the weights, the lines, and a row of padding.
 #[derive(Clone, Copy)]
 pub(super) struct Lines {
-    axes: [Axis; 2],
+    pub axes: [Axis; 2],
     /// Whether words are of neighbours in a row.
-    along: bool,
+    pub along: bool,
     /// Number of lines.
-    lines: usize,
+    pub lines: usize,
     /// Words of weights for a row of the result.
-    words: usize,
+    pub words: usize,
     /// Words of a line.
     length: usize,
     /// Bytes of the row of padding, or of the padded row that a line is made of.
     row: usize,
     /// Rows of the result that the lines serve.
-    rows: usize,
+    pub rows: usize,
 }
 
 impl Lines {
@@ -352,11 +352,7 @@ impl Alone<'_> {
             // SAFETY: the caller's promise.
             let four = unsafe { self.word::<D::S, STEP>(simd, word, column) };
             for (served, total) in totals.iter_mut().enumerate() {
-                let mut ones = [0_u8; DEPTH];
-                for (index, one) in ones.iter_mut().enumerate() {
-                    *one = self.lines.is_cell(word, served, index).into();
-                }
-                *total = dots.dot(*total, four, simd.int_splat(i32::from_le_bytes(ones)));
+                *total = dots.dot(*total, four, simd.int_splat(self.lines.ones(word, served)));
             }
         }
         totals
@@ -393,6 +389,16 @@ impl Alone<'_> {
 }
 
 impl Lines {
+    /// A word of ones where a word of weights has cells of the kernel, for row `served` of the result.
+    #[inline(always)]
+    pub fn ones(&self, word: usize, served: usize) -> i32 {
+        let mut ones = [0_u8; DEPTH];
+        for (index, one) in ones.iter_mut().enumerate() {
+            *one = self.is_cell(word, served, index).into();
+        }
+        i32::from_le_bytes(ones)
+    }
+
     /// Whether a byte of a word of weights is a cell of the kernel, for row `served` of the result.
     #[inline(always)]
     fn is_cell(&self, word: usize, served: usize, index: usize) -> bool {

@@ -1,4 +1,4 @@
-//! `ConvInteger`: what is common to groups of [one channel](super::alone) and of [more](super::dense).
+//! `ConvInteger`: what is common to groups of [one channel](super::alone), of short rows [side by side](super::side), and of [more](super::dense).
 
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::args;
@@ -8,6 +8,7 @@ use super::alone::{Alone, Lines};
 use super::dense::Dense;
 use super::planes::{Axis, Planes};
 use super::result::Results;
+use super::side::Side;
 use crate::kernel::{Buffer, Kernel};
 use crate::matmul::sizes;
 use crate::simd::{Dots, Simd, WithDots};
@@ -55,9 +56,14 @@ impl Kernel for args::ConvInteger {
         };
         if conv.layout.is_alone() {
             let Some(lines) = Lines::of(axes) else { return Status::OutOfMemory };
+            if Side::room(&conv, &lines).is_some() {
+                let side = Side { conv: &conv, lines, memory: worker.scratch };
+                simd.with_dots(Work { side: Some(side), alone: None, dense: None, worker });
+                return Status::Ok;
+            }
             let Some(mut buffer) = Buffer::new(worker, lines.room()) else { return Status::OutOfMemory };
             let alone = Alone { conv: &conv, lines, memory: buffer.pointer().cast() };
-            simd.with_dots(Work { alone: Some(alone), dense: None, worker });
+            simd.with_dots(Work { side: None, alone: Some(alone), dense: None, worker });
             return Status::Ok;
         }
         let Some(planes) = Planes::of(self, axes, conv.layout.channels) else { return Status::Internal };
@@ -68,12 +74,13 @@ impl Kernel for args::ConvInteger {
             return unsafe { planes.fill(simd, self.x, conv.batch * conv.groups, (conv.flip, zero), worker) };
         }
         let dense = Dense { conv: &conv, taps: planes.taps(), planes };
-        simd.with_dots(Work { alone: None, dense: Some(dense), worker });
+        simd.with_dots(Work { side: None, alone: None, dense: Some(dense), worker });
         Status::Ok
     }
 }
 
 struct Work<'a> {
+    side: Option<Side<'a>>,
     alone: Option<Alone<'a>>,
     dense: Option<Dense<'a>>,
     worker: &'a Worker,
@@ -89,6 +96,9 @@ impl WithDots for Work<'_> {
             }
             if let Some(alone) = self.alone {
                 alone.compute(dots, self.worker);
+            }
+            if let Some(side) = self.side {
+                side.compute(dots, self.worker);
             }
         }
     }

@@ -8,6 +8,7 @@ mod pack;
 mod planes;
 mod product;
 mod result;
+mod side;
 mod tile;
 
 #[cfg(test)]

@@ -361,6 +361,14 @@ fn large_images_and_one_channel_a_group_are_exact() {
     check_conv(image([2, 30, 1, 1], [[29, 3, 2, 1, 1, 1]; 2], [true, true]), 3);
     check_conv(image([1, 1, 3, 16], [[40, 7, 2, 1, 3, 3]; 2], [false, true]), 4);
     check_conv(image([1, 1, 9, 13], [[1, 1, 1, 1, 0, 0], [200, 5, 1, 2, 4, 4]], [false, true]), 5);
+    // Short rows, with lanes along the channels; the last block of these is not full.
+    check_conv(image([2, 20, 1, 1], [[6, 5, 1, 1, 2, 2]; 2], [false, true]), 12);
+    check_conv(image([1, 37, 1, 1], [[7, 5, 2, 1, 2, 2], [6, 3, 3, 2, 4, 1]], [true, false]), 13);
+    check_conv(image([1, 16, 1, 1], [[9, 3, 1, 2, 2, 1], [12, 3, 1, 1, 1, 1]], [false, false]), 14);
+    check_conv(
+        Image { to: IntegerResult::F32, ..image([1, 18, 1, 1], [[5, 9, 1, 1, 4, 4]; 2], [true, true]) },
+        15,
+    );
     // Panels that begin and end between two rows.
     check_conv(image([1, 1, 5, 7], [[28, 3, 1, 1, 1, 1]; 2], [false, true]), 11);
     check_conv(image([1, 7, 1, 1], [[1, 1, 1, 1, 0, 0], [2300, 13, 1, 1, 6, 6]], [false, true]), 6);
