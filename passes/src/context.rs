@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use lathe_ir::{
-    Answer, Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, Symbol, ValueId, ValueType,
+    Answer, Constant, Dim, Function, FunctionId, Module, Node, NodeId, Operation, Source, Symbol, ValueId,
+    ValueType,
 };
 use lathe_ops::Op;
-use lathe_tensor::{DType, Tensor};
+use lathe_ops::shape::Transpose;
+use lathe_tensor::{DType, Encoding, Tensor};
 
 /// A function of a module, for reading.
 #[derive(Clone, Copy)]
@@ -42,10 +44,44 @@ impl<'a> Context<'a> {
         match self.body().value(value).source {
             Source::Constant(id) => {
                 let constant = self.module.constant(id);
-                (constant.encoding == lathe_tensor::Encoding::Dense).then_some(&constant.tensor)
+                (constant.encoding == Encoding::Dense).then_some(&constant.tensor)
             }
             _ => None,
         }
+    }
+
+    /// Whether a value is a constant f32 matrix that is stored otherwise, in blocks or 16-bit floats, or the transpose of one.
+    pub fn is_encoded_matrix(&self, value: ValueId) -> bool {
+        self.encoded_matrix(value).is_some()
+    }
+
+    /// The same matrix as dense f32, where it is stored in 16-bit floats.
+    pub fn widened_matrix(&self, value: ValueId) -> Option<Tensor> {
+        let (constant, transposed) = self.encoded_matrix(value)?;
+        if !matches!(constant.encoding, Encoding::Widened(_)) {
+            return None;
+        }
+        let wide = constant.dense().ok()?;
+        if !transposed {
+            return Some(wide);
+        }
+        let transpose = Op::Transpose(Transpose { perm: vec![1, 0] });
+        let result = transpose.evaluate(&[Some(&wide)], 1, &lathe_ops::Limits::default());
+        result.ok()?.into_iter().next()
+    }
+
+    /// The encoded constant of a matrix, and whether the value is its transpose.
+    fn encoded_matrix(&self, value: ValueId) -> Option<(&'a Constant, bool)> {
+        let (value, transposed) = match self.producer(value) {
+            Some((_, node, Op::Transpose(transpose))) if transpose.perm == [1, 0] => {
+                (node.inputs.first().copied().flatten()?, true)
+            }
+            _ => (value, false),
+        };
+        let Source::Constant(id) = self.body().value(value).source else { return None };
+        let constant = self.module.constant(id);
+        let matrix = constant.encoding != Encoding::Dense && constant.shape.len() == 2;
+        matrix.then_some((constant, transposed))
     }
 
     /// The elements of a constant f32 value.

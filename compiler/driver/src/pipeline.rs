@@ -7,7 +7,7 @@ use std::time::Instant;
 use lathe_artifact::plan::{Plan, SymbolSource};
 use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
-use lathe_ir::{FunctionId, Module};
+use lathe_ir::{ConstantId, FunctionId, Module};
 use lathe_passes::{Cache, HeadMerging, Pass, QuantizeWeights, Report};
 use lathe_tensor::{DType, Tensor};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ pub fn compile_observed(
         }
         observe(pass, module);
     })?;
-    let mut artifact = assemble(&module, path, options)?;
+    let mut artifact = assemble(&mut module, path, options)?;
     artifact.report = report(&artifact, &module, &passes, ops_before);
     if let Some(kv_heads) = options.kv_heads {
         artifact.report["pooled"] = pooling.report(path, kv_heads, &passes)?;
@@ -126,7 +126,8 @@ pub fn compile_ir_text(
     })
 }
 
-fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
+/// Plans, generates and packs. The module's large constants are forgotten, each once it is packed.
+fn assemble(module: &mut Module, path: &Path, options: &CompileOptions) -> Result<Artifact, CompileError> {
     // The plan is made from the text, as `compile_ir_text` will make it: weights are named by the order of constants there.
     let ir_text = module.to_string();
     let mut by_hash: BTreeMap<u64, Vec<&Tensor>> = BTreeMap::new();
@@ -139,22 +140,47 @@ fn assemble(module: &Module, path: &Path, options: &CompileOptions) -> Result<Ar
         let fits = same.iter().find(|tensor| tensor.dtype() == dtype && tensor.shape() == shape);
         fits.or_else(|| same.first()).map(|tensor| (*tensor).clone())
     };
-    let module = &parsed(&ir_text, &constant, path, options)?;
-    let (functions, planned) = plan_and_generate(module, path, options)?;
-    let mut weights = BTreeMap::new();
-    for weight in &planned {
-        let packed = lathe_plan::pack(module, weight).map_err(|source| plan_error(path, source))?;
-        weights.insert(weight.name.clone(), packed);
-        // Mapped sources are read once: they need not stay in memory beside what was made of them.
-        module.constant(weight.constant).tensor.buffer().release();
-    }
+    let parsed = &mut parsed(&ir_text, &constant, path, options)?;
+    let large: Vec<_> =
+        module.constants().filter(|(_, constant)| constant.tensor.bytes().len() >= LARGE).collect();
+    let large: Vec<ConstantId> = large.into_iter().map(|(id, _)| id).collect();
+    large.into_iter().for_each(|id| module.forget(id));
+    let (functions, planned) = plan_and_generate(parsed, path, options)?;
     Ok(Artifact {
         functions,
-        weights,
+        weights: packed(parsed, &planned, path)?,
         ir_text,
         build_id: lathe_artifact::build_id().to_string(),
         report: Value::Null,
     })
+}
+
+/// Bytes from which on constants are forgotten once they are packed.
+const LARGE: usize = 1 << 20;
+
+/// The weights as the plan asks for them.
+fn packed(
+    module: &mut Module,
+    planned: &[lathe_plan::PlannedWeight],
+    path: &Path,
+) -> Result<BTreeMap<String, Tensor>, CompileError> {
+    let mut uses: BTreeMap<ConstantId, usize> = BTreeMap::new();
+    for weight in planned {
+        *uses.entry(weight.constant).or_default() += 1;
+    }
+    let mut weights = BTreeMap::new();
+    for weight in planned {
+        let packed = lathe_plan::pack(module, weight).map_err(|source| plan_error(path, source))?;
+        weights.insert(weight.name.clone(), packed);
+        // Mapped sources are read once: they need not stay in memory beside what was made of them.
+        module.constant(weight.constant).tensor.buffer().release();
+        let left = uses.entry(weight.constant).or_default();
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            module.forget(weight.constant);
+        }
+    }
+    Ok(weights)
 }
 
 fn parsed(

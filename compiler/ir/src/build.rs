@@ -76,6 +76,25 @@ impl Module {
         Ok(self.constant_value(function, constant, name))
     }
 
+    /// An f32 value of `function` for a tensor of f16 or bf16, which stays as it is stored.
+    ///
+    /// # Errors
+    /// Where the tensor is of another dtype.
+    pub fn widened_value(
+        &mut self,
+        function: FunctionId,
+        tensor: lathe_tensor::Tensor,
+        name: Option<String>,
+    ) -> Result<ValueId, lathe_tensor::TensorError> {
+        let dtype = tensor.dtype();
+        if !matches!(dtype, DType::F16 | DType::BF16) {
+            return Err(lathe_tensor::TensorError::DTypeMismatch { expected: DType::BF16, actual: dtype });
+        }
+        let (encoding, shape) = (lathe_tensor::Encoding::Widened(dtype), tensor.shape().to_vec());
+        let constant = self.add_encoded_constant(tensor, encoding, shape, name.clone());
+        Ok(self.constant_value(function, constant, name))
+    }
+
     /// A value of `function` for a constant of this module. The elements of small integer tensors are known.
     pub fn constant_value(
         &mut self,

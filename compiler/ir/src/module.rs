@@ -25,11 +25,11 @@ impl Constant {
     pub fn dtype(&self) -> DType {
         match self.encoding {
             Encoding::Dense => self.tensor.dtype(),
-            Encoding::Blocked(_) => DType::F32,
+            Encoding::Blocked(_) | Encoding::Widened(_) => DType::F32,
         }
     }
 
-    /// The elements as a dense tensor; quantised blocks are decoded, which takes memory for all of them.
+    /// The elements as a dense tensor; those that are stored otherwise are decoded, which takes memory for all of them.
     ///
     /// # Errors
     /// Where the stored bytes are not blocks of the shape.
@@ -37,6 +37,11 @@ impl Constant {
         match self.encoding {
             Encoding::Dense => Ok(self.tensor.clone()),
             Encoding::Blocked(format) => Tensor::from_blocks(format, self.tensor.bytes(), &self.shape),
+            Encoding::Widened(_) => {
+                let mut wide = Tensor::zeros(DType::F32, &self.shape)?;
+                self.tensor.widened(0, wide.as_mut_slice::<f32>()?)?;
+                Ok(wide)
+            }
         }
     }
 }
@@ -148,6 +153,15 @@ impl Module {
 
     pub(crate) fn truncate_constants(&mut self, len: usize) {
         self.constants.truncate(len);
+    }
+
+    /// Drops the elements of a constant that nobody reads any more; its type stays. Such a module is not verified again.
+    pub fn forget(&mut self, id: ConstantId) {
+        if let (Some(constant), Ok(empty)) =
+            (self.constants.get_mut(id.index()), Tensor::zeros(DType::U8, &[0]))
+        {
+            constant.tensor = empty;
+        }
     }
 
     /// The constant with this id.

@@ -163,6 +163,11 @@ impl Check<'_> {
                     && tensor.rank() == 1
                     && format.storage_bytes(&constant.shape) == Some(tensor.len())
             }
+            Encoding::Widened(dtype) => {
+                matches!(dtype, DType::F16 | DType::BF16)
+                    && tensor.dtype() == dtype
+                    && constant.shape == tensor.shape()
+            }
         };
         let fits = stored
             && ty.dtype == constant.dtype()

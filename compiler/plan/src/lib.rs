@@ -11,6 +11,7 @@ mod destination;
 mod dims;
 mod error;
 mod location;
+mod pack;
 mod planner;
 mod region;
 mod schedule;
@@ -23,9 +24,10 @@ mod walk;
 mod weights;
 
 pub use error::PlanError;
+pub use pack::pack;
 pub use text::PlanText;
 pub use walk::{plan, plan_all};
-pub use weights::{Packing, PlannedWeight, pack};
+pub use weights::{Packing, PlannedWeight};
 
 use lathe_artifact::plan::Plan;
 

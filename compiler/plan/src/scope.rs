@@ -128,13 +128,13 @@ impl Context<'_, '_> {
         self.store_sizes(value, &known)
     }
 
-    /// Where a constant lies in row-major order; quantised blocks are decoded for it.
+    /// Where a constant lies in row-major order; quantised blocks and 16-bit floats are decoded for it.
     pub fn constant_location(&mut self, id: ConstantId) -> Result<Location, Refusal> {
         let constant = self.planner.module.constant(id);
         let (dtype, shape) = (constant.dtype(), &constant.shape);
         let bytes = match constant.encoding {
             Encoding::Dense => constant.tensor.bytes().len(),
-            Encoding::Blocked(_) => shape.iter().product::<usize>().saturating_mul(4),
+            Encoding::Blocked(_) | Encoding::Widened(_) => shape.iter().product::<usize>().saturating_mul(4),
         };
         let dims: Vec<_> = shape.iter().map(|&size| self.planner.sizes.constant(size as i64)).collect();
         let buffer = self.planner.constant_buffer(id, Packing::Dense, dtype, bytes as i64);

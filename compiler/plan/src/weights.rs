@@ -1,16 +1,14 @@
-//! Constants as the program reads them: as they are, or packed once at compile time.
+//! How the program reads constants: as they are, or packed once at compile time.
 
 use std::collections::BTreeMap;
 
 use lathe_artifact::layout::{
-    BlockKind, LayoutError, PackedBlocks, PackedConv, PackedIntegerConv, PackedIntegers, PackedMatrix,
-    TransposedSteps,
+    BlockKind, LayoutError, MatrixForm, PackedBlocks, PackedConv, PackedIntegerConv, PackedIntegers,
+    PackedMatrix, TransposedSteps,
 };
 use lathe_ir::{ConstantId, Module};
-use lathe_tensor::{BlockFormat, Buffer, DType, Encoding, Tensor};
+use lathe_tensor::{BlockFormat, DType};
 use rustc_hash::FxHashMap;
-
-use crate::PlanError;
 
 /// How a constant is stored in the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,8 +37,23 @@ pub enum Packing {
         /// Stored as `[n, k]`.
         transposed: bool,
     },
-    /// Panels of quantised blocks of a matrix stored as `[n, k]` that fills the constant.
+    /// Panels of `count` matrices of f16 or bf16, as they are stored, that fill the constant, one packed matrix after another.
+    Halves {
+        /// Number of matrices.
+        count: usize,
+        /// Rows.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Stored as `[n, k]`.
+        transposed: bool,
+        /// f16 or bf16.
+        dtype: DType,
+    },
+    /// Panels of quantised blocks of `count` matrices stored as `[n, k]` that fill the constant, one packed matrix after another.
     Blocks {
+        /// Number of matrices.
+        count: usize,
         /// Rows.
         k: usize,
         /// Columns.
@@ -90,6 +103,8 @@ impl Packing {
             Packing::Matrix { offset, .. } => format!("#panels.{offset}"),
             Packing::Matrices { transposed: false, .. } => "#experts".into(),
             Packing::Matrices { transposed: true, .. } => "#experts.transposed".into(),
+            Packing::Halves { transposed: false, .. } => "#halves".into(),
+            Packing::Halves { transposed: true, .. } => "#halves.transposed".into(),
             Packing::Blocks { .. } => "#blocks".into(),
             Packing::Integers { .. } => "#integers".into(),
             Packing::IntegerConv { .. } => "#integer_conv".into(),
@@ -121,6 +136,7 @@ impl Packing {
     pub fn dtype(self) -> DType {
         match self {
             Packing::Blocks { .. } | Packing::Integers { .. } | Packing::IntegerConv { .. } => DType::U8,
+            Packing::Halves { dtype, .. } => dtype,
             _ => DType::F32,
         }
     }
@@ -129,23 +145,35 @@ impl Packing {
     pub fn packed_len(self) -> Option<Result<usize, LayoutError>> {
         match self {
             Packing::Dense => None,
-            Packing::Blocks { k, n, format } => {
-                Some(PackedBlocks { k, n, kind: BlockKind::of(format) }.packed_bytes())
+            Packing::Blocks { count, k, n, format } => {
+                Some(several(count, k, n, PackedBlocks { k, n, kind: BlockKind::of(format) }.packed_bytes()))
             }
             Packing::Matrix { k, n, .. } => Some(PackedMatrix { k, n }.packed_len()),
-            Packing::Matrices { count, k, n, .. } => {
-                let too_large = LayoutError::TooLarge {
-                    layout: "packed matrices",
-                    what: format!("{count} of [{k}, {n}]"),
-                };
-                let one = PackedMatrix { k, n }.packed_len();
-                Some(one.and_then(|length| length.checked_mul(count).ok_or(too_large)))
+            Packing::Matrices { count, k, n, .. } | Packing::Halves { count, k, n, .. } => {
+                Some(several(count, k, n, PackedMatrix { k, n }.packed_len()))
             }
             Packing::Integers { k, n, .. } => Some(PackedIntegers { k, n }.packed_len()),
             Packing::IntegerConv { layout, .. } => Some(layout.packed_len()),
             Packing::Conv { .. } => self.conv_layout().map(|layout| layout.packed_len()),
         }
     }
+
+    /// The form in which products read the packed matrices, where they do.
+    pub fn form(self) -> Option<MatrixForm> {
+        match self {
+            Packing::Matrix { .. } | Packing::Matrices { .. } => Some(MatrixForm::F32),
+            Packing::Halves { dtype, .. } => MatrixForm::of_elements(dtype),
+            Packing::Blocks { format, .. } => Some(MatrixForm::Blocks(BlockKind::of(format))),
+            _ => None,
+        }
+    }
+}
+
+/// Elements of `count` matrices of `one` elements each.
+fn several(count: usize, k: usize, n: usize, one: Result<usize, LayoutError>) -> Result<usize, LayoutError> {
+    let too_large =
+        LayoutError::TooLarge { layout: "packed matrices", what: format!("{count} of [{k}, {n}]") };
+    one.and_then(|length| length.checked_mul(count).ok_or(too_large))
 }
 
 /// A tensor of the artifact.
@@ -188,78 +216,4 @@ impl Weights {
         self.list.push(PlannedWeight { name: name.clone(), constant, packing });
         name
     }
-}
-
-/// The bytes of a planned weight: the constant itself, or a tensor of rank 1 in its packed layout.
-///
-/// # Errors
-/// [`PlanError::BadConstant`] where the constant is of another type or too short for the packing.
-pub fn pack(module: &Module, weight: &PlannedWeight) -> Result<Tensor, PlanError> {
-    let constant = module.constant(weight.constant);
-    let bad = |reason: String| PlanError::BadConstant { name: weight.name.clone(), reason };
-    let tensor = match (constant.encoding, weight.packing) {
-        (Encoding::Blocked(_), Packing::Blocks { k, n, format }) => {
-            let layout = PackedBlocks { k, n, kind: BlockKind::of(format) };
-            let mut packed = Buffer::zeroed(layout.packed_bytes().map_err(|error| bad(error.to_string()))?);
-            layout
-                .pack(format, constant.tensor.bytes(), packed.make_mut())
-                .map_err(|error| bad(error.to_string()))?;
-            return Tensor::new(DType::U8, vec![packed.len()], packed)
-                .map_err(|error| bad(error.to_string()));
-        }
-        (Encoding::Blocked(_), _) => &constant.dense().map_err(|error| bad(error.to_string()))?,
-        (Encoding::Dense, _) => &constant.tensor,
-    };
-    if weight.packing == Packing::Dense {
-        return Ok(tensor.clone());
-    }
-    let integers = match weight.packing {
-        Packing::Integers { k, n, unsigned } => {
-            Some(PackedIntegers { k, n }.packed(tensor.bytes(), unsigned))
-        }
-        Packing::IntegerConv { layout, unsigned } => Some(layout.packed(tensor.bytes(), unsigned)),
-        _ => None,
-    };
-    if let Some(packed) = integers {
-        let packed = packed.map_err(|error| bad(error.to_string()))?;
-        return Tensor::new(DType::U8, vec![packed.len()], Buffer::copy_of(&packed))
-            .map_err(|error| bad(error.to_string()));
-    }
-    let elements = tensor.to_slice::<f32>().map_err(|error| bad(error.to_string()))?;
-    let packed = match weight.packing {
-        Packing::Matrix { k, n, transposed, offset } => {
-            let (k_stride, n_stride) = if transposed { (1, k) } else { (n, 1) };
-            let source = elements.get(offset..).unwrap_or(&[]);
-            PackedMatrix { k, n }.packed(source, k_stride, n_stride)
-        }
-        Packing::Matrices { count, k, n, transposed } => {
-            matrices(&elements, count, PackedMatrix { k, n }, transposed)
-        }
-        _ => match weight.packing.conv_layout() {
-            Some(layout) => layout.packed(&elements),
-            None => return Ok(tensor.clone()),
-        },
-    };
-    let packed = packed.map_err(|error| bad(error.to_string()))?;
-    let bytes: Vec<u8> = packed.iter().flat_map(|element| element.to_le_bytes()).collect();
-    Tensor::new(DType::F32, vec![packed.len()], Buffer::copy_of(&bytes))
-        .map_err(|error| bad(error.to_string()))
-}
-
-/// Packed matrices one after another.
-fn matrices(
-    elements: &[f32],
-    count: usize,
-    matrix: PackedMatrix,
-    transposed: bool,
-) -> Result<Vec<f32>, LayoutError> {
-    let (k_stride, n_stride) = if transposed { (1, matrix.k) } else { (matrix.n, 1) };
-    let (size, length) = (matrix.k.saturating_mul(matrix.n), matrix.packed_len()?);
-    let mut packed = vec![0.0; length.saturating_mul(count)];
-    for index in 0..count {
-        let source = elements.get(index.saturating_mul(size)..).unwrap_or(&[]);
-        let source = source.get(..size).unwrap_or(source);
-        matrix.pack(source, k_stride, n_stride, &mut packed[index * length..][..length])?;
-    }
-    Ok(packed)
 }

@@ -39,12 +39,12 @@ fn products_and_rows_read_blocks_and_other_steps_decoded_elements() {
         planned.plan.check().unwrap();
         let text = PlanText(&planned.plan).to_string();
         let count = |builtin: &str| text.matches(builtin).count();
-        assert_eq!((count(": gather_blocks"), count(": matmul_blocks")), (1, 2), "{text}");
+        assert_eq!((count(": gather_encoded"), count(": matmul_encoded")), (1, 2), "{text}");
         assert_eq!(count(": matmul_packed"), 1, "a matrix stored as [k, n] has no blocks along k\n{text}");
         assert_eq!(count("8-bit activations"), if int8 { 2 } else { 0 }, "{text}");
         let mut packings: Vec<_> = planned.weights.iter().map(|weight| weight.packing).collect();
         packings.sort_by_key(|packing| format!("{packing:?}"));
-        let blocks = |n, format| Packing::Blocks { k: 64, n, format };
+        let blocks = |n, format| Packing::Blocks { count: 1, k: 64, n, format };
         // The table is stored once for its rows and for the product.
         assert_eq!(
             packings,
@@ -64,6 +64,58 @@ fn products_and_rows_read_blocks_and_other_steps_decoded_elements() {
                 assert_eq!(packed.bytes(), constant.dense().unwrap().bytes());
             }
         }
+    }
+}
+
+const EXPERTS: &str = r#"
+graph "main" (x: f32[s, 64], logits: f32[s, 2]) {
+  c0 = const f32[2, 96, 64] #0000000000000001 {"blocked":"q8_0"}
+  c1 = const f32[2, 64, 96] #0000000000000002 {"widened":"bf16"}
+  %0 = moe x, logits, c0, c1 {experts=2,top_k=1,router="softmax",renormalise=false,epsilon=0.0,scale=1.0,groups=null,capacity=null,activation="silu",gate="none",clamped=null,transposed=true,shared_experts=0}
+  return %0 as y
+}
+"#;
+
+/// Bytes that count up, for any shape.
+fn elements(_: u64, dtype: DType, shape: &[usize]) -> Option<Tensor> {
+    let count = dtype.storage_bytes(shape.iter().product())?;
+    let bytes: Vec<u8> = (0..count).map(|i| (i % 61) as u8).collect();
+    Tensor::new(dtype, shape.to_vec(), Buffer::copy_of(&bytes)).ok()
+}
+
+#[test]
+fn experts_are_read_as_they_are_stored() {
+    let module = parse_with(EXPERTS, &elements).unwrap();
+    let planned = plan(&module, module.main().unwrap(), &PlanOptions::default()).unwrap();
+    planned.plan.check().unwrap();
+    let text = PlanText(&planned.plan).to_string();
+    assert!(text.contains("2 experts [64, 96]: Q8_0 blocks, 8-bit activations, chosen ones only"), "{text}");
+    assert!(text.contains("2 experts [96, 64]: packed panels of bf16, widened, chosen ones only"), "{text}");
+    let mut packings: Vec<_> = planned.weights.iter().map(|weight| weight.packing).collect();
+    packings.sort_by_key(|packing| format!("{packing:?}"));
+    assert_eq!(
+        packings,
+        [
+            Packing::Blocks { count: 2, k: 64, n: 96, format: BlockFormat::Q8_0 },
+            Packing::Halves { count: 2, k: 96, n: 64, transposed: true, dtype: DType::BF16 },
+        ]
+    );
+    for weight in &planned.weights {
+        let packed = pack(&module, weight).unwrap();
+        assert_eq!(packed.dtype(), weight.packing.dtype());
+        assert_eq!(Some(Ok(packed.len())), weight.packing.packed_len());
+    }
+}
+
+#[test]
+fn only_f32_is_made_of_wider_floats() {
+    for wrong in [
+        r#"f32[2, 96, 64] #0000000000000001 {"widened":"f32"}"#,
+        r#"f16[2, 96, 64] #0000000000000001 {"widened":"bf16"}"#,
+    ] {
+        let text = EXPERTS.replace(r#"f32[2, 96, 64] #0000000000000001 {"blocked":"q8_0"}"#, wrong);
+        assert_ne!(text, EXPERTS);
+        assert!(parse_with(&text, &elements).is_err(), "{wrong}");
     }
 }
 

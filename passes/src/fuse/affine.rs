@@ -1,7 +1,8 @@
 //! `conv(x, w, b) * c -> conv(x, w * c, b * c)` and `conv(x, w, b) + c -> conv(x, w, b + c)`; `linear` likewise
 //!
 //! `c` is a constant scalar or one value an output channel. Refuses where the layer's result is used elsewhere, has an activation
-//! or residual, and where `c` varies along other axes.
+//! or residual, where `c` varies along other axes,
+//! and factors of weights that are not stored as f32.
 
 use lathe_ir::{NodeId, Operation, ValueId};
 use lathe_ops::Op;
@@ -39,6 +40,9 @@ impl Rule for AffineFolding {
         };
         if !context.same_dims(result, *output) {
             return Proposal::because("the constant broadcasts the result up");
+        }
+        if matches!(kind, Binary::Mul | Binary::Div) && layer.weight.is_none() {
+            return Proposal::because("the weights are not stored as f32");
         }
         let old = layer.bias_or_zeros();
         let combine =

@@ -1,11 +1,12 @@
 //! `conv(x * c, w, b) -> conv(x, w * c, b)` and `conv(x + c, w, b) -> conv(x, w, b + c * sum(w))`; `linear` likewise
 //!
 //! `c` is a constant scalar. A sum goes through only where the layer does not pad: padding is zero after the sum, not before.
-//! Refuses where the input is used elsewhere.
+//! Refuses where the input is used elsewhere, and weights that are not stored as f32.
 
 use lathe_ir::{NodeId, Operation};
 use lathe_ops::Op;
 use lathe_ops::elementwise::Binary;
+use lathe_tensor::Tensor;
 
 use super::affine::operands;
 use super::layer::Layer;
@@ -34,14 +35,15 @@ impl Rule for AffineForwarding {
         if !context.single_use(layer.x) {
             return Proposal::because("the input is used elsewhere");
         }
+        let Some(own) = layer.weight else { return Proposal::because("the weights are not stored as f32") };
         let scalar = scalar as f32;
         let scaled = |factor: f32| layer.scaled_weight(&vec![factor; layer.out_channels]);
         let (weight, bias) = match kind {
             Binary::Mul => (scaled(scalar), layer.bias_or_zeros()),
             Binary::Div => (scaled(1.0 / scalar), layer.bias_or_zeros()),
             _ if layer.is_padded() => return Proposal::because("the layer pads with zeros after the sum"),
-            Binary::Sub => (None, layer.bias_of_shifted_input(-scalar)),
-            _ => (None, layer.bias_of_shifted_input(scalar)),
+            Binary::Sub => (None, layer.bias_of_shifted_input(own, -scalar)),
+            _ => (None, layer.bias_of_shifted_input(own, scalar)),
         };
         let mut rewrite = Rewrite::new(&layer.node.name);
         let new = layer.rebuild(&mut rewrite, x, weight, &bias);
@@ -51,11 +53,11 @@ impl Rule for AffineForwarding {
 
 impl Layer<'_> {
     /// The bias that takes over adding `shift` to every input cell: `b[o] + shift * sum(w[o])`.
-    fn bias_of_shifted_input(&self, shift: f32) -> Vec<f32> {
+    fn bias_of_shifted_input(&self, weight: &Tensor, shift: f32) -> Vec<f32> {
         let mut sums = vec![0f64; self.out_channels];
-        let inner: usize = self.weight.shape()[self.out_axis + 1..].iter().product();
+        let inner: usize = weight.shape()[self.out_axis + 1..].iter().product();
         for (index, element) in
-            self.weight.to_slice::<f32>().iter().flat_map(|elements| elements.iter()).enumerate()
+            weight.to_slice::<f32>().iter().flat_map(|elements| elements.iter()).enumerate()
         {
             sums[index / inner % self.out_channels] += f64::from(*element);
         }

@@ -8,12 +8,13 @@ use lathe_tensor::Tensor;
 
 use crate::{Context, Rewrite, rewrite::Term};
 
-/// A convolution or linear map whose weights, and bias if any, are constant f32.
+/// A convolution or linear map whose weights, and bias if any, are constant f32 (of a linear map the weights may be stored otherwise).
 pub(super) struct Layer<'a> {
     pub(super) node: &'a Node,
     pub(super) op: &'a Op,
     pub(super) x: ValueId,
-    pub(super) weight: &'a Tensor,
+    /// `None` where they are not stored as f32: they cannot change then.
+    pub(super) weight: Option<&'a Tensor>,
     pub(super) bias: Option<Vec<f32>>,
     /// Axis of `weight` that runs over output channels.
     pub(super) out_axis: usize,
@@ -38,13 +39,19 @@ impl<'a> Layer<'a> {
             Op::Linear(_) => 1,
             _ => return None,
         };
-        let weight = context.constant((*node.inputs.get(1)?)?)?;
-        weight.to_slice::<f32>().ok()?;
+        let operand = (*node.inputs.get(1)?)?;
+        let weight = context.constant(operand);
+        match weight {
+            Some(weight) => drop(weight.to_slice::<f32>().ok()?),
+            None if matches!(op, Op::Linear(_)) && context.is_encoded_matrix(operand) => {}
+            None => return None,
+        }
         let bias = match node.inputs.get(2).copied().flatten() {
             Some(bias) => Some(context.constant_f32(bias)?),
             None => None,
         };
-        let out_channels = *weight.shape().get(out_axis)?;
+        let out_channels = context.ty(operand).dims.get(out_axis)?.as_constant()?;
+        let out_channels = usize::try_from(out_channels).ok()?;
         let x = (*node.inputs.first()?)?;
         Some(Self { node, op, x, weight, bias, out_axis, out_channels })
     }
@@ -93,9 +100,9 @@ impl<'a> Layer<'a> {
         op
     }
 
-    /// The weights times one factor an output channel.
+    /// The weights times one factor an output channel; `None` where there are none, or they cannot change.
     pub(super) fn scaled_weight(&self, factors: &[f32]) -> Option<Tensor> {
-        let mut weight = self.weight.clone();
+        let mut weight = self.weight?.clone();
         let inner: usize = weight.shape().get(self.out_axis + 1..)?.iter().product();
         let channels = self.out_channels;
         if inner == 0 || channels == 0 || factors.len() != channels {

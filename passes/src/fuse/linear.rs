@@ -1,7 +1,7 @@
 //! `matmul(x, constant [k, n]) -> linear(x, w)`
 //!
 //! The product with constant weights becomes the op that the planner packs weights for and that takes bias, residual and
-//! activation. Refuses weights of other ranks than 2, dtypes other than f32 and vectors on the left.
+//! activation. Weights in quantised blocks or 16-bit floats stay so, and stay the transpose of what is stored. Refuses weights of other ranks than 2, dtypes other than f32 and vectors on the left.
 
 use lathe_ir::{NodeId, Operation};
 use lathe_ops::Op;
@@ -25,12 +25,16 @@ impl Rule for LinearFusion {
         else {
             return Proposal::NoMatch;
         };
-        let Some(tensor) = context.constant(*weight) else { return Proposal::NoMatch };
-        if tensor.dtype() != DType::F32 {
-            return Proposal::because(format!("the weights are {}", tensor.dtype()));
-        }
-        if tensor.rank() != 2 {
-            return Proposal::because(format!("the weights have {} axes", tensor.rank()));
+        match context.constant(*weight) {
+            Some(tensor) if tensor.dtype() != DType::F32 => {
+                return Proposal::because(format!("the weights are {}", tensor.dtype()));
+            }
+            Some(tensor) if tensor.rank() != 2 => {
+                return Proposal::because(format!("the weights have {} axes", tensor.rank()));
+            }
+            Some(_) => {}
+            None if context.is_encoded_matrix(*weight) => {}
+            None => return Proposal::NoMatch,
         }
         if context.ty(*x).rank() < 2 {
             return Proposal::because("the left operand is a vector");

@@ -3,12 +3,17 @@
 //! The matrices of a language model and the tables of its tokens become blocks of 32 elements along the axis that products sum over, each
 //! block with a scale of its own: 8 bits an element, or 4. Changes the answer by what rounding the weights does, and is run on request alone.
 //! Of 4 bits, tables of tokens and matrices with as many rows as one (the head) keep 8, as every logit and every token depends on them.
-//! A matrix `[k, n]` is stored as its transpose, so that sums run along its rows.
+//! A matrix `[k, n]` is stored as its transpose, so that sums run along its rows. The experts of a mixture become blocks together, all of one format.
 //! Refuses sums whose length is no multiple of 32, matrices of fewer than 32 rows (routers decide by small differences), elements that
 //! half precision cannot scale, and weights that are summed along both axes.
 
-use lathe_ir::{ConstantId, Edit, EditValue, FunctionId, Module, NodeId, Operation, Source, ValueId};
+mod experts;
+
+use lathe_ir::{
+    Constant, ConstantId, Edit, EditValue, FunctionId, Module, NodeId, Operation, Source, ValueId,
+};
 use lathe_ops::Op;
+use lathe_ops::elementwise::Cast;
 use lathe_ops::shape::Transpose;
 use lathe_tensor::{BlockFormat, Buffer, DType, Encoding, Tensor};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -21,13 +26,15 @@ const FEWEST_ROWS: usize = 32;
 /// Elements that share a scale.
 const BLOCK: usize = 32;
 
-/// Bits of a quantised weight.
+/// Bits of a quantised weight. 16 are bf16: not blocks, but each element rounded; what has 16 bits already stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightBits {
     /// `Q8_0`.
     Eight,
     /// `Q4_1`, and `Q8_0` for the vocabulary.
     Four,
+    /// bf16.
+    Sixteen,
 }
 
 /// Makes weights blocks.
@@ -41,10 +48,12 @@ pub struct QuantizeWeights {
 pub struct Choice {
     /// The constant's name.
     pub name: String,
-    /// Its format, or why it stays as it is.
-    pub format: Result<BlockFormat, String>,
+    /// How it is stored then, or why it stays as it is.
+    pub format: Result<Encoding, String>,
     /// It is `[n, k]`: sums run along its rows.
     pub by_rows: bool,
+    /// It is the matrices of all experts.
+    pub experts: bool,
 }
 
 /// A node over a constant matrix.
@@ -96,7 +105,7 @@ impl FunctionPass for QuantizeWeights {
                 Err(reason) => report.refused.push((name, reason)),
             }
         }
-        Ok(())
+        experts::quantise(self, module, function, report)
     }
 }
 
@@ -110,9 +119,12 @@ impl QuantizeWeights {
         let choice = |site: &Site| {
             let name = module.constant(site.constant).name.clone()?;
             let format = self.format(module, *site, &sites, &vocabulary);
-            seen.insert(site.constant).then_some(Choice { name, format, by_rows: site.by_rows })
+            let choice = Choice { name, format, by_rows: site.by_rows, experts: false };
+            seen.insert(site.constant).then_some(choice)
         };
-        sites.iter().filter_map(choice).collect()
+        let mut choices: Vec<Choice> = sites.iter().filter_map(choice).collect();
+        choices.extend(experts::choices(self, Context { module, function }));
+        choices
     }
 
     /// The format of a site's constant.
@@ -122,21 +134,37 @@ impl QuantizeWeights {
         site: Site,
         sites: &[Site],
         vocabulary: &FxHashSet<usize>,
-    ) -> Result<BlockFormat, String> {
+    ) -> Result<Encoding, String> {
         if sites.iter().any(|other| other.constant == site.constant && other.by_rows != site.by_rows) {
             return Err("the weights are summed along both axes".to_string());
         }
         let [rows, columns] = site.sizes(module)?;
-        if !columns.is_multiple_of(BLOCK) || columns == 0 {
-            return Err(format!("sums of {columns} elements are no whole blocks of {BLOCK}"));
-        }
+        self.format_of(module.constant(site.constant), [rows, columns], vocabulary.contains(&rows))
+    }
+
+    /// How a matrix of so many rows that sums run along is stored.
+    fn format_of(
+        &self,
+        constant: &Constant,
+        [rows, columns]: [usize; 2],
+        vocabulary: bool,
+    ) -> Result<Encoding, String> {
         if rows < FEWEST_ROWS {
             return Err(format!("{rows} rows are fewer than {FEWEST_ROWS}"));
         }
-        Ok(match self.bits {
-            WeightBits::Four if !vocabulary.contains(&rows) => BlockFormat::Q4_1,
+        if self.bits == WeightBits::Sixteen {
+            return match constant.tensor.dtype() {
+                DType::F32 => Ok(Encoding::Widened(DType::BF16)),
+                dtype => Err(format!("it is {dtype} already")),
+            };
+        }
+        if !columns.is_multiple_of(BLOCK) || columns == 0 {
+            return Err(format!("sums of {columns} elements are no whole blocks of {BLOCK}"));
+        }
+        Ok(Encoding::Blocked(match self.bits {
+            WeightBits::Four if !vocabulary => BlockFormat::Q4_1,
             _ => BlockFormat::Q8_0,
-        })
+        }))
     }
 }
 
@@ -156,14 +184,43 @@ fn vocabulary(module: &Module, sites: &[Site]) -> FxHashSet<usize> {
     tables.filter_map(|site| module.constant(site.constant).shape.first().copied()).collect()
 }
 
-/// The constant of a site as blocks `[n, k]`.
-fn blocks(module: &mut Module, site: Site, format: BlockFormat) -> Result<ConstantId, String> {
+/// The constant of a site as it is to be stored, `[n, k]`.
+fn blocks(module: &mut Module, site: Site, encoding: Encoding) -> Result<ConstantId, String> {
     let [rows, columns] = site.sizes(module)?;
     let constant = module.constant(site.constant);
-    let bytes = encoded(&constant.tensor, format, [rows, columns], site.by_rows)?;
+    let tensor = stored(&constant.tensor, encoding, [rows, columns], site.by_rows)?;
     let name = constant.name.clone();
-    let tensor = Tensor::new(DType::U8, vec![bytes.len()], bytes).map_err(|error| error.to_string())?;
-    Ok(module.add_encoded_constant(tensor, Encoding::Blocked(format), vec![rows, columns], name))
+    Ok(module.add_encoded_constant(tensor, encoding, vec![rows, columns], name))
+}
+
+/// What is stored of a matrix, or of its transpose where it is not stored `by_rows`: blocks, or rounded elements `[rows, columns]`.
+fn stored(
+    matrix: &Tensor,
+    encoding: Encoding,
+    [rows, columns]: [usize; 2],
+    by_rows: bool,
+) -> Result<Tensor, String> {
+    let text = |error: lathe_tensor::TensorError| error.to_string();
+    match encoding {
+        Encoding::Blocked(format) => {
+            let bytes = encoded(matrix, format, [rows, columns], by_rows)?;
+            Tensor::new(DType::U8, vec![bytes.len()], bytes).map_err(text)
+        }
+        Encoding::Widened(dtype) => {
+            let matrix = if by_rows { matrix } else { &transposed(matrix, &[1, 0])? };
+            let op = Op::Cast(Cast { to: dtype, saturate: true });
+            let result = op.evaluate(&[Some(matrix)], 1, &lathe_ops::Limits::default());
+            Ok(result.map_err(|error| error.to_string())?.remove(0))
+        }
+        Encoding::Dense => Ok(matrix.clone()),
+    }
+}
+
+fn transposed(tensor: &Tensor, perm: &[usize]) -> Result<Tensor, String> {
+    let perm = perm.to_vec();
+    let result =
+        Op::Transpose(Transpose { perm }).evaluate(&[Some(tensor)], 1, &lathe_ops::Limits::default());
+    Ok(result.map_err(|error| error.to_string())?.remove(0))
 }
 
 /// The blocks of a matrix, or of its transpose where it is not stored `by_rows`; the rows are shared between threads.
@@ -176,16 +233,7 @@ pub fn encoded(
     [rows, columns]: [usize; 2],
     by_rows: bool,
 ) -> Result<Buffer, String> {
-    let transposed;
-    let matrix = match by_rows {
-        true => matrix,
-        false => {
-            let op = Op::Transpose(Transpose { perm: vec![1, 0] });
-            let result = op.evaluate(&[Some(matrix)], 1, &lathe_ops::Limits::default());
-            transposed = result.map_err(|error| error.to_string())?.remove(0);
-            &transposed
-        }
-    };
+    let matrix = if by_rows { matrix } else { &transposed(matrix, &[1, 0])? };
     let row_bytes = columns / format.block() * format.block_bytes();
     let mut bytes = Buffer::zeroed(rows.checked_mul(row_bytes).ok_or("the matrix is too large")?);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -231,19 +279,24 @@ fn sites(context: Context<'_>) -> Vec<Site> {
             }
             _ => return None,
         };
-        let value = match context.producer(value) {
-            Some((_, inner, Op::Cast(cast))) if cast.to == DType::F32 => {
-                inner.inputs.first().copied().flatten()?
-            }
-            _ => value,
-        };
-        let Source::Constant(constant) = body.value(value).source else { return None };
-        let stored = context.module.constant(constant);
-        let narrow = matches!(stored.tensor.dtype(), DType::F16 | DType::BF16 | DType::F32);
-        let fits = stored.encoding == Encoding::Dense && stored.shape.len() == 2 && narrow;
-        fits.then_some(Site { node: id, constant, by_rows, table })
+        let constant = floats(context, value).filter(|id| context.module.constant(*id).shape.len() == 2)?;
+        Some(Site { node: id, constant, by_rows, table })
     };
     body.topological_order().unwrap_or_default().into_iter().filter_map(site).collect()
+}
+
+/// The constant of floats of up to 32 bits that a value is, as it is stored, or is cast from.
+fn floats(context: Context<'_>, value: ValueId) -> Option<ConstantId> {
+    let value = match context.producer(value) {
+        Some((_, inner, Op::Cast(cast))) if cast.to == DType::F32 => {
+            inner.inputs.first().copied().flatten()?
+        }
+        _ => value,
+    };
+    let Source::Constant(constant) = context.body().value(value).source else { return None };
+    let stored = context.module.constant(constant);
+    let narrow = matches!(stored.tensor.dtype(), DType::F16 | DType::BF16 | DType::F32);
+    (narrow && !matches!(stored.encoding, Encoding::Blocked(_))).then_some(constant)
 }
 
 /// Whether a value is an input of tokens, of any dtype.

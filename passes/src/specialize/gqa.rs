@@ -9,6 +9,8 @@
 //! Refuses heads that differ, a past (whose heads are the caller's), attention whose present keys are returned, projections that are used
 //! elsewhere, have an activation, or hold queries too.
 
+use std::borrow::Cow;
+
 use lathe_ir::{NodeId, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::Activation;
@@ -105,7 +107,7 @@ struct Projection<'a> {
     heads: usize,
     /// The node of the linear map.
     linear: &'a lathe_ir::Node,
-    weight: &'a Tensor,
+    weight: Cow<'a, Tensor>,
     bias: Option<&'a Tensor>,
     /// Results from the reshape that tells heads apart to attention's operand, each the only use of the one before.
     chain: Vec<ValueId>,
@@ -158,7 +160,11 @@ impl<'a> Projection<'a> {
         }
         let constant =
             |value: ValueId| context.constant(value).filter(|tensor| tensor.to_slice::<f32>().is_ok());
-        let weight = operand(1).and_then(constant).ok_or("the weights are not constant f32")?;
+        let floats = |value: ValueId| match constant(value) {
+            Some(tensor) => Some(Cow::Borrowed(tensor)),
+            None => context.widened_matrix(value).map(Cow::Owned),
+        };
+        let weight = operand(1).and_then(floats).ok_or("the weights are no constant floats")?;
         let bias = match operand(2) {
             Some(bias) => Some(constant(bias).ok_or("the bias is not constant f32")?),
             None => None,
@@ -168,7 +174,7 @@ impl<'a> Projection<'a> {
 
     /// Whether the heads of each of `groups` groups have equal columns and biases.
     fn is_equal_in(&self, groups: usize) -> bool {
-        let tensors = [Some(self.weight), self.bias];
+        let tensors = [Some(&*self.weight), self.bias];
         tensors.into_iter().flatten().all(|tensor| {
             let Ok(elements) = tensor.to_slice::<f32>() else { return false };
             let size = self.columns() / self.heads;
@@ -191,7 +197,7 @@ impl<'a> Projection<'a> {
     fn grouped(&self, rewrite: &mut Rewrite, groups: usize) -> Result<Term, String> {
         let merged =
             |tensor: &Tensor| self.means(tensor, groups).ok_or("there is no memory for merged weights");
-        let weight = rewrite.constant(merged(self.weight)?);
+        let weight = rewrite.constant(merged(&self.weight)?);
         let mut inputs = vec![self.linear.inputs[0].and_then(Rewrite::value), weight];
         if let Some(bias) = self.bias {
             inputs.push(rewrite.constant(merged(bias)?));

@@ -84,3 +84,31 @@ fn what_does_not_fit_is_refused() {
     }
     assert!(!out.contains("blocked"), "{out}");
 }
+
+/// Two experts of 32 inner and 64 outer elements, `[in, out]` as gpt-oss stores them.
+const EXPERTS: &str = r#"graph "main" (x: f32[tokens, 64], logits: f32[tokens, 2]) {
+  c0 = const f32[2, 64, 32] splat 0.5     // "experts.w_in"
+  c1 = const bf16[2, 32, 64] splat 0.25   // "experts.w_out"
+  %0 = cast c1 {saturate=true, to="f32"}
+  %1 = moe x, logits, c0, %0 {experts=2,top_k=1,router="softmax",renormalise=false,epsilon=0.0,scale=1.0,groups=null,capacity=null,activation="silu",gate="none",clamped=null,transposed=false,shared_experts=0} // "mixture"
+  return %1 as y
+}"#;
+
+#[test]
+fn experts_become_blocks_together() {
+    let out = quantized(WeightBits::Four, EXPERTS);
+    assert_eq!(out.matches(r#"{"blocked":"q4_1"}"#).count(), 2, "{out}");
+    assert!(out.contains("const f32[2, 32, 64]") && out.contains("const f32[2, 64, 32]"), "{out}");
+    assert!(out.contains("\"transposed\":true") || out.contains("transposed=true"), "{out}");
+    assert!(!out.contains("cast") && !out.contains("splat"), "{out}");
+}
+
+#[test]
+fn experts_that_do_not_fit_are_refused_together() {
+    let out = quantized(
+        WeightBits::Eight,
+        &EXPERTS.replace("[2, 64, 32]", "[2, 64, 16]").replace("[2, 32, 64]", "[2, 16, 64]"),
+    );
+    assert!(out.contains("refused at mixture: 16 rows are fewer than 32"), "{out}");
+    assert!(!out.contains("blocked"), "{out}");
+}

@@ -113,12 +113,12 @@ builtins! {
         m: int, n: int, k: int, a_stride: int, residual_stride: int, c_stride: int,
         activation: int, alpha: float, beta: float,
     }
-    /// The same with `b` in [`crate::layout::PackedBlocks`] of the [`crate::layout::BlockKind`] with code `kind`. With `int8` 0 the blocks are decoded
-    /// and the product is the f32 one; otherwise each 32 elements of a row of `a` become 8-bit integers with a scale of their own.
-    MatMulBlocks "matmul_blocks" {
+    /// The same with `b` in the [`crate::layout::MatrixForm`] with code `form`. With `int8` 0 elements are decoded and the product is the f32 one;
+    /// otherwise (blocks only) each 32 elements of a row of `a` become 8-bit integers with a scale of their own.
+    MatMulEncoded "matmul_encoded" {
         a: input, b: input, bias: input, residual: input, c: output,
         m: int, n: int, k: int, a_stride: int, residual_stride: int, c_stride: int,
-        activation: int, alpha: float, beta: float, kind: int, int8: int,
+        activation: int, alpha: float, beta: float, form: int, int8: int,
     }
     /// Batched `c = scale * (a x b)`: `batch_rank` outer dims at `batch` with strides `a_batch`, `b_batch`, `c_batch`; `a` is
     /// `[m, k]` with strides `a_row`, `a_col`, `b` `[k, n]` with `b_row`, `b_col`, `c` has `c_row` and contiguous columns.
@@ -268,10 +268,10 @@ builtins! {
     Gather "gather" {
         x: input, indices: input, y: output, outer: int, axis: int, inner_bytes: int, count: int, index_bytes: int,
     }
-    /// `y[j] = x[index[j]]` for `count` rows of `k` elements of a matrix `[rows, k]` whose transpose is in [`crate::layout::PackedBlocks`] of the
-    /// [`crate::layout::BlockKind`] with code `kind`; indices as in `gather`.
-    GatherBlocks "gather_blocks" {
-        x: input, indices: input, y: output, rows: int, k: int, count: int, index_bytes: int, kind: int,
+    /// `y[j] = x[index[j]]` for `count` rows of `k` elements of a matrix `[rows, k]` whose transpose is in the [`crate::layout::MatrixForm`] with code
+    /// `form`; indices as in `gather`.
+    GatherEncoded "gather_encoded" {
+        x: input, indices: input, y: output, rows: int, k: int, count: int, index_bytes: int, form: int,
     }
     /// Slices of `inner_bytes` by tuples: `y[t] = x[t / per_batch, indices[t, 0], ..., indices[t, depth - 1]]` for `count` tuples of i64 in axes of
     /// `sizes`; negative indices count from the end; others outside give `IndexOutOfRange`.
@@ -394,11 +394,11 @@ builtins! {
         balance: output, tokens: int, experts: int, top_k: int, mask_bytes: int,
     }
     /// `c[p, n] = act(a[p, k] x b[e] + bias[e, n])` for every place `p` of expert `e` by `offsets[experts + 1]` (i64), with `b` one
-    /// [`crate::layout::PackedMatrix`] an expert and `bias` optional. Places from the last offset on are left alone; `m` bounds them.
-    /// `top_k` places belong to a token: by it the work is estimated.
+    /// matrix an expert in the [`crate::layout::MatrixForm`] with code `form`, `int8` as in `matmul_encoded`, and `bias` optional. Places from the last
+    /// offset on are left alone; `m` bounds them. `top_k` places belong to a token: by it the work is estimated.
     MoeMatMul "moe_matmul" {
         a: input, offsets: input, b: input, bias: input, c: inout, m: int, n: int, k: int, experts: int, top_k: int,
-        activation: int, alpha: float, beta: float,
+        activation: int, alpha: float, beta: float, form: int, int8: int,
     }
     /// `y[p, inner] = act(gate) * up` of `x[p, 2 * inner]` for the places below `offsets[experts]`: gates are the first half of the columns, or the
     /// even ones where `interleaved`. With `clamped`: `g * sigmoid(alpha * g) * (u + 1)`, `g = min(gate, beta)`, `u = clamp(up, -beta, beta)`.

@@ -207,7 +207,7 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
     let product =
         |names: &[&str]| names.iter().try_fold(2u64, |product, name| product.checked_mul(int(name)?));
     match call.builtin {
-        Builtin::MatMulPacked | Builtin::MoeMatMul => product(&["m", "n", "k"]),
+        Builtin::MatMulPacked | Builtin::MatMulEncoded | Builtin::MoeMatMul => product(&["m", "n", "k"]),
         Builtin::MatMulInteger => product(&["batch", "m", "n", "k"]),
         Builtin::ConvInteger if int("phase") == Some(0) => None,
         Builtin::MatMulStrided => {

@@ -5,6 +5,7 @@
 
 mod blocks;
 mod conv;
+mod form;
 mod integers;
 mod kv;
 mod matrix;
@@ -12,6 +13,7 @@ pub mod resize;
 
 pub use blocks::{BlockKind, PackedBlocks};
 pub use conv::{ConvClass, PackedConv, TransposedSteps};
+pub use form::MatrixForm;
 pub use integers::{PackedIntegerConv, PackedIntegers};
 pub use kv::{CHUNK_PAGES, KvPage, SHARED_ROWS, chunk_state_len, narrowed, scale_of};
 pub use matrix::PackedMatrix;

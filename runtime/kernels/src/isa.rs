@@ -133,8 +133,8 @@ macro_rules! rows {
 }
 
 rows! {
-    MatMulPacked MatMulBlocks MatMulStrided MatMulNumber MatMulInteger PackIntegers ConvInteger MapBytes QuantizeBytes SumBytes DynamicQuantize Conv ConvVolume ConvTranspose ConvTransposeCells Pool PoolBytes LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
-    Pad Gather GatherBlocks GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize ResizeAxis ResizeSizes NonMaxSuppression GridSample RoiAlign RotaryEmbedding Recurrent
+    MatMulPacked MatMulEncoded MatMulStrided MatMulNumber MatMulInteger PackIntegers ConvInteger MapBytes QuantizeBytes SumBytes DynamicQuantize Conv ConvVolume ConvTranspose ConvTransposeCells Pool PoolBytes LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
+    Pad Gather GatherEncoded GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize ResizeAxis ResizeSizes NonMaxSuppression GridSample RoiAlign RotaryEmbedding Recurrent
     MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
 }
 

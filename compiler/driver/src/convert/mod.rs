@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lathe_passes::{QuantizeWeights, WeightBits};
-use lathe_tensor::{BlockFormat, Buffer, DType, Tensor};
+use lathe_tensor::{BlockFormat, Buffer, DType, Encoding, Tensor};
 use serde_json::{Value, json};
 
 use crate::{CompileError, CompileOptions};
@@ -134,7 +134,16 @@ fn choose(
     let module = crate::import(source, &options)?;
     let mut chosen = Chosen::new();
     for choice in (QuantizeWeights { bits }).choices(&module) {
-        match choice.format {
+        let format = choice.format.and_then(|encoding| match encoding {
+            Encoding::Blocked(format) => Ok(format),
+            _ => Err("it does not become blocks".to_string()),
+        });
+        match format {
+            Ok(format) if choice.experts && !choice.name.contains(EACH) => {
+                let reason =
+                    format!("all experts in one tensor: only a run stores them as {}", format.name());
+                converted.kept.push((choice.name, reason));
+            }
             Ok(format) => drop(chosen.insert(choice.name, (format, choice.by_rows))),
             Err(reason) => converted.kept.push((choice.name, reason)),
         }
@@ -142,10 +151,28 @@ fn choose(
     Ok(chosen)
 }
 
+/// Stands for the number of an expert in the name of the matrices of all: `layers.0.experts.*.up_proj`.
+const EACH: char = '*';
+
+/// The name under which a tensor is chosen: its own, or that of the experts that it is one of.
+fn chosen_name<'a>(name: &'a str, chosen: &'a Chosen) -> Option<&'a str> {
+    if chosen.contains_key(name) {
+        return Some(name);
+    }
+    let of_experts = |stack: &&String| {
+        let prefix = stack.split(EACH).next().filter(|prefix| prefix.len() < stack.len());
+        let rest = prefix.and_then(|prefix| name.strip_prefix(prefix)).unwrap_or("");
+        let digits = rest.chars().take_while(char::is_ascii_digit).count();
+        digits > 0 && rest[digits..].starts_with('.') && rest.ends_with(".weight")
+    };
+    chosen.keys().find(of_experts).map(String::as_str)
+}
+
 /// What becomes of a tensor, counted.
 fn form(name: &str, tensor: &Tensor, storage: Storage, chosen: &Chosen, converted: &mut Converted) -> Form {
     let float = matches!(tensor.dtype(), DType::F16 | DType::BF16 | DType::F32 | DType::F64);
-    match (storage, chosen.get(name), tensor.shape()) {
+    let found = chosen_name(name, chosen).and_then(|name| chosen.get(name));
+    match (storage, found, tensor.shape()) {
         (Storage::Float(dtype), _, _) if float && dtype != tensor.dtype() => Form::Float(dtype),
         (_, Some(&(format, by_rows)), &[first, second]) => {
             let (rows, columns) = if by_rows { (first, second) } else { (second, first) };

@@ -51,7 +51,7 @@ impl GgufTensor {
     /// The name of its type, as tools of the format print it: `F32`, `Q4_1`.
     pub fn type_name(&self) -> String {
         match self.encoding {
-            Encoding::Dense => self.dtype.name().to_uppercase(),
+            Encoding::Dense | Encoding::Widened(_) => self.dtype.name().to_uppercase(),
             Encoding::Blocked(format) => format.name().to_string(),
         }
     }
@@ -327,12 +327,14 @@ fn tensor(reader: &mut Reader<'_>) -> Result<GgufTensor, Fault> {
         return Err(Fault::unsupported(format!("tensor type {code}; {known} are read")).at(place));
     };
     let bytes = match encoding {
-        Encoding::Dense => element_count(&shape).and_then(|count| dtype.storage_bytes(count)),
+        Encoding::Dense | Encoding::Widened(_) => {
+            element_count(&shape).and_then(|count| dtype.storage_bytes(count))
+        }
         Encoding::Blocked(format) => format.storage_bytes(&shape),
     };
     let (Some(bytes), Ok(offset)) = (bytes, usize::try_from(offset)) else {
         let name = match encoding {
-            Encoding::Dense => dtype.name(),
+            Encoding::Dense | Encoding::Widened(_) => dtype.name(),
             Encoding::Blocked(format) => format.name(),
         };
         let reason = format!(

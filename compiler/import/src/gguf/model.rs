@@ -286,7 +286,7 @@ impl Tensors<'_> {
 /// A tensor of the file, or a part of it, as a weight.
 fn stored(tensor: &GgufTensor, data: Buffer, shape: Vec<usize>) -> Result<Weight, Fault> {
     let (dtype, stored) = match tensor.encoding {
-        Encoding::Dense => (tensor.dtype, shape.clone()),
+        Encoding::Dense | Encoding::Widened(_) => (tensor.dtype, shape.clone()),
         Encoding::Blocked(_) => (DType::U8, vec![data.len()]),
     };
     Ok(Weight { tensor: Tensor::new(dtype, stored, data)?, encoding: tensor.encoding, shape })

@@ -179,7 +179,7 @@ impl Decoder {
     ) -> Result<ValueId, Fault> {
         let hidden = self.sizes.hidden;
         let width = self.narrow.as_ref().map_or(hidden, |(width, ..)| *width);
-        let table = net.weight(&format!("{}.weight", self.tokens), &[self.sizes.vocab, width])?;
+        let table = net.matrix(&format!("{}.weight", self.tokens), &[self.sizes.vocab, width])?;
         net.b.named(&self.tokens);
         let mut x = net.rows(table, ids)?;
         if let Some((width, into, _)) = &self.narrow {

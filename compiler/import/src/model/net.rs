@@ -189,22 +189,27 @@ impl<'a> Net<'a> {
 
     /// Whether the file has a weight.
     pub(crate) fn has(&self, name: &str) -> Result<bool, Fault> {
+        Ok(self.found(name)?.is_some())
+    }
+
+    /// The first spelling of a weight that the file has.
+    fn found(&self, name: &str) -> Result<Option<super::Weight>, Fault> {
         for spelling in self.spellings(name) {
-            if self.weights.weight(&spelling)?.is_some() {
-                return Ok(true);
+            if let Some(weight) = self.weights.weight(&spelling)? {
+                return Ok(Some(weight));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Whether the file has a weight in quantised blocks.
     fn is_quantised(&self, name: &str) -> Result<bool, Fault> {
-        for spelling in self.spellings(name) {
-            if let Some(weight) = self.weights.weight(&spelling)? {
-                return Ok(weight.encoding != Encoding::Dense);
-            }
-        }
-        Ok(false)
+        Ok(self.found(name)?.is_some_and(|weight| matches!(weight.encoding, Encoding::Blocked(_))))
+    }
+
+    /// The dtype in which the file has a weight.
+    fn stored_dtype(&self, name: &str) -> Result<Option<DType>, Fault> {
+        Ok(self.found(name)?.map(|weight| weight.tensor.dtype()))
     }
 
     /// A weight as it is stored, which is then used. A missing one is noted, and `None`.
@@ -227,13 +232,45 @@ impl<'a> Net<'a> {
         let value = match self.stored(name)? {
             Some(weight) => {
                 check_sizes(name, &weight.shape, sizes)?;
-                let stored = self.spellings(name).into_iter().find(|spelling| self.used.contains(spelling));
-                self.constant(&stored.unwrap_or_else(|| name.to_string()), weight)?
+                self.constant(&self.spelling(name), weight)?
             }
             None => self.placeholder(name, sizes)?,
         };
         self.made.insert(name.to_string(), value);
         Ok(value)
+    }
+
+    /// A matrix of these sizes, or a stack of them, that products or look-ups of rows read: floats of 16 bits stay as they are stored.
+    pub(crate) fn matrix(&mut self, name: &str, sizes: &[usize]) -> Result<ValueId, Fault> {
+        let key = format!("{name}#matrix");
+        if let Some(value) = self.made.get(&key) {
+            return Ok(*value);
+        }
+        let halves = matches!(self.stored_dtype(name)?, Some(DType::F16 | DType::BF16));
+        let value = match self.stored(name)?.filter(|_| halves) {
+            Some(weight) => {
+                check_sizes(name, &weight.shape, sizes)?;
+                self.matrix_constant(&self.spelling(name), weight)?
+            }
+            None => self.weight(name, sizes)?,
+        };
+        self.made.insert(key, value);
+        Ok(value)
+    }
+
+    /// A stored matrix, or a stack of them, as an f32 value; floats of 16 bits stay as they are stored.
+    pub(crate) fn matrix_constant(&mut self, name: &str, weight: super::Weight) -> Result<ValueId, Fault> {
+        if !matches!(weight.tensor.dtype(), DType::F16 | DType::BF16) {
+            return self.constant(name, weight);
+        }
+        let function = self.function();
+        Ok(self.b.module().widened_value(function, weight.tensor, Some(name.to_string()))?)
+    }
+
+    /// The name that the file has for a weight which is used.
+    pub(crate) fn spelling(&self, name: &str) -> String {
+        let used = self.spellings(name).into_iter().find(|spelling| self.used.contains(spelling));
+        used.unwrap_or_else(|| name.to_string())
     }
 
     fn placeholder(&mut self, name: &str, sizes: &[usize]) -> Result<ValueId, Fault> {
@@ -273,7 +310,7 @@ impl<'a> Net<'a> {
         let weight = format!("{}.weight", linear.name);
         // Quantised matrices are `[out, in]`, whatever the model's own are.
         let matrix = match linear.transposed && !self.is_quantised(&weight)? {
-            true => self.weight(&weight, &[input, output])?,
+            true => self.matrix(&weight, &[input, output])?,
             false => self.transposed(&weight, output, input)?,
         };
         let product = self.b.named(&linear.name).matmul(x, matrix)?;
@@ -290,7 +327,7 @@ impl<'a> Net<'a> {
         if let Some(value) = self.made.get(&key) {
             return Ok(*value);
         }
-        let stored = self.weight(name, &[rows, columns])?;
+        let stored = self.matrix(name, &[rows, columns])?;
         let value = self.b.named(name).transpose(stored, &[1, 0])?;
         self.made.insert(key, value);
         Ok(value)

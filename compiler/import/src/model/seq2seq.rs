@@ -139,7 +139,7 @@ impl Side {
         vocab: usize,
         width: usize,
     ) -> Result<ValueId, Fault> {
-        let table = net.weight(&self.tokens, &[vocab, width])?;
+        let table = net.matrix(&self.tokens, &[vocab, width])?;
         net.b.named(&self.tokens);
         let x = net.rows(table, ids)?;
         let mut x = net.scaled(x, self.scale)?;

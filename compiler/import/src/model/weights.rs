@@ -1,6 +1,6 @@
 //! Where a model's weights come from.
 
-use lathe_tensor::{Encoding, Tensor};
+use lathe_tensor::{DType, Encoding, Tensor};
 
 use crate::error::Fault;
 
@@ -20,6 +20,19 @@ impl Weight {
     pub(crate) fn dense(tensor: Tensor) -> Self {
         let shape = tensor.shape().to_vec();
         Self { tensor, encoding: Encoding::Dense, shape }
+    }
+
+    /// The elements as f32, which takes memory for all of them.
+    ///
+    /// # Errors
+    /// Where they are no floats.
+    pub(crate) fn to_f32(&self) -> Result<Tensor, Fault> {
+        if let Encoding::Blocked(format) = self.encoding {
+            return Ok(Tensor::from_blocks(format, self.tensor.bytes(), &self.shape)?);
+        }
+        let mut wide = Tensor::zeros(DType::F32, &self.shape)?;
+        self.tensor.widened(0, wide.as_mut_slice::<f32>()?)?;
+        Ok(wide)
     }
 }
 

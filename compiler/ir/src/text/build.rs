@@ -196,6 +196,12 @@ impl<'a> Builder<'a> {
                             || error(format!("a {dtype}{shape:?} is not made of {} blocks", format.name()));
                         (DType::U8, vec![bytes.ok_or_else(reason)?])
                     }
+                    Encoding::Widened(stored) => {
+                        if !matches!(stored, DType::F16 | DType::BF16) || dtype != DType::F32 {
+                            return Err(error(format!("a {dtype}{shape:?} is not made of wider {stored}")));
+                        }
+                        (stored, shape.clone())
+                    }
                 };
                 let tensor = (self.lookup)(*hash, dtype, &stored)
                     .ok_or_else(|| error(format!("no tensor with hash {hash:016x} is given")))?;
@@ -210,7 +216,7 @@ impl<'a> Builder<'a> {
             }
         };
         if encoding != Encoding::Dense {
-            return Err(error("blocked constants are given by hash".to_string()));
+            return Err(error("encoded constants are given by hash".to_string()));
         }
         let Some(name) = &constant.name else {
             let id = self.module.add_constant(tensor, None);

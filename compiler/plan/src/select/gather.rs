@@ -1,14 +1,13 @@
 //! Slices by index along an axis.
 
 use lathe_artifact::builtin::{Builtin, Scatter};
-use lathe_artifact::layout::BlockKind;
 use lathe_artifact::plan::{Condition, Guard};
 use lathe_ir::{Node, Source, ValueId};
 use lathe_ops::gather::{Gather, GatherElements, GatherNd, Reduction, ScatterElements, ScatterNd};
-use lathe_tensor::{DType, Encoding};
+use lathe_tensor::DType;
 
 use super::axis_of;
-use super::matmul::packed_location;
+use super::matmul::{encoded, packed_location, reading};
 use crate::error::{Refusal, refuse};
 use crate::location::Location;
 use crate::planner::Operand;
@@ -28,7 +27,7 @@ pub(super) fn gather(context: &mut Context<'_, '_>, node: &Node, gather: &Gather
         return Ok(());
     }
     let index_bytes = index_bytes(context, indices)?;
-    if blocked_rows(context, node, axis, index_bytes)? {
+    if encoded_rows(context, node, axis, index_bytes)? {
         return Ok(());
     }
     let (outer, size, inner) = context.around(&dims, axis);
@@ -62,8 +61,8 @@ fn index_bytes(context: &Context<'_, '_>, indices: ValueId) -> Result<i64, Refus
     }
 }
 
-/// Rows of a quantised matrix, which the builtin decodes as it copies them.
-fn blocked_rows(
+/// Rows of a matrix that is not stored as f32, which the builtin decodes as it copies them.
+fn encoded_rows(
     context: &mut Context<'_, '_>,
     node: &Node,
     axis: usize,
@@ -71,16 +70,15 @@ fn blocked_rows(
 ) -> Result<bool, Refusal> {
     let (x, indices) = (context.required(node, 0)?, context.required(node, 1)?);
     let Source::Constant(constant) = context.scope.function.value(x).source else { return Ok(false) };
-    let Encoding::Blocked(format) = context.planner.module.constant(constant).encoding else {
-        return Ok(false);
-    };
     let dims = context.dims(x)?;
     let numbers: Option<Vec<usize>> = dims
         .iter()
         .map(|&size| context.planner.sizes.as_constant(size).and_then(|size| usize::try_from(size).ok()))
         .collect();
     let (Some(&[n, k]), 0) = (numbers.as_deref(), axis) else { return Ok(false) };
-    let source = packed_location(context, constant, Packing::Blocks { k, n, format })?;
+    let Some(packing) = encoded(context, constant, 1, [k, n], true) else { return Ok(false) };
+    let (form, _, _) = reading(context, packing, false)?;
+    let source = packed_location(context, constant, packing)?;
     let index = context.dense(indices)?;
     let count = context.planner.sizes.product(&index.dims);
     let output = context.output(node, 0)?;
@@ -94,10 +92,13 @@ fn blocked_rows(
         Operand::Size(dims[1]),
         Operand::Size(count),
         Operand::Int(index_bytes),
-        Operand::Int(BlockKind::of(format).code()),
+        Operand::Int(form.code()),
     ];
-    let reason = format!("rows of {} blocks decoded by index", format.name());
-    context.planner.call(Builtin::GatherBlocks, &operands, reason);
+    let what = match packing {
+        Packing::Blocks { format, .. } => format!("{} blocks", format.name()),
+        packing => packing.dtype().to_string(),
+    };
+    context.planner.call(Builtin::GatherEncoded, &operands, format!("rows of {what} decoded by index"));
     context.place(output, target);
     Ok(true)
 }

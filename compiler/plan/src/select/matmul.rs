@@ -1,11 +1,11 @@
 //! Matrix products: packed panels for constant right operands, strides for the others.
 
 use lathe_artifact::builtin::{Activation as Code, Builtin, Number};
-use lathe_artifact::layout::BlockKind;
+use lathe_artifact::layout::MatrixForm;
 use lathe_ir::{ConstantId, Node, ValueId};
 use lathe_ops::elementwise::Activation;
 use lathe_ops::matmul::{Linear, MatMul};
-use lathe_tensor::{BlockFormat, Encoding};
+use lathe_tensor::Encoding;
 
 use super::elementwise;
 use crate::Activations;
@@ -209,45 +209,70 @@ fn packed(
         Operand::Float(alpha),
         Operand::Float(beta),
     ];
-    let (builtin, reason) = match packing {
-        Packing::Blocks { format, .. } => blocked(context, format, epilogue.coarse, &mut operands),
-        _ => (Builtin::MatMulPacked, "packed panels".to_string()),
+    let (form, int8, how) = reading(context, packing, epilogue.coarse)?;
+    let builtin = match form {
+        MatrixForm::F32 => Builtin::MatMulPacked,
+        form => {
+            operands.extend([Operand::Int(form.code()), Operand::Int(int8.into())]);
+            Builtin::MatMulEncoded
+        }
     };
-    let reason = format!("rhs constant [{}, {}]: {reason}", matrix.k, matrix.n);
+    let reason = format!("rhs constant [{}, {}]: {how}", matrix.k, matrix.n);
     context.planner.call(builtin, &operands, reason);
     context.place(output, target);
     Ok(())
 }
 
-/// The builtin for quantised weights, its further operands, and why it computes as it does.
-fn blocked(
+/// How a product reads a packed matrix, where its left operand may be `coarse` or not: its form, whether in 8-bit integers, and what that is
+/// called.
+pub(super) fn reading(
     context: &Context<'_, '_>,
-    format: BlockFormat,
+    packing: Packing,
     coarse: bool,
-    operands: &mut Vec<Operand<'_>>,
-) -> (Builtin, String) {
-    let int8 = match context.planner.options.activations {
-        Activations::F32 => false,
-        Activations::Int8 => true,
-        Activations::ByFormat => coarse || !format.is_onnx(),
-    };
-    operands.extend([Operand::Int(BlockKind::of(format).code()), Operand::Int(int8.into())]);
-    let how = if int8 { "8-bit activations" } else { "decoded, f32 activations" };
-    (Builtin::MatMulBlocks, format!("{} blocks, {how}", format.name()))
+) -> Result<(MatrixForm, bool, String), Refusal> {
+    let Some(form) = packing.form() else { return Err(context.planner.bug("no product reads this").into()) };
+    Ok(match packing {
+        Packing::Blocks { format, .. } => {
+            let int8 = match context.planner.options.activations {
+                Activations::F32 => false,
+                Activations::Int8 => true,
+                Activations::ByFormat => coarse || !format.is_onnx(),
+            };
+            let how = if int8 { "8-bit activations" } else { "decoded, f32 activations" };
+            (form, int8, format!("{} blocks, {how}", format.name()))
+        }
+        Packing::Halves { dtype, .. } => (form, false, format!("packed panels of {dtype}, widened")),
+        _ => (form, false, "packed panels".to_string()),
+    })
 }
 
-/// How the matrix is stored: as blocks where it is quantised and stored as `[n, k]`.
+/// How the matrix is stored: as it is where it is quantised and stored as `[n, k]`, or of 16-bit floats.
 fn packing_of(context: &Context<'_, '_>, matrix: &ConstantMatrix) -> Packing {
     let &ConstantMatrix { constant, k, n, transposed, offset } = matrix;
+    let encoded = if offset == 0 { encoded(context, constant, 1, [k, n], transposed) } else { None };
+    encoded.unwrap_or(Packing::Matrix { k, n, transposed, offset })
+}
+
+/// The packing of `count` matrices `[k, n]` that fill a constant, where it is encoded in a way that products read.
+pub(super) fn encoded(
+    context: &Context<'_, '_>,
+    constant: ConstantId,
+    count: usize,
+    [k, n]: [usize; 2],
+    transposed: bool,
+) -> Option<Packing> {
     let stored = context.planner.module.constant(constant);
-    if let Encoding::Blocked(format) = stored.encoding
-        && transposed
-        && offset == 0
-        && format.storage_bytes(&[n, k]) == Some(stored.tensor.len())
-    {
-        return Packing::Blocks { k, n, format };
+    match stored.encoding {
+        Encoding::Blocked(format) => {
+            let fills = format.storage_bytes(&[count, n, k]) == Some(stored.tensor.len());
+            (transposed && fills).then_some(Packing::Blocks { count, k, n, format })
+        }
+        Encoding::Widened(dtype) => {
+            let fills = lathe_tensor::element_count(&[count, k, n]) == Some(stored.tensor.len());
+            fills.then_some(Packing::Halves { count, k, n, transposed, dtype })
+        }
+        Encoding::Dense => None,
     }
-    Packing::Matrix { k, n, transposed, offset }
 }
 
 /// A constant in a packed layout.

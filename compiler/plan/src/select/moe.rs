@@ -7,7 +7,7 @@ use lathe_ops::elementwise::Activation;
 use lathe_ops::moe::{Gate, Moe, Router};
 use lathe_tensor::DType;
 
-use super::matmul::{activation_code, packed_location};
+use super::matmul::{activation_code, encoded, packed_location, reading};
 use crate::error::{Refusal, refuse};
 use crate::location::Location;
 use crate::planner::{BufferKind, Operand};
@@ -31,6 +31,7 @@ struct Assignments {
 struct Product {
     weights: Location,
     bias: Option<Location>,
+    packing: Packing,
     k: usize,
     n: usize,
 }
@@ -63,7 +64,7 @@ pub(super) fn moe(context: &mut Context<'_, '_>, node: &Node, moe: &Moe) -> Resu
     let projected = context.planner.temporary(DType::F32, &[count, hidden], depth);
     let plain = moe.gate == Gate::None;
     let epilogue = if plain { moe.activation.clone() } else { Activation::None };
-    multiply(context, moe, &first, &assignments, (&gathered, &projected), &epilogue);
+    multiply(context, moe, &first, &assignments, (&gathered, &projected), &epilogue)?;
     let activated = if plain {
         projected
     } else {
@@ -72,7 +73,7 @@ pub(super) fn moe(context: &mut Context<'_, '_>, node: &Node, moe: &Moe) -> Resu
         activated
     };
     let answers = context.planner.temporary(DType::F32, &[count, n], depth);
-    multiply(context, moe, &second, &assignments, (&activated, &answers), &Activation::None);
+    multiply(context, moe, &second, &assignments, (&activated, &answers), &Activation::None)?;
     let dims = context.dims(output)?;
     let target = context.destination(output, &dims, Fits::Dense)?;
     let operands = [
@@ -113,13 +114,15 @@ fn product(
         }
         _ => return refuse("the experts' weights are computed"),
     };
-    let packing = Packing::Matrices { count, k, n, transposed: moe.transposed };
+    let transposed = moe.transposed;
+    let packing = encoded(context, constant, count, [k, n], transposed);
+    let packing = packing.unwrap_or(Packing::Matrices { count, k, n, transposed });
     let weights = packed_location(context, constant, packing)?;
     let bias = match context.operand(node, bias) {
         Some(bias) => Some(context.dense(bias)?),
         None => None,
     };
-    Ok(Product { weights, bias, k, n })
+    Ok(Product { weights, bias, packing, k, n })
 }
 
 /// Statistics that the graph asks for: places for `load`, `dropped` and `balance`.
@@ -278,8 +281,9 @@ fn multiply(
     assignments: &Assignments,
     (from, to): (&Location, &Location),
     activation: &Activation,
-) {
+) -> Result<(), Refusal> {
     let (code, alpha, beta): (Code, f64, f64) = activation_code(activation);
+    let (form, int8, how) = reading(context, product.packing, false)?;
     let operands = [
         Operand::Read(from),
         Operand::Read(&assignments.offsets),
@@ -294,10 +298,12 @@ fn multiply(
         Operand::Int(code as i64),
         Operand::Float(alpha),
         Operand::Float(beta),
+        Operand::Int(form.code()),
+        Operand::Int(int8.into()),
     ];
-    let reason =
-        format!("{} experts [{}, {}]: packed panels, chosen ones only", moe.experts, product.k, product.n);
+    let reason = format!("{} experts [{}, {}]: {how}, chosen ones only", moe.experts, product.k, product.n);
     context.planner.call(Builtin::MoeMatMul, &operands, reason);
+    Ok(())
 }
 
 fn gate(

@@ -6,7 +6,7 @@ use super::{LayoutError, check_length, checked_product};
 
 const LAYOUT: &str = "packed matrix";
 
-/// An f32 matrix `[k, n]` in panels of 32 columns: panel `j` holds, for each row in turn, columns `32 * j..32 * j + 32`;
+/// A matrix `[k, n]` of f32 (or f16 or bf16) in panels of 32 columns: panel `j` holds, for each row in turn, columns `32 * j..32 * j + 32`;
 /// columns beyond `n` are zero. Element `(row, column)` is at `(column / 32 * k + row) * 32 + column % 32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PackedMatrix {
@@ -27,7 +27,7 @@ impl PackedMatrix {
         self.n.div_ceil(Self::PANEL)
     }
 
-    /// Number of f32 elements of the packed form.
+    /// Number of elements of the packed form.
     ///
     /// # Errors
     /// [`LayoutError::TooLarge`] where it overflows.
@@ -44,12 +44,12 @@ impl PackedMatrix {
     ///
     /// # Errors
     /// [`LayoutError::TooLarge`], and [`LayoutError::Length`] where either slice is too short.
-    pub fn pack(
+    pub fn pack<T: Copy + Default>(
         self,
-        source: &[f32],
+        source: &[T],
         k_stride: usize,
         n_stride: usize,
-        packed: &mut [f32],
+        packed: &mut [T],
     ) -> Result<(), LayoutError> {
         let length = self.packed_len()?;
         check_length(LAYOUT, "the destination", length, packed.len())?;
@@ -69,9 +69,14 @@ impl PackedMatrix {
     ///
     /// # Errors
     /// As [`pack`](Self::pack).
-    pub fn packed(self, source: &[f32], k_stride: usize, n_stride: usize) -> Result<Vec<f32>, LayoutError> {
+    pub fn packed<T: Copy + Default>(
+        self,
+        source: &[T],
+        k_stride: usize,
+        n_stride: usize,
+    ) -> Result<Vec<T>, LayoutError> {
         check_length(LAYOUT, "the source", self.source_len(k_stride, n_stride)?, source.len())?;
-        let mut packed = vec![0.0; self.packed_len()?];
+        let mut packed = vec![T::default(); self.packed_len()?];
         self.pack(source, k_stride, n_stride, &mut packed)?;
         Ok(packed)
     }
@@ -112,12 +117,18 @@ impl PackedMatrix {
 }
 
 /// Fills one panel of `rows.len() / 32` rows with `columns` columns and zeros behind them.
-fn pack_panel(source: &[f32], k_stride: usize, n_stride: usize, columns: usize, rows: &mut [f32]) {
+fn pack_panel<T: Copy + Default>(
+    source: &[T],
+    k_stride: usize,
+    n_stride: usize,
+    columns: usize,
+    rows: &mut [T],
+) {
     const PANEL: usize = PackedMatrix::PANEL;
     // Rows a time: the lines of 32 source columns that are open at once stay in the first cache.
     const BLOCK: usize = 16;
     if columns < PANEL {
-        rows.fill(0.0);
+        rows.fill(T::default());
     }
     if n_stride == 1 {
         for (row, values) in rows.chunks_exact_mut(PANEL).enumerate() {
@@ -166,7 +177,7 @@ mod tests {
         let layout = PackedMatrix { k: usize::MAX / 2, n: 64 };
         assert!(matches!(layout.packed_len(), Err(LayoutError::TooLarge { .. })));
         assert!(matches!(
-            layout.packed(&[], 1, 1),
+            layout.packed::<f32>(&[], 1, 1),
             Err(LayoutError::Length { .. } | LayoutError::TooLarge { .. })
         ));
         let layout = PackedMatrix { k: 2, n: 3 };

@@ -45,10 +45,7 @@ pub fn compile_options(common: &Common, targets: &[TargetChoice]) -> Result<Comp
             None | Some(PrecisionChoice::F32) => None,
             Some(PrecisionChoice::Int8) => Some(WeightBits::Eight),
             Some(PrecisionChoice::Int4) => Some(WeightBits::Four),
-            Some(PrecisionChoice::Bf16) => {
-                let reason = "--precision bf16 is not in this version, but for `convert`; weights of bf16 run as they are";
-                return Err(CliError::Usage(reason.into()));
-            }
+            Some(PrecisionChoice::Bf16) => Some(WeightBits::Sixteen),
         },
         ..CompileOptions::default()
     })

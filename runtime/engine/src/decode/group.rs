@@ -11,6 +11,8 @@ use crate::program::Address;
 
 /// Tokens of a page.
 const PAGE_TOKENS: usize = KvPage::TOKENS;
+/// Tokens that a sequence may forget without being computed again: windows keep what is seen from so many places before the last.
+pub(super) const REWOUND: usize = KvPage::TOKENS;
 
 /// What a group will take.
 #[derive(Debug)]
@@ -77,7 +79,10 @@ fn pages(group: &Planned, options: &DecoderOptions) -> usize {
     let whole = tokens.div_ceil(PAGE_TOKENS);
     let each = match group.window {
         // What the first token of a chunk sees, and the chunk, need not begin at the start of a page.
-        Some(window) => whole.min(window.saturating_add(options.chunk).div_ceil(PAGE_TOKENS) + 1),
+        Some(window) => {
+            let kept = window.saturating_add(REWOUND).saturating_add(options.chunk);
+            whole.min(kept.div_ceil(PAGE_TOKENS) + 1)
+        }
         None => whole,
     };
     each.saturating_mul(options.sequences)

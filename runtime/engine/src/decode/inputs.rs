@@ -98,6 +98,8 @@ pub(super) struct Rows<'a> {
     pub(super) start: usize,
     /// For how many of the last rows logits are wanted.
     pub(super) logits: usize,
+    /// Tokens of the sequence when all that is asked for has been taken in.
+    pub(super) whole: usize,
     /// Places of its encoder's output.
     pub(super) source: usize,
     /// What its tokens count with.
@@ -107,7 +109,7 @@ pub(super) struct Rows<'a> {
 impl Rows<'_> {
     /// The length that decides about the meaning of its keys.
     pub(super) fn counted(&self) -> usize {
-        self.texts.after(self.end())
+        self.texts.after(self.whole)
     }
 
     /// The length of the sequence after the call.

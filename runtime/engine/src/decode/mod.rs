@@ -4,6 +4,7 @@
 //! packed rows. Keys and values live in pools of pages, one pool a set of layers with the same window; a pool's memory is reserved
 //! at once and touched page by page, so that it grows without a copy.
 
+mod again;
 mod encode;
 mod group;
 mod inputs;
@@ -87,6 +88,8 @@ pub struct Decoder {
     groups: Vec<Group>,
     /// The memory of each state, in the order of the plan.
     states: Vec<Address>,
+    /// Tokens of one sequence that a call has room for beside what a window sees.
+    chunk: usize,
     /// Lengths that a sequence is computed again at, when it grows past one.
     boundaries: Vec<usize>,
     logits_output: usize,
@@ -176,6 +179,7 @@ impl Decoder {
             inputs,
             groups,
             states,
+            chunk: room.chunk.max(1),
             logits_output,
             sequences: Vec::new(),
             batch: Batch::default(),
@@ -338,7 +342,11 @@ impl Decoder {
     pub fn extend(&mut self, steps: &[DecodeStep<'_>]) -> Result<DecodeLogits<'_>, RuntimeError> {
         self.logits.clear();
         self.check(steps)?;
-        let rows = steps.iter().map(|step| self.rows(step)).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = Vec::with_capacity(steps.len());
+        for step in steps {
+            let caught_up = self.catch_up(step)?;
+            rows.push(self.rows(step, caught_up)?);
+        }
         let result = self.reserve(&rows).and_then(|()| self.run_all(&rows));
         for row in &rows {
             self.settle(row, result.is_ok());
@@ -388,20 +396,6 @@ impl Decoder {
         Ok(())
     }
 
-    /// The rows of a step: its tokens, or all tokens of a sequence that is computed again.
-    fn rows<'a>(&self, step: &DecodeStep<'a>) -> Result<Rows<'a>, RuntimeError> {
-        let sequence = self.sequence(step.sequence)?;
-        let (old, new) = (sequence.tokens.len(), sequence.tokens.len() + step.tokens.len());
-        let crosses = old > 0 && self.crosses(sequence, [old, new]);
-        let (start, again) = match crosses || sequence.cached < old {
-            true => (0, sequence.tokens.clone()),
-            false => (old, Vec::new()),
-        };
-        let DecodeStep { sequence: SequenceId(place), tokens, logits } = *step;
-        let texts = sequence.texts.clone();
-        Ok(Rows { sequence: place, again, tokens, start, logits, source: sequence.source, texts })
-    }
-
     fn reserve(&mut self, rows: &[Rows<'_>]) -> Result<(), RuntimeError> {
         for row in rows {
             let Some(Some(sequence)) = self.sequences.get_mut(row.sequence) else { continue };
@@ -437,25 +431,6 @@ impl Decoder {
         let outputs = unsafe { self.session.run_with_states(&views, &lent, &self.options) }?;
         let logits = outputs.into_iter().nth(self.logits_output).flatten();
         logits.ok_or_else(|| RuntimeError::Bug("`decode` gave no logits".into()))
-    }
-
-    /// After a call: what was taken in counts, and windows leave pages behind; or what was reserved for it goes back.
-    fn settle(&mut self, row: &Rows<'_>, done: bool) {
-        let Some(Some(sequence)) = self.sequences.get_mut(row.sequence) else { return };
-        if done {
-            sequence.tokens.extend(row.tokens);
-            sequence.cached = sequence.tokens.len();
-        } else {
-            sequence.cached = row.start;
-        }
-        let length = sequence.cached;
-        let own = sequence.pages.iter_mut().zip(&mut self.groups);
-        for (pages, group) in own.filter(|(_, group)| group.kind == StateKind::Kv) {
-            pages.truncate(&mut group.pool, length);
-            if let Some(window) = group.window {
-                pages.leave_behind(&mut group.pool, length, window);
-            }
-        }
     }
 }
 

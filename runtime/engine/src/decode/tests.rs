@@ -314,6 +314,37 @@ proptest! {
 }
 
 #[test]
+fn a_window_that_is_rewound_past_what_it_kept_is_computed_again_in_pieces() {
+    for boundaries in [&[][..], &[650]] {
+        let options = DecoderOptions { tokens: 2000, sequences: 1, chunk: 64, source: 0 };
+        let mut decoder =
+            Decoder::new(&model(boundaries, 1 << 30), &Team::new(2).unwrap(), &options).unwrap();
+        let sequence = decoder.begin();
+        let mut tokens: Vec<u32> = (0..1000).map(|token| token % 50).collect();
+        for tokens in tokens.chunks(64) {
+            decoder.extend(&[DecodeStep { sequence, tokens, logits: 0 }]).unwrap();
+        }
+        for (count, kept) in [(10, true), (300, false), (200, false), (64, true)] {
+            decoder.rewind(sequence, count).unwrap();
+            tokens.truncate(tokens.len() - count);
+            let cached = decoder.sequences[0].as_ref().unwrap().cached;
+            // At a boundary all is computed again anyway.
+            if boundaries.is_empty() {
+                assert_eq!(cached, if kept { tokens.len() } else { 0 });
+            }
+            tokens.extend([7, 3]);
+            let logits = decoder
+                .extend(&[DecodeStep { sequence, tokens: &[7, 3], logits: 1 }])
+                .unwrap()
+                .values
+                .to_vec();
+            assert_eq!(logits, expected(&tokens), "after {count}");
+        }
+        assert!(decoder.kv_bytes_used() <= decoder.kv_bytes_planned());
+    }
+}
+
+#[test]
 fn a_failed_call_changes_nothing() {
     for boundary in [1000, 70] {
         let mut decoder = decoder(300, 1, &[boundary]);

@@ -5,7 +5,9 @@
 
 pub(crate) mod blocks;
 pub(crate) mod copy;
+pub(crate) mod encoded;
 pub(crate) mod epilogue;
+mod halves;
 mod number;
 pub(crate) mod product;
 pub(crate) mod tile;

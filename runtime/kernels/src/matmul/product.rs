@@ -7,6 +7,7 @@ use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
 use super::blocks::{Blocks, GROUP};
 use super::copy;
 use super::epilogue::{Epilogue, Rectangle};
+use super::halves::Halves;
 use super::tile::{DEPTH, LEFT_STRIDE, Left, PANEL, PANELS, ROWS, Tile, panels_for};
 use crate::simd::Simd;
 
@@ -38,6 +39,8 @@ pub(crate) enum Right {
     Strided(*const f32, isize, isize),
     /// [`lathe_artifact::layout::PackedBlocks`].
     Blocks(Blocks),
+    /// [`lathe_artifact::layout::PackedMatrix`] of 16-bit elements.
+    Halves(Halves),
 }
 
 /// Where tiles go.
@@ -152,6 +155,11 @@ impl Product {
         if panels.is_empty() {
             return;
         }
+        if let (Right::Halves(halves), 1, 1) = (self.b, rows.len(), self.a_strides.1) {
+            // SAFETY: the caller's promise; scratch memory holds a tile.
+            unsafe { halves.row(simd, self, rows.start, panels, scratch) };
+            return;
+        }
         let chunks = rows.len().div_ceil(LEFT_ROWS);
         let depths = self.k.div_ceil(DEPTH).max(1);
         for chunk in 0..chunks {
@@ -259,6 +267,13 @@ impl Product {
                     for index in 0..count {
                         let to = buffer.add(index * DEPTH * PANEL);
                         blocks.decode(simd, self.k, panel + index, depth, to);
+                    }
+                    (buffer, PANEL, DEPTH * PANEL)
+                }
+                Right::Halves(halves) => {
+                    for index in 0..count {
+                        let to = buffer.add(index * DEPTH * PANEL);
+                        halves.decode(simd, self.k, panel + index, depth, to);
                     }
                     (buffer, PANEL, DEPTH * PANEL)
                 }

@@ -8,12 +8,11 @@ mod route;
 
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::{Activation, args};
-use lathe_artifact::layout::PackedMatrix;
 
 use crate::kernel::{Kernel, size};
 use crate::math::{activate, sigmoid};
+use crate::matmul::encoded;
 use crate::matmul::epilogue::Epilogue;
-use crate::matmul::part;
 use crate::matmul::product::{Product, Right};
 use crate::simd::{LANES, Simd, WithSimd};
 
@@ -96,9 +95,12 @@ impl Kernel for args::MoeMatMul {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
         let (m, n, k) = (size(self.m), size(self.n), size(self.k));
-        let Some(activation) = Activation::from_code(self.activation) else { return Status::Internal };
-        let panels = n.div_ceil(PackedMatrix::PANEL);
-        let length = panels * k * PackedMatrix::PANEL;
+        let (Some(activation), Some(form)) =
+            (Activation::from_code(self.activation), encoded::form(self.form, k, self.int8))
+        else {
+            return Status::Internal;
+        };
+        let Ok(length) = form.packed_bytes(k, n) else { return Status::Internal };
         for expert in 0..size(self.experts) {
             // SAFETY: the offsets have `experts + 1` elements.
             let places = unsafe { places(self.offsets, expert, m) };
@@ -111,7 +113,7 @@ impl Kernel for args::MoeMatMul {
                 k,
                 a: self.a.cast::<f32>().wrapping_add(places.start * k),
                 a_strides: (k as isize, 1),
-                b: Right::Packed(self.b.cast::<f32>().wrapping_add(expert * length)),
+                b: Right::of(form, self.b.wrapping_add(expert * length)),
                 c: self.c.cast::<f32>().wrapping_add(places.start * n),
                 c_row: n,
                 epilogue: Epilogue {
@@ -122,9 +124,11 @@ impl Kernel for args::MoeMatMul {
                     ..Epilogue::NONE
                 },
             };
-            let (rows, columns) = part(places.len(), panels, worker);
-            // SAFETY: the expert's places lie in both matrices, its panels in `b`.
-            unsafe { product.compute(simd, rows, columns, worker.scratch.cast()) };
+            // SAFETY: the expert's places lie in both matrices, its matrix in `b`.
+            let status = unsafe { product.share(simd, places.len(), self.int8 != 0, worker) };
+            if status != Status::Ok {
+                return status;
+            }
         }
         Status::Ok
     }

@@ -4,6 +4,7 @@ mod bytes;
 mod dynamic;
 mod elements;
 mod gather;
+mod halves;
 mod image;
 mod moe;
 mod norm;

@@ -1,11 +1,13 @@
 //! Mixtures of experts: the sorting, and products with the chosen experts alone.
 
+use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::args;
-use lathe_artifact::layout::PackedMatrix;
+use lathe_artifact::layout::{BlockKind, MatrixForm, PackedBlocks, PackedMatrix};
+use lathe_tensor::BlockFormat;
 use proptest::prelude::*;
 
 use super::few;
-use crate::harness::{address, compare, floats, integers, numbers, run};
+use crate::harness::{address, call_shared, compare, floats, integers, numbers, run};
 
 /// `rows, places, offsets` by the definition.
 fn sorted(indices: &[i64], top_k: usize, experts: usize, capacity: usize, row: usize) -> [Vec<i64>; 3] {
@@ -98,11 +100,92 @@ proptest! {
             activation: 0,
             alpha: 0.0,
             beta: 0.0,
+            form: MatrixForm::F32.code(),
+            int8: 0,
         };
         for (isa, outputs) in run(&[m * n * 4], 4, args) {
             compare(isa, &floats(&outputs[0]), &want, 1e-4);
         }
     }
+
+    #[test]
+    fn encoded_experts_have_the_bits_of_a_product_each(
+        counts in proptest::collection::vec(0_usize..9, 4), groups in 1_usize..4, n in 1_usize..70, which in 0_usize..4, seed: u64,
+    ) {
+        let k = groups * 32;
+        let (form, int8) = [
+            (MatrixForm::Bf16, 0),
+            (MatrixForm::Blocks(BlockKind::of(BlockFormat::Q8_0)), 0),
+            (MatrixForm::Blocks(BlockKind::of(BlockFormat::Q8_0)), 1),
+            (MatrixForm::Blocks(BlockKind::of(BlockFormat::Q4_1)), 1),
+        ][which];
+        let (offsets, m) = offsets_of(&counts);
+        let packed: Vec<Vec<u8>> = (0..4).map(|expert| expert_matrix(form, [k, n], seed ^ (expert + 9))).collect();
+        let all = packed.concat();
+        let (a, bias) = (numbers(seed, m * k), numbers(seed ^ 3, 4 * n));
+        let args = |outputs: &[*mut u8]| args::MoeMatMul {
+            a: address(&a),
+            offsets: address(&offsets),
+            b: address(&all),
+            bias: address(&bias),
+            c: outputs[0],
+            m: m as i64,
+            n: n as i64,
+            k: k as i64,
+            experts: 4,
+            top_k: 1,
+            activation: 0,
+            alpha: 0.0,
+            beta: 0.0,
+            form: form.code(),
+            int8,
+        };
+        for (isa, outputs) in run(&[m * n * 4], 4, args) {
+            let got = floats(&outputs[0]);
+            for (expert, packed) in packed.iter().enumerate() {
+                let (first, count) = (offsets[expert] as usize, counts[expert]);
+                let mut want = vec![0.0_f32; count * n];
+                let args = args::MatMulEncoded {
+                    a: address(&a[first * k..]), b: address(packed), bias: address(&bias[expert * n..]),
+                    residual: std::ptr::null(), c: want.as_mut_ptr().cast(), m: count as i64, n: n as i64,
+                    k: k as i64, a_stride: k as i64, residual_stride: 0, c_stride: n as i64, activation: 0,
+                    alpha: 0.0, beta: 0.0, form: form.code(), int8,
+                };
+                // SAFETY: the buffers have the sizes given.
+                prop_assert_eq!(unsafe { call_shared(isa, 1, &args) }, Status::Ok);
+                let got = &got[first * n..][..count * n];
+                prop_assert!(got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{} {form:?}", isa.name());
+            }
+        }
+    }
+}
+
+/// Offsets of experts with so many places, and the number of places.
+fn offsets_of(counts: &[usize]) -> (Vec<i64>, usize) {
+    let mut offsets = vec![0_i64];
+    let mut sum = 0;
+    for count in counts {
+        sum += count;
+        offsets.push(sum as i64);
+    }
+    (offsets, sum)
+}
+
+/// A random packed matrix.
+fn expert_matrix(form: MatrixForm, [k, n]: [usize; 2], seed: u64) -> Vec<u8> {
+    let values = numbers(seed, k * n);
+    let MatrixForm::Blocks(kind) = form else {
+        let halves: Vec<u16> = values.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect();
+        let packed = PackedMatrix { k, n }.packed(&halves, 1, k).unwrap();
+        return packed.iter().flat_map(|bits| bits.to_ne_bytes()).collect();
+    };
+    let format = if kind.nibbles { BlockFormat::Q4_1 } else { BlockFormat::Q8_0 };
+    let mut blocks = vec![0; format.storage_bytes(&[n, k]).unwrap()];
+    format.encode(&values, &mut blocks).unwrap();
+    let layout = PackedBlocks { k, n, kind };
+    let mut packed = vec![0; layout.packed_bytes().unwrap()];
+    layout.pack(format, &blocks, &mut packed).unwrap();
+    packed
 }
 
 #[test]

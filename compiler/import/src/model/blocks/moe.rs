@@ -97,8 +97,8 @@ impl Experts {
             }
             Matrices::Stacked { prefix } => {
                 let (inner, both) = (self.inner, 2 * self.inner);
-                inputs.push(Some(net.weight(&format!("{prefix}.gate_up_proj"), &[count, width, both])?));
-                inputs.push(Some(net.weight(&format!("{prefix}.down_proj"), &[count, inner, width])?));
+                inputs.push(Some(net.matrix(&format!("{prefix}.gate_up_proj"), &[count, width, both])?));
+                inputs.push(Some(net.matrix(&format!("{prefix}.down_proj"), &[count, inner, width])?));
                 inputs.push(bias);
                 inputs.push(Some(net.weight(&format!("{prefix}.gate_up_proj_bias"), &[count, both])?));
                 inputs.push(Some(net.weight(&format!("{prefix}.down_proj_bias"), &[count, width])?));
@@ -114,7 +114,8 @@ impl Experts {
         }
     }
 
-    /// The matrices of these names of all experts as one tensor `[experts, parts * rows, columns]`.
+    /// The matrices of these names of all experts as one tensor `[experts, parts * rows, columns]`, as they are stored where they are stored
+    /// alike, else as f32.
     fn stack(
         &self,
         net: &mut Net<'_>,
@@ -122,43 +123,56 @@ impl Experts {
         parts: &[&str],
         [rows, columns]: [usize; 2],
     ) -> Result<ValueId, Fault> {
-        let mut bytes = Vec::new();
-        let mut stored_as = None;
         let shape = [self.op.experts, parts.len() * rows, columns];
+        let mut pieces = Vec::new();
         for expert in 0..self.op.experts {
             for part in parts {
                 let name = format!("{prefix}{expert}.{part}.weight");
                 let Some(stored) = net.stored(&name)? else { continue };
-                let fault = |reason: String| Fault::bad(reason).at(|| format!("tensor {}", quote(&name)));
                 if stored.shape != [rows, columns] {
                     let reason =
                         format!("an expert's matrix of sizes {:?}, not [{rows}, {columns}]", stored.shape);
-                    return Err(fault(reason));
+                    return Err(Fault::bad(reason).at(|| format!("tensor {}", quote(&name))));
                 }
-                let kind = (stored.tensor.dtype(), stored.encoding);
-                if *stored_as.get_or_insert(kind) != kind {
-                    return Err(fault("experts of several dtypes, or blocks of several formats".to_string()));
-                }
-                bytes.extend_from_slice(stored.tensor.bytes());
+                pieces.push(stored);
             }
         }
-        let (dtype, encoding) = stored_as.unwrap_or((DType::F32, Encoding::Dense));
-        let whole = match encoding {
-            Encoding::Dense => {
-                lathe_tensor::element_count(&shape).and_then(|count| dtype.storage_bytes(count))
-            }
-            Encoding::Blocked(format) => format.storage_bytes(&shape),
-        };
-        if whole != Some(bytes.len()) {
+        // The name that the file has, with a star for the number.
+        let end = format!("0.{}.weight", parts[0]);
+        let first = net.spelling(&format!("{prefix}{end}"));
+        let name = format!("{}*.{}", first.strip_suffix(&end).unwrap_or(prefix), parts[0]);
+        if pieces.len() != self.op.experts.saturating_mul(parts.len()) {
             // Some are missing and noted: the import fails, and lists them.
             let dims =
                 shape.iter().map(|&size| crate::model::net::dim(size)).collect::<Result<Vec<_>, _>>()?;
-            return Ok(net.floats(&format!("{WEIGHT}{prefix}{}", parts[0]), &dims));
+            return Ok(net.floats(&format!("{WEIGHT}{name}"), &dims));
         }
-        let stored = if encoding == Encoding::Dense { shape.to_vec() } else { vec![bytes.len()] };
-        let tensor = Tensor::new(dtype, stored, Buffer::copy_of(&bytes))?;
-        net.constant(&format!("{prefix}{}", parts[0]), Weight { tensor, encoding, shape: shape.to_vec() })
+        net.matrix_constant(&name, stacked(&pieces, &shape)?)
     }
+}
+
+/// Matrices one after another, as they are stored where all are stored alike, else as f32.
+fn stacked(pieces: &[Weight], shape: &[usize]) -> Result<Weight, Fault> {
+    let kind = |piece: &Weight| (piece.tensor.dtype(), piece.encoding);
+    let (dtype, encoding) = pieces.first().map_or((DType::F32, Encoding::Dense), kind);
+    if pieces.iter().any(|piece| kind(piece) != (dtype, encoding)) {
+        let wide =
+            pieces.iter().map(|piece| piece.to_f32().map(Weight::dense)).collect::<Result<Vec<_>, _>>()?;
+        return stacked(&wide, shape);
+    }
+    let sizes = pieces.iter().map(|piece| piece.tensor.bytes().len());
+    let mut bytes = Buffer::zeroed(sizes.fold(0, usize::saturating_add));
+    let mut rest = bytes.make_mut();
+    for piece in pieces {
+        let from = piece.tensor.bytes();
+        let (to, behind) = std::mem::take(&mut rest).split_at_mut(from.len());
+        to.copy_from_slice(from);
+        // Mapped bytes are not read again.
+        piece.tensor.buffer().release();
+        rest = behind;
+    }
+    let stored = if encoding == Encoding::Dense { shape.to_vec() } else { vec![bytes.len()] };
+    Ok(Weight { tensor: Tensor::new(dtype, stored, bytes)?, encoding, shape: shape.to_vec() })
 }
 
 impl Shared {

@@ -132,7 +132,7 @@ impl Encoder {
 
     /// Rows of a table by ids `[batch or 1, seq]`.
     fn look_up(&self, net: &mut Net<'_>, table: &str, rows: usize, ids: ValueId) -> Result<ValueId, Fault> {
-        let table = net.weight(&format!("{table}.weight"), &[rows, self.sizes.hidden])?;
+        let table = net.matrix(&format!("{table}.weight"), &[rows, self.sizes.hidden])?;
         net.rows(table, ids)
     }
 

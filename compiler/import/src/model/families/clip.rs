@@ -116,7 +116,7 @@ fn text(net: &mut Net<'_>, config: &Config, encoder: &Encoder) -> Result<[ValueI
     let mask = net.integers("attention_mask", &[batch.clone(), seq.clone()]);
     let padding = net.b.named("attention_mask").cast(mask, DType::Bool)?;
     let table =
-        net.weight(&format!("{root}.token_embedding.weight"), &[config.size(&["vocab_size"])?, hidden])?;
+        net.matrix(&format!("{root}.token_embedding.weight"), &[config.size(&["vocab_size"])?, hidden])?;
     net.b.named(root);
     let x = net.rows(table, ids)?;
     let places = net.counts(&seq)?;

@@ -11,7 +11,7 @@ use super::JsonFlag;
 pub enum PrecisionChoice {
     /// 32-bit floats.
     F32,
-    /// 16-bit floats with the range of f32; of `convert` alone.
+    /// 16-bit floats with the range of f32.
     Bf16,
     /// 8-bit integers, 32 with a scale.
     Int8,
@@ -25,9 +25,9 @@ pub struct QuantizeArgs {
     /// `--json`.
     #[command(flatten)]
     pub json: JsonFlag,
-    /// A folder with config.json and *.safetensors
+    /// A folder with config.json and *.safetensors; with `-o NAME.lathe` any model
     pub model: PathBuf,
-    /// The folder to write, which may not hold anything
+    /// The folder to write, which may not hold anything; NAME.lathe for a compiled program
     #[arg(short, long, env = "LATHE_OUTPUT", value_name = "DIR")]
     pub output: PathBuf,
     /// Merge key and value heads to this many by their means

@@ -1,4 +1,7 @@
-//! `lathe quantize MODEL -o DIR --precision P` and `lathe convert`: a new checkpoint, and how far its answers are off.
+//! `lathe quantize MODEL -o DIR --precision P` and `lathe convert`: a new checkpoint (or, as `-o OUT.lathe`, a compiled program), and how far
+//! its answers are off.
+
+mod compiled;
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -42,6 +45,21 @@ pub fn run_convert(common: &Common, args: &QuantizeArgs) -> Result<(), CliError>
 }
 
 fn run(common: &Common, args: &QuantizeArgs) -> Result<(), CliError> {
+    let converted = match args.output.extension().is_some_and(|end| end == "lathe") {
+        true => compiled::write(common, args)?,
+        false => checkpoint(common, args)?,
+    };
+    let difference = measure(common, args)?;
+    print(args, &converted, &difference)
+}
+
+/// Writes a folder with config.json and *.safetensors.
+fn checkpoint(common: &Common, args: &QuantizeArgs) -> Result<Converted, CliError> {
+    if !args.model.join("config.json").is_file() {
+        let hint = "a new checkpoint is made of a folder with config.json and *.safetensors; \
+                    other models are written compiled: give `-o NAME.lathe`";
+        return Err(CliError::file(&args.model, hint));
+    }
     let conversion = Conversion {
         storage: match common.precision {
             None => Storage::Same,
@@ -69,8 +87,7 @@ fn run(common: &Common, args: &QuantizeArgs) -> Result<(), CliError> {
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let difference = measure(common, args)?;
-    print(args, &converted, &difference)
+    Ok(converted)
 }
 
 /// Runs both models on a text, or on made-up inputs, and compares their answers.

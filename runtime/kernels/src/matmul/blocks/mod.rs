@@ -14,18 +14,13 @@ mod tile;
 use std::ops::Range;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
-use lathe_artifact::builtin::Activation;
-use lathe_artifact::builtin::args::{GatherBlocks, MatMulBlocks};
 use lathe_artifact::layout::{BlockKind, PackedBlocks};
 
 use self::quantise::Rows;
 use self::tile::{Panels, TILE_ROWS};
-use super::epilogue::Epilogue;
-use super::product::{Product, Right};
+use super::product::Product;
 use super::tile::PANEL;
-use super::{part, sizes};
-use crate::gather::position;
-use crate::kernel::{Buffer, Kernel, size};
+use crate::kernel::Buffer;
 use crate::simd::Simd;
 
 /// Rows of a group of blocks.
@@ -42,56 +37,12 @@ pub(crate) struct Blocks {
     pub(crate) kind: BlockKind,
 }
 
-impl Kernel for MatMulBlocks {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
-        let Some([m, n, k, a_stride, residual_row, c_row]) =
-            sizes([self.m, self.n, self.k, self.a_stride, self.residual_stride, self.c_stride])
-        else {
-            return Status::Internal;
-        };
-        let activation = Activation::from_code(self.activation);
-        let (Some(activation), Some(kind), true) =
-            (activation, BlockKind::from_code(self.kind), k.is_multiple_of(GROUP))
-        else {
-            return Status::Internal;
-        };
-        let product = Product {
-            n,
-            k,
-            a: self.a.cast(),
-            a_strides: (a_stride as isize, 1),
-            b: Right::Blocks(Blocks { data: self.b, kind }),
-            c: self.c.cast(),
-            c_row,
-            epilogue: Epilogue {
-                column_bias: self.bias.cast(),
-                residual: self.residual.cast(),
-                residual_row,
-                activation,
-                alpha: self.alpha as f32,
-                beta: self.beta as f32,
-                ..Epilogue::NONE
-            },
-        };
-        let (rows, panels) = part(m, n.div_ceil(PANEL), worker);
-        // SAFETY: the plan's sizes describe the operands; the part lies in the product.
-        unsafe {
-            if self.int8 == 0 {
-                product.compute(simd, rows, panels, worker.scratch.cast());
-                return Status::Ok;
-            }
-            integers(simd, &product, Blocks { data: self.b, kind }, rows, panels, worker)
-        }
-    }
-}
-
 /// Computes some rows of some panels in 8-bit integers.
 ///
 /// # Safety
 /// As [`Product::compute`], and `b` is the product's right operand.
 #[inline(always)]
-unsafe fn integers<S: Simd>(
+pub(crate) unsafe fn integers<S: Simd>(
     simd: S,
     product: &Product,
     b: Blocks,
@@ -129,37 +80,4 @@ unsafe fn integers<S: Simd>(
         first += count;
     }
     Status::Ok
-}
-
-impl Kernel for GatherBlocks {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(&self, _simd: S, worker: &Worker) -> Status {
-        let (rows, k, count) = (size(self.rows), size(self.k), size(self.count));
-        let (Some(kind), true) = (BlockKind::from_code(self.kind), k.is_multiple_of(GROUP)) else {
-            return Status::Internal;
-        };
-        let wide = match self.index_bytes {
-            4 => false,
-            8 => true,
-            _ => return Status::Internal,
-        };
-        let groups = k / GROUP;
-        // Groups of rows are shared, so that a single row keeps all workers busy.
-        for item in worker.share(count * groups, 4) {
-            let (j, group) = (item / groups, item % groups);
-            // SAFETY: the contract of the builtin's row; the index is below `rows`.
-            unsafe {
-                let Some(index) = position(self.indices, wide, j, rows) else {
-                    return Status::IndexOutOfRange;
-                };
-                let at = (index / PANEL * groups + group) * kind.group_bytes();
-                let data = std::slice::from_raw_parts(self.x.add(at), kind.group_bytes());
-                let y = self.y.cast::<f32>().add(j * k + group * GROUP);
-                for row in 0..GROUP {
-                    *y.add(row) = kind.value(data, row, index % PANEL);
-                }
-            }
-        }
-        Status::Ok
-    }
 }

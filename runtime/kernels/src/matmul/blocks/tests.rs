@@ -1,7 +1,7 @@
 use std::ptr::null;
 
 use lathe_artifact::abi::Status;
-use lathe_artifact::builtin::args::{GatherBlocks, MatMulBlocks};
+use lathe_artifact::builtin::args::{GatherEncoded, MatMulEncoded};
 use lathe_artifact::builtin::{Activation, args};
 use lathe_artifact::layout::{BlockKind, PackedBlocks, PackedMatrix};
 use lathe_ops::Op;
@@ -71,7 +71,7 @@ impl Case {
         let b = packed(format, k, n, &blocks(format, k, n).0);
         let (bias, residual) = (numbers(n, 3), numbers(m * n, 4));
         let mut c = vec![UNTOUCHED; m * (n + Self::GAP)];
-        let args = MatMulBlocks {
+        let args = MatMulEncoded {
             a: a.as_ptr().cast(),
             b: b.as_ptr(),
             bias: bias.as_ptr().cast(),
@@ -86,7 +86,7 @@ impl Case {
             activation: Activation::None as i64,
             alpha: 0.0,
             beta: 0.0,
-            kind: BlockKind::of(format).code(),
+            form: BlockKind::of(format).code(),
             int8: int8.into(),
         };
         // SAFETY: the buffers have the sizes given.
@@ -207,7 +207,7 @@ fn broken_numbers_stay_in_their_row() {
     a[40] = f32::NAN;
     for isa in isas() {
         let mut c = vec![0.0f32; m * n];
-        let args = MatMulBlocks {
+        let args = MatMulEncoded {
             a: a.as_ptr().cast(),
             b: b.as_ptr(),
             bias: null(),
@@ -222,7 +222,7 @@ fn broken_numbers_stay_in_their_row() {
             activation: 0,
             alpha: 0.0,
             beta: 0.0,
-            kind: BlockKind::of(BlockFormat::Q8_0).code(),
+            form: BlockKind::of(BlockFormat::Q8_0).code(),
             int8: 1,
         };
         // SAFETY: the buffers have the sizes given.
@@ -240,7 +240,7 @@ fn gathered_rows_are_the_decoded_ones() {
         let indices = [0i64, 44, -1, 17, 32, 31];
         let operands = [tensor(&values, &[n, k]), tensor(&indices, &[indices.len()])];
         let want = evaluate(Op::Gather(Gather { axis: 0 }), &operands.each_ref().map(Some), 1);
-        let args = |outputs: &[*mut u8]| GatherBlocks {
+        let args = |outputs: &[*mut u8]| GatherEncoded {
             x: address(&x),
             indices: address(&indices),
             y: outputs[0],
@@ -248,14 +248,14 @@ fn gathered_rows_are_the_decoded_ones() {
             k: k as i64,
             count: indices.len() as i64,
             index_bytes: 8,
-            kind: BlockKind::of(format).code(),
+            form: BlockKind::of(format).code(),
         };
         for (isa, outputs) in run(&[indices.len() * k * 4], 4, args) {
             assert!(outputs[0] == want[0].bytes(), "{format:?} {}", isa.name());
         }
         let outside = [45i64];
         let mut y = vec![0.0f32; k];
-        let args = GatherBlocks { indices: address(&outside), count: 1, ..args(&[y.as_mut_ptr().cast()]) };
+        let args = GatherEncoded { indices: address(&outside), count: 1, ..args(&[y.as_mut_ptr().cast()]) };
         // SAFETY: the buffers have the sizes given.
         assert_eq!(unsafe { call_shared(Isa::detect(), 1, &args) }, Status::IndexOutOfRange);
     }
