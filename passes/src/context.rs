@@ -57,10 +57,16 @@ impl<'a> Context<'a> {
 
     /// The same matrix as dense f32, where it is stored in 16-bit floats.
     pub fn widened_matrix(&self, value: ValueId) -> Option<Tensor> {
-        let (constant, transposed) = self.encoded_matrix(value)?;
-        if !matches!(constant.encoding, Encoding::Widened(_)) {
-            return None;
+        let (constant, _) = self.encoded_matrix(value)?;
+        matches!(constant.encoding, Encoding::Widened(_)).then(|| self.dense_matrix(value)).flatten()
+    }
+
+    /// A constant matrix, or the transpose of one, as dense f32, however it is stored.
+    pub fn dense_matrix(&self, value: ValueId) -> Option<Tensor> {
+        if let Some(dense) = self.constant(value) {
+            return (dense.dtype() == DType::F32 && dense.rank() == 2).then(|| dense.clone());
         }
+        let (constant, transposed) = self.encoded_matrix(value)?;
         let wide = constant.dense().ok()?;
         if !transposed {
             return Some(wide);

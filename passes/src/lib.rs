@@ -10,6 +10,7 @@ mod context;
 pub mod driver;
 mod error;
 mod fuse;
+pub mod latent;
 mod mask;
 pub mod pattern;
 pub mod pipeline;

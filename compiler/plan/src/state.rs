@@ -103,7 +103,10 @@ fn access(function: &Function, node: &Node, state: ValueId) -> Option<Access> {
             Some(Access {
                 kv_heads: size(1, 1)?,
                 qk_head_dim: size(1, 3)?,
-                v_head_dim: size(2, 3)?,
+                v_head_dim: match node.inputs.get(2).copied().flatten() {
+                    Some(_) => size(2, 3)?,
+                    None => 0,
+                },
                 window: None,
                 block_table,
             })

@@ -33,7 +33,7 @@ const DECODER: &str = r#"graph "main" (input_ids: i64[batch, seq], attention_mas
 
 /// The text with its weights, some small numbers, written out.
 fn filled(text: &str) -> String {
-    [20, 32, 16].into_iter().fold(text.to_string(), |text, count: usize| {
+    [20, 32, 16, 24, 30].into_iter().fold(text.to_string(), |text, count: usize| {
         let elements: Vec<_> =
             (0..count).map(|index| format!("{:?}", (index * 7 % 5) as f32 - 2.0)).collect();
         text.replace(&format!("FILL{count}"), &format!("[{}]", elements.join(", ")))
@@ -106,6 +106,67 @@ fn a_growing_base_is_that_of_each_row() {
 #[test]
 fn arithmetic_on_the_length_refuses_where_no_rotation_is_declared_to_grow() {
     assert_snapshot!(refusal(&growing("null")), @"cache refused at grown: it computes with the total length");
+}
+
+/// A decoder whose keys and values are products of a short row of 2 elements: heads of 1 element without and 2 with position, values of 3.
+const LATENT: &str = r#"graph "main" (input_ids: i64[batch, seq]) {
+  c0 = const f32[5, 4] FILL20 // "wte"
+  c1 = const f32[4, 6] FILL24 // "wq"
+  c2 = const f32[4, 4] FILL16 // "down"
+  c3 = const f32[2, 8] FILL16 // "up"
+  c4 = const f32[6, 5] FILL30 // "head"
+  c5 = const i64[2] [2, 2]
+  c6 = const i64[2] [1, 3]
+  c7 = const i64[4] [1, 2, 1, 1]
+  %0: f32[batch, seq, 4] = gather c0, input_ids {axis=0} // "embed"
+  %1: f32[batch, seq, 6] = matmul %0, c1 // "q"
+  %2: i64[4] = dims [batch, seq, 2, 3]
+  %3: f32[batch, seq, 2, 3] = reshape %1, %2 {allow_zero=true} // "q"
+  %4: f32[batch, 2, seq, 3] = transpose %3 {perm=[0,2,1,3]} // "q"
+  %5: f32[batch, seq, 4] = matmul %0, c2 // "down"
+  %6, %7 = split %5, c5 {axis=-1,outputs=2} // "parts"
+  %8: f32[batch, seq, 8] = matmul %6, c3 // "up"
+  %9: i64[4] = dims [batch, seq, 2, 4]
+  %10: f32[batch, seq, 2, 4] = reshape %8, %9 {allow_zero=true} // "heads"
+  %11: f32[batch, 2, seq, 4] = transpose %10 {perm=[0,2,1,3]} // "heads"
+  %12, %13 = split %11, c6 {axis=-1,outputs=2} // "keys and values"
+  %14: i64[4] = dims [batch, seq, 1, 2]
+  %15: f32[batch, seq, 1, 2] = reshape %7, %14 {allow_zero=true} // "shared"
+  %16: f32[batch, 1, seq, 2] = transpose %15 {perm=[0,2,1,3]} // "shared"
+  %17: f32[batch, 2, seq, 2] = expand %16, c7 // "shared"
+  %18: f32[batch, 2, seq, 3] = concat %12, %17 {axis=-1} // "keys"
+  %19: f32[batch, 2, seq, 3] = attention %4, %18, %13 {bottom_right=false,causal=true,kv_heads=null,left_window=null,q_heads=null,qk_output=0,right_window=null,scale=0.5,softcap=0.0,softmax_in_f64=false} // "attend"
+  %20: f32[batch, seq, 2, 3] = transpose %19 {perm=[0,2,1,3]} // "flat"
+  %21: i64[3] = dims [batch, seq, 6]
+  %22: f32[batch, seq, 6] = reshape %20, %21 {allow_zero=true} // "flat"
+  %23: f32[batch, seq, 5] = matmul %22, c4 // "head"
+  return %23 as logits
+}"#;
+
+#[test]
+fn keys_and_values_of_short_rows_are_kept_as_these() {
+    let out = check("cache", &filled(LATENT));
+    // 64 places of 2 + 2 elements.
+    assert!(out.contains("kv.0: f32[pool0, 256]") && out.contains("latent=2"), "{out}");
+    assert_snapshot!(out);
+}
+
+#[test]
+fn keys_of_another_form_keep_their_heads() {
+    // Each head has a part with position of its own.
+    let own = LATENT
+        .replace("[4, 4] FILL16 // \"down\"", "[4, 6] FILL24 // \"down\"")
+        .replace("f32[batch, seq, 4] = matmul %0, c2", "f32[batch, seq, 6] = matmul %0, c2")
+        .replace("[2] [2, 2]", "[2] [2, 4]")
+        .replace("dims [batch, seq, 1, 2]", "dims [batch, seq, 2, 2]")
+        .replace("%15: f32[batch, seq, 1, 2]", "%15: f32[batch, seq, 2, 2]")
+        .replace("%16: f32[batch, 1, seq, 2]", "%16: f32[batch, 2, seq, 2]");
+    // Values before keys.
+    let turned = LATENT.replace("concat %12, %17", "concat %17, %12");
+    for text in [own, turned] {
+        let out = check("cache", &filled(&text));
+        assert!(out.contains("kv.0: f32[pool0, 768]") && !out.contains("latent"), "{out}");
+    }
 }
 
 #[test]

@@ -414,7 +414,7 @@ builtins! {
     /// Does not share work: the calling worker computes all of it.
     Tile "tile" { x: input, y: output, count: int, function: int, }
     /// Attention of `q[batch, heads, seq, qk_dim]` over `k[batch, kv_heads, total, qk_dim]` and `v[batch, kv_heads, total, v_dim]`: the
-    /// last axes are contiguous, the others have strides `*_batch`, `*_head`, `*_row`; head dims are at most 256. Query `i` stands at
+    /// last axes are contiguous, the others have strides `*_batch`, `*_head`, `*_row`; head dims are at most 576. Query `i` stands at
     /// position `origin + i` (with `lengths`, i64 `[batch]`: at `length - seq + i`, and keys from `length` on are hidden) and sees keys
     /// from `left` before to `right` after it; -1 leaves a side open. Optional: `mask`, f32 or (`mask_bool`) bytes that hide where 0, with
     /// strides `mask_*` for `mask_width` keys, the others being hidden; `key_padding` bytes `[batch, total]`, 0 hides;
@@ -427,7 +427,7 @@ builtins! {
         y_batch: int, y_head: int, y_row: int, mask_batch: int, mask_head: int, mask_row: int,
         mask_width: int, mask_bool: int, positions_i64: int, origin: int, left: int, right: int, scale: float, softcap: float,
     }
-    /// Writes `k[kv_heads, rows, qk_dim]` and `v[kv_heads, rows, v_dim]` (strides `*_head`, `*_row`, last axes contiguous) into the pages of
+    /// Writes `k[kv_heads, rows, qk_dim]` and `v[kv_heads, rows, v_dim]` (absent where `v_dim` is 0; strides `*_head`, `*_row`, last axes contiguous) into the pages of
     /// `state[pool]` in [`crate::layout::KvPage`], whose elements are of the [`crate::builtin::StateElement`] `element`. Rows `seq_start[s]..seq_start[s + 1]` are sequence `s`; place `p = position[row]` of it is
     /// place `p % 64` of page `block_table[s, p / 64]`. Places of one call differ; those without a page give `IndexOutOfRange`.
     KvAppend "kv_append" {
@@ -437,7 +437,8 @@ builtins! {
     }
     /// Attention of `q[heads, rows, qk_dim]` over such a state, row `r` of a sequence seeing its keys up to `position[r]`, which lies below
     /// `context_len[s]`, and, with `window` not -1, only those after `position[r] - window`. Optional: `bias` with strides `bias_*`
-    /// for `bias_width` keys, `alibi_slopes[heads]` (of minus the distance, or of `key + alibi_origin` where `alibi_by_key`), `sinks[heads]`. With `partial`, which holds `32 + v_dim` (up to a multiple of 32)
+    /// for `bias_width` keys (`v_dim` is that of the answers: with `latent` not 0 the state keeps no values, which are the keys' first `v_dim`
+    /// elements), `alibi_slopes[heads]` (of minus the distance, or of `key + alibi_origin` where `alibi_by_key`), `sinks[heads]`. With `partial`, which holds `32 + v_dim` (up to a multiple of 32)
     /// elements for each of `min(rows, 8) * heads * ceil(pages / 8)` chunks, it is called twice: `phase` 0, then, when all workers have
     /// done that, 1.
     PagedAttention "paged_attention" {
@@ -445,6 +446,6 @@ builtins! {
         alibi_slopes: input, sinks: input, partial: inout, y: output,
         heads: int, kv_heads: int, rows: int, qk_dim: int, v_dim: int, q_head: int, q_row: int, y_head: int, y_row: int,
         sequences: int, pages: int, pool: int, bias_head: int, bias_row: int, bias_width: int,
-        window: int, element: int, phase: int, alibi_by_key: int, alibi_origin: int, scale: float, softcap: float,
+        window: int, element: int, phase: int, alibi_by_key: int, alibi_origin: int, latent: int, scale: float, softcap: float,
     }
 }

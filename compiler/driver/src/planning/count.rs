@@ -186,7 +186,8 @@ impl Counter<'_> {
                 let ([_, kv_heads, keys, _], [.., value_dim]) = (&k_sizes[..], &v[..]) else { return };
                 into.other_flops += 2 * batch * heads * rows * keys * (key_dim + value_dim);
                 let window = attention.left_window.filter(|_| attention.causal).map(|left| left as u64 + 1);
-                let layer = CacheLayer { heads, kv_heads: *kv_heads, key_dim, value_dim: *value_dim, window };
+                let (kv_heads, value_dim, latent) = (*kv_heads, *value_dim, self.latent(node));
+                let layer = CacheLayer { heads, kv_heads, key_dim, value_dim, latent, window };
                 if attention.causal {
                     into.cache.push(layer);
                 } else if self.is_cross(node) {
@@ -195,6 +196,13 @@ impl Counter<'_> {
             }
             _ => {}
         }
+    }
+
+    /// Elements that keys and values of all heads are made of.
+    fn latent(&self, node: &Node) -> Option<u64> {
+        let module = &self.outline.module;
+        let context = lathe_passes::Context { module, function: module.main()? };
+        lathe_passes::latent::Latent::of(context, node).map(|latent| latent.width() as u64)
     }
 
     /// Whether queries and keys have lengths of their own.

@@ -73,6 +73,8 @@ pub struct CacheLayer {
     pub key_dim: u64,
     /// Elements of a value's head.
     pub value_dim: u64,
+    /// Elements that all heads' keys and values are made of, which are kept instead.
+    pub latent: Option<u64>,
     /// Last tokens that are kept; all where absent.
     pub window: Option<u64>,
 }
@@ -91,11 +93,15 @@ pub struct ExpertLayer {
 }
 
 impl CacheLayer {
-    /// Bytes for so many tokens: `min(tokens, window) * kv_heads * (key_dim + value_dim)` elements of this dtype, with the scales of i8.
+    /// Bytes for so many tokens: `min(tokens, window) * kv_heads * (key_dim + value_dim)` elements of this dtype, or `min(tokens, window) *
+    /// latent`, with the scales of i8.
     fn bytes(&self, tokens: u64, kv: DType) -> f64 {
         let element = kv.storage_bytes(1).unwrap_or(0) as u64;
-        let head = self.key_dim + self.value_dim + KvPage::scales(kv) as u64;
-        (self.kept(tokens) * self.kv_heads * head * element) as f64
+        let (heads, numbers) = match self.latent {
+            Some(latent) => (1, latent),
+            None => (self.kv_heads, self.key_dim + self.value_dim),
+        };
+        (self.kept(tokens) * heads * (numbers + KvPage::scales(kv) as u64) * element) as f64
     }
 
     fn kept(&self, tokens: u64) -> u64 {
@@ -132,7 +138,7 @@ impl Requirements {
     /// The same, had every query head keys and values of its own.
     pub fn cache_bytes_multi_head(&self, tokens: u64, kv: DType) -> f64 {
         let layers = self.cache.iter().chain(&self.source_cache);
-        let whole = layers.map(|layer| CacheLayer { kv_heads: layer.heads, ..*layer });
+        let whole = layers.map(|layer| CacheLayer { kv_heads: layer.heads, latent: None, ..*layer });
         whole.map(|layer| layer.bytes(tokens, kv)).fold(0.0, |all, bytes| all + bytes)
     }
 

@@ -165,9 +165,13 @@ pub(super) fn kv_append(cx: &mut Context<'_>) -> Outputs {
     cx.dtype_of(0, "f32, f16, bf16 or i8", is_state_dtype)?;
     let state = cx.ranked(0, 2)?.clone();
     let [kv_heads, count, k_size] = packed_rows(cx, 1)?;
-    let [v_heads, v_count, v_size] = packed_rows(cx, 2)?;
-    cx.equal(&kv_heads, &v_heads, "heads of k and v")?;
-    cx.equal(&count, &v_count, "rows of k and v")?;
+    let mut v_size = Dim::constant(0);
+    if cx.optional(2).is_some() {
+        let [v_heads, v_count, size] = packed_rows(cx, 2)?;
+        cx.equal(&kv_heads, &v_heads, "heads of k and v")?;
+        cx.equal(&count, &v_count, "rows of k and v")?;
+        v_size = size;
+    }
     let scales = Dim::constant(KvPage::scales(state.dtype) as i64);
     let head = k_size.add(&v_size).add(&scales);
     let elements = kv_heads.mul(&head).mul(&Dim::constant(KvPage::TOKENS as i64));
@@ -177,6 +181,7 @@ pub(super) fn kv_append(cx: &mut Context<'_>) -> Outputs {
 }
 
 pub(super) fn paged_attention(cx: &mut Context<'_>, attributes: &PagedAttention) -> Outputs {
+    attributes.check().map_err(|reason| cx.bad(reason))?;
     cx.dtype_of(1, "f32, f16, bf16 or i8", is_state_dtype)?;
     let [heads, count, size] = packed_rows(cx, 0)?;
     let state = cx.ranked(1, 2)?.clone();
@@ -201,6 +206,6 @@ pub(super) fn paged_attention(cx: &mut Context<'_>, attributes: &PagedAttention)
     }
     per_head(cx, 7, &heads)?;
     per_head(cx, 8, &heads)?;
-    let v_size = Dim::constant(cx.count(attributes.v_head_dim)?);
+    let v_size = Dim::constant(cx.count(attributes.value_dim())?);
     Ok(vec![Output::new(cx.ty(0)?.dtype, [Dim::constant(1), heads, count, v_size])])
 }

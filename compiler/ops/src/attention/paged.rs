@@ -25,8 +25,11 @@ pub struct PagedAttention {
     pub kv_heads: usize,
     /// Elements of a query and of a key.
     pub qk_head_dim: usize,
-    /// Elements of a value.
+    /// Elements of a value that the state keeps.
     pub v_head_dim: usize,
+    /// The state keeps no values (`v_head_dim` is 0): they are the first so many elements of the keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent: Option<usize>,
     /// A row at position `p` sees keys after `p - window` only.
     #[serde(default)]
     pub window: Option<usize>,
@@ -42,6 +45,25 @@ pub struct PagedAttention {
 }
 
 impl PagedAttention {
+    /// Elements of a value.
+    pub fn value_dim(&self) -> usize {
+        self.latent.unwrap_or(self.v_head_dim)
+    }
+
+    /// Checks the sizes against one another.
+    ///
+    /// # Errors
+    /// Says what does not fit.
+    pub fn check(&self) -> Result<(), String> {
+        match self.latent {
+            Some(latent) if self.v_head_dim != 0 || latent > self.qk_head_dim => Err(format!(
+                "values of {latent} elements of keys of {}, beside {} of their own",
+                self.qk_head_dim, self.v_head_dim
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The layout of the state's pages.
     pub fn page(&self) -> KvPage {
         KvPage { kv_heads: self.kv_heads, qk_head_dim: self.qk_head_dim, v_head_dim: self.v_head_dim }
@@ -104,16 +126,20 @@ impl Rows {
 
 impl Evaluate for KvAppend {
     fn arity(&self) -> Arity {
-        Arity::of(6, 6)
+        // What stands behind the optional values is asked for where it is read.
+        Arity::of(2, 6)
     }
 
-    /// `k` is `[1, kv_heads, rows, qk_head_dim]`, `v` `[1, kv_heads, rows, v_head_dim]`; the result is the state with them in
+    /// `k` is `[1, kv_heads, rows, qk_head_dim]`, `v` `[1, kv_heads, rows, v_head_dim]` or absent; the result is the state with them in
     /// their places. Of two rows with one place the later wins.
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
-        let (state, k, v) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
-        let (&[1, kv_heads, rows, qk_head_dim], &[1, heads, v_rows, v_head_dim]) = (k.shape(), v.shape())
-        else {
-            return Err(cx.shape("k and v are not [1, kv_heads, rows, head_dim]"));
+        let (state, k, v) = (cx.input(0)?, cx.input(1)?, cx.optional(2));
+        let &[1, kv_heads, rows, qk_head_dim] = k.shape() else {
+            return Err(cx.shape("k is not [1, kv_heads, rows, head_dim]"));
+        };
+        let absent = [1, kv_heads, rows, 0];
+        let &[1, heads, v_rows, v_head_dim] = v.map_or(&absent[..], Tensor::shape) else {
+            return Err(cx.shape("v is not [1, kv_heads, rows, head_dim]"));
         };
         if (kv_heads, rows) != (heads, v_rows) {
             return Err(cx.shape("k and v differ in heads or rows"));
@@ -121,7 +147,8 @@ impl Evaluate for KvAppend {
         let page = KvPage { kv_heads, qk_head_dim, v_head_dim };
         let mut contents = Contents::of(cx, state, page)?;
         let rows = Rows::of(cx, rows, contents.pool(), [3, 5])?;
-        let (k, v) = (cx.floats("k", k)?, cx.floats("v", v)?);
+        let k = cx.floats("k", k)?;
+        let v = v.map(|v| cx.floats("v", v)).transpose()?.unwrap_or_default();
         let count = rows.places.len();
         for (row, &(sequence, place)) in rows.places.iter().enumerate() {
             let page = rows.page(cx, sequence, place)?;
@@ -130,7 +157,9 @@ impl Evaluate for KvAppend {
                 cx.work(qk_head_dim + v_head_dim)?;
                 let at = head * count + row;
                 contents.set_key(page, head, place, &k[at * qk_head_dim..][..qk_head_dim]);
-                contents.set_value(page, head, place, &v[at * v_head_dim..][..v_head_dim]);
+                if v_head_dim > 0 {
+                    contents.set_value(page, head, place, &v[at * v_head_dim..][..v_head_dim]);
+                }
             }
         }
         Ok(vec![contents.tensor(cx)?])
@@ -142,7 +171,7 @@ impl Evaluate for PagedAttention {
         Arity::of(6, 9)
     }
 
-    /// `q` is `[1, heads, rows, qk_head_dim]`, the result `[1, heads, rows, v_head_dim]`. A row at position `p` sees the keys at
+    /// `q` is `[1, heads, rows, qk_head_dim]`, the result `[1, heads, rows, value_dim]`. A row at position `p` sees the keys at
     /// `0..=p` of its sequence, within the window. `bias` is added to the scores and broadcasts to `[1, heads, rows, width]`,
     /// where `width` is at least each context's length; ALiBi and sinks are as in [`super::Attention`], where the ALiBi position of
     /// the key at place `j` is `j + alibi_origin`.
@@ -151,7 +180,8 @@ impl Evaluate for PagedAttention {
         let &[1, heads, count, qk_head_dim] = q.shape() else {
             return Err(cx.shape("q is not [1, heads, rows, head_dim]"));
         };
-        let page = self.page();
+        self.check().map_err(|reason| cx.bad(reason))?;
+        let (page, value_dim) = (self.page(), self.value_dim());
         if qk_head_dim != page.qk_head_dim || page.kv_heads == 0 || heads % page.kv_heads != 0 {
             return Err(cx.shape(format!("q does not fit pages of {page:?}")));
         }
@@ -162,7 +192,7 @@ impl Evaluate for PagedAttention {
         let slopes = per_head(cx, "alibi_slopes", 7, heads)?;
         let sinks = per_head(cx, "sinks", 8, heads)?;
         let q = cx.floats("q", q)?;
-        let shape = [1, heads, count, page.v_head_dim];
+        let shape = [1, heads, count, value_dim];
         let mut y = cx.filled(cx.count(&shape)?, 0.0)?;
         let exact = Rounding::of(cx, DType::F64, true);
         for head in 0..heads {
@@ -173,7 +203,7 @@ impl Evaluate for PagedAttention {
                 let mut pages = Vec::with_capacity(position + 1 - first);
                 let mut scores = Vec::with_capacity(position + 1 - first);
                 for key in first..=position {
-                    cx.work(qk_head_dim + page.v_head_dim)?;
+                    cx.work(qk_head_dim + value_dim)?;
                     let page = rows.page(cx, sequence, key)?;
                     let query = &q[(head * count + row) * qk_head_dim..][..qk_head_dim];
                     let score = query
@@ -189,10 +219,15 @@ impl Evaluate for PagedAttention {
                     pages.push(page);
                 }
                 softmax(&mut scores, sinks.as_ref().map(|sinks| sinks[head]), &exact);
-                let out = &mut y[(head * count + row) * page.v_head_dim..][..page.v_head_dim];
+                let out = &mut y[(head * count + row) * value_dim..][..value_dim];
                 for ((key, page), weight) in (first..).zip(pages).zip(scores) {
                     for (d, sum) in out.iter_mut().enumerate() {
-                        *sum += weight * contents.value(page, kv_head, d, key % KvPage::TOKENS);
+                        let place = key % KvPage::TOKENS;
+                        *sum += weight
+                            * match self.latent {
+                                Some(_) => contents.key(page, kv_head, d, place),
+                                None => contents.value(page, kv_head, d, place),
+                            };
                     }
                 }
             }

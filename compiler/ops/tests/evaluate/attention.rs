@@ -136,6 +136,23 @@ fn pages_hold_what_was_appended() {
 }
 
 #[test]
+fn values_may_be_the_first_elements_of_the_keys() {
+    // Keys of three elements; two of them are the values, and the state keeps nothing else.
+    let state = f(&[1, 192], &[9.0; 192]);
+    let (position, starts, table) = (i(&[1, 2], &[0, 1]), i(&[2], &[0, 2]), i(&[1, 1], &[0]));
+    let k = f(&[1, 1, 2, 3], &[1.0, 5.0, 0.0, 3.0, 7.0, 0.0]);
+    let inputs = [Some(&state), Some(&k), None, Some(&position), Some(&starts), Some(&table)];
+    let next = evaluate_some("kv_append", json!({}), &inputs, 1).expect("kv_append").remove(0);
+    let (q, lengths) = (f(&[1, 2, 2, 3], &[0.0; 12]), i(&[1], &[2]));
+    let inputs = [&q, &next, &position, &starts, &lengths, &table];
+    let attributes = |latent: usize, values: usize| json!({"kv_heads": 1, "qk_head_dim": 3, "v_head_dim": values, "latent": latent, "scale": 1.0, "softcap": 0.0});
+    let expected = f(&[1, 2, 2, 2], &[1.0, 5.0, 2.0, 6.0, 1.0, 5.0, 2.0, 6.0]);
+    check("paged_attention", attributes(2, 0), &inputs, &[expected]);
+    refuse("paged_attention", attributes(4, 0), &inputs, "values of 4 elements of keys of 3");
+    refuse("paged_attention", attributes(2, 1), &inputs, "beside 1 of their own");
+}
+
+#[test]
 fn pages_of_bytes_hold_scaled_numbers() {
     // One head of 2 elements each way: 256 bytes of numbers, then 64 scales of keys and 64 of values.
     let state = Tensor::from_slice(&[0i8; 768], &[1, 768]).expect("a state");

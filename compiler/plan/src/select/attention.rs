@@ -14,7 +14,7 @@ use crate::scope::{Context, Fits};
 use crate::size::Size;
 
 /// Largest head of the builtins.
-const MOST_HEAD: i64 = 256;
+const MOST_HEAD: i64 = 576;
 
 /// A location as `[batch, heads, seq, head_dim]`, the last axis contiguous.
 pub(super) struct Heads {
@@ -220,8 +220,12 @@ fn state_of(context: &mut Context<'_, '_>, value: ValueId) -> Result<(Location, 
 
 /// The state is changed where it lies: its memory outlives the call, and the version before is never read again.
 pub(super) fn kv_append(context: &mut Context<'_, '_>, node: &Node) -> Result<(), Refusal> {
-    let [state, k, v] = [0, 1, 2].map(|index| context.required(node, index));
-    let (state, k, v) = (state?, heads_of(context, k?, None)?, heads_of(context, v?, None)?);
+    let [state, k] = [0, 1].map(|index| context.required(node, index));
+    let (state, k) = (state?, heads_of(context, k?, None)?);
+    let v = match context.operand(node, 2) {
+        Some(v) => Some(heads_of(context, v, None)?),
+        None => None,
+    };
     let (location, element) = state_of(context, state)?;
     let kind = &context.planner.buffers[location.buffer.0 as usize].kind;
     if matches!(kind, BufferKind::Input(_) | BufferKind::Constant(..)) {
@@ -230,14 +234,17 @@ pub(super) fn kv_append(context: &mut Context<'_, '_>, node: &Node) -> Result<()
     if context.scope.remaining[state.index()] > 1 {
         return refuse("the state before is needed again");
     }
-    let (qk_dim, v_dim) = (head_dim(context, k.dim(3))?, head_dim(context, v.dim(3))?);
+    let qk_dim = head_dim(context, k.dim(3))?;
+    let v_dim = v.as_ref().map_or(Ok(0), |v| head_dim(context, v.dim(3)))?;
     let [position, seq_start, table] = rows_of(context, node, 3)?;
-    let mut operands = vec![Operand::Read(&k.location), Operand::Read(&v.location)];
+    let given = v.as_ref().map_or(Operand::Null, |v| Operand::Read(&v.location));
+    let mut operands = vec![Operand::Read(&k.location), given];
     operands.extend([&position, &seq_start, &table].map(Operand::Read));
     operands.push(Operand::Update(&location));
     operands.extend([k.dim(1), k.dim(2)].map(Operand::Size));
     operands.extend([qk_dim, v_dim].map(Operand::Int));
-    operands.extend([k.stride(1), k.stride(2), v.stride(1), v.stride(2)]);
+    operands.extend([k.stride(1), k.stride(2)]);
+    operands.extend([1, 2].map(|axis| v.as_ref().map_or(Operand::Int(0), |v| v.stride(axis))));
     operands.extend([table.dims[0], table.dims[1], location.dims[0]].map(Operand::Size));
     operands.push(element);
     context.planner.call(Builtin::KvAppend, &operands, "into the pages, in place");
@@ -264,7 +271,7 @@ pub(super) fn paged_attention(
 ) -> Result<(), Refusal> {
     let [q, state] = [0, 1].map(|index| context.required(node, index));
     let (q, (state, element)) = (heads_of(context, q?, None)?, state_of(context, state?)?);
-    let (qk_dim, v_dim) = (op.qk_head_dim as i64, op.v_head_dim as i64);
+    let (qk_dim, v_dim) = (op.qk_head_dim as i64, op.value_dim() as i64);
     if !(1..=MOST_HEAD).contains(&qk_dim) || !(1..=MOST_HEAD).contains(&v_dim) {
         return refuse(format!("heads of {qk_dim} and {v_dim} elements, at most {MOST_HEAD} are native"));
     }
@@ -296,6 +303,7 @@ pub(super) fn paged_attention(
     let phase = operands.len() - 1;
     operands.push(Operand::Int(i64::from(op.alibi_origin.is_some())));
     operands.push(Operand::Int(op.alibi_origin.unwrap_or(0)));
+    operands.push(Operand::Int(i64::from(op.latent.is_some())));
     operands.extend([scale, f64::from(op.softcap)].map(Operand::Float));
     context.planner.call(Builtin::PagedAttention, &operands, "over the pages of each sequence");
     operands[phase] = Operand::Int(1);

@@ -35,6 +35,9 @@ impl Decode<'_> {
     /// The attention over the state of its layer.
     pub fn attention(&mut self, node: &Node, attention: &Attention) -> Result<Vec<Mapped>, Refusal> {
         let window = self.check_facts(node, attention)?;
+        if let Some(made) = self.latent(node, attention, window)? {
+            return Ok(made);
+        }
         let refuse = |reason: &str| Refusal::new(&node.name, reason);
         let [q, k, v] = [0, 1, 2].map(|index| node.inputs.get(index).copied().flatten());
         let (Some(q), Some(k), Some(v)) = (q, k, v) else { return Err(refuse("an operand is missing")) };
@@ -47,21 +50,16 @@ impl Decode<'_> {
             return Err(refuse("its window was not expected"));
         };
         let page = KvPage { kv_heads: k.heads, qk_head_dim: k.size, v_head_dim: v.size };
-        let layer = self.states.len();
-        let elements = page.elements(self.dtype).and_then(|elements| i64::try_from(elements).ok());
-        let elements = elements.ok_or_else(|| refuse("a page of its keys is too large"))?;
-        let pool = Dim::symbol(Symbol::new(&format!("pool{layer}")));
-        let name = format!("kv.{layer}");
-        let ty = ValueType::new(self.dtype, [pool, elements.into()]);
-        let state = self.module.function_mut(self.function).add_input(name.clone(), ty);
+        let state = self.new_state(node, page)?;
         let (position, seq_start) = (self.inputs.position, self.inputs.seq_start);
         let appended = [state, k.value, v.value, position, seq_start, table];
         let state = self.emit_one(&node.name, Op::KvAppend(KvAppend {}), &appended)?;
-        self.states.push((name, state));
+        self.keep_state(state);
         let paged = PagedAttention {
             kv_heads: page.kv_heads,
             qk_head_dim: page.qk_head_dim,
             v_head_dim: page.v_head_dim,
+            latent: None,
             window,
             scale: attention.scale,
             softcap: attention.softcap,
@@ -92,6 +90,22 @@ impl Decode<'_> {
         let others =
             node.outputs.iter().skip(1).map(|_| Mapped::Refused(refuse("its keys and scores are not kept")));
         Ok(std::iter::once(Mapped::Rows(rows)).chain(others).collect())
+    }
+
+    /// The state of the next layer, of pages of this layout, as an input.
+    pub fn new_state(&mut self, node: &Node, page: KvPage) -> Result<ValueId, Refusal> {
+        let layer = self.states.len();
+        let elements = page.elements(self.dtype).and_then(|elements| i64::try_from(elements).ok());
+        let too_large = || Refusal::new(&node.name, "a page of its keys is too large");
+        let elements = elements.ok_or_else(too_large)?;
+        let pool = Dim::symbol(Symbol::new(&format!("pool{layer}")));
+        let ty = ValueType::new(self.dtype, [pool, elements.into()]);
+        Ok(self.module.function_mut(self.function).add_input(format!("kv.{layer}"), ty))
+    }
+
+    /// Keeps the state of the layer after its appends.
+    pub fn keep_state(&mut self, state: ValueId) {
+        self.states.push((format!("kv.{}", self.states.len()), state));
     }
 
     /// That only earlier keys are seen, all of them or a window, with nothing added that is not understood; the window.

@@ -78,6 +78,7 @@ impl Decode<'_> {
             kv_heads: page.kv_heads,
             qk_head_dim: page.qk_head_dim,
             v_head_dim: page.v_head_dim,
+            latent: None,
             window: None,
             scale: attention.scale,
             softcap: attention.softcap,

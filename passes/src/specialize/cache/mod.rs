@@ -35,6 +35,7 @@ mod cross;
 mod head;
 mod interface;
 mod keyed;
+mod latent;
 mod lengths;
 mod mapped;
 mod outside;

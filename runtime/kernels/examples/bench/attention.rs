@@ -95,6 +95,7 @@ fn step(isa: Isa, kv_heads: usize, length: usize, element: StateElement) -> (f64
         phase: 0,
         alibi_by_key: 0,
         alibi_origin: 0,
+        latent: 0,
         scale: 0.125,
         softcap: 0.0,
     };

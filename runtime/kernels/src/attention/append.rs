@@ -115,6 +115,9 @@ impl Append<'_> {
                             scale: start + page.key_scale(head, place),
                         };
                         put(element, self.state, to, k, qk_head_dim);
+                        if v_head_dim == 0 {
+                            continue;
+                        }
                         let v = self.v.cast::<f32>().offset(h * at[2] + r * at[3]);
                         let to = Place {
                             at: start + page.value(head, place, 0),

@@ -24,15 +24,20 @@ pub(crate) const CHUNK: usize = CHUNK_PAGES;
 /// Most rows of a block.
 pub(crate) const BLOCK: usize = 32 * ROWS;
 /// Most elements of a head.
-pub(crate) const HEAD: usize = 256;
+pub(crate) const HEAD: usize = 576;
 
-/// Elements of a block's memory by the sizes of a head.
-const fn elements(qk_dim: usize, v_width: usize) -> usize {
+/// Rows of a block that scratch memory holds, in whole groups, by the sizes of a head.
+const fn rows_that_fit(qk_dim: usize, v_width: usize) -> usize {
     let tiles = KEYS * (qk_dim + v_width) + 2 * KEYS;
+    // What each part is rounded up by.
+    let rounding = 10 * LANES;
     let row = qk_dim + KEYS + 2 * (v_width + LANES + 1);
-    tiles + BLOCK * row + 64
+    let fitting = (SCRATCH_BYTES / 4 - tiles - rounding) / row / ROWS * ROWS;
+    if fitting < BLOCK { fitting } else { BLOCK }
 }
-const _: () = assert!(elements(HEAD, HEAD) * 4 <= SCRATCH_BYTES);
+// The memory of scores holds a group of queries, row by row.
+const _: () = assert!(rows_that_fit(HEAD, HEAD) * KEYS >= ROWS * HEAD);
+const _: () = assert!(rows_that_fit(256, 256) == BLOCK);
 
 /// One query of one head.
 #[derive(Clone, Copy)]
@@ -110,13 +115,15 @@ impl Sizes {
 #[derive(Clone, Copy)]
 pub(crate) struct Memory {
     pub(super) sizes: Sizes,
+    /// Most rows of a block.
+    pub(super) rows: usize,
     /// Room for a tile of keys and values.
     tile: *mut f32,
     /// Two rows of 64 for what holds for all rows of a tile.
     pub(super) facts: *mut f32,
     /// Groups of 12 queries, each `[qk_dim][12]`.
     q: *mut f32,
-    /// `[BLOCK][64]`.
+    /// `[rows][64]`.
     scores: *mut f32,
     /// The running state of the chunk and that of the chunks before.
     chunk: Running,
@@ -130,6 +137,7 @@ impl Memory {
             return None;
         }
         let v_width = sizes.v_width();
+        let rows = rows_that_fit(sizes.qk_dim, v_width);
         let mut next = worker.scratch.cast::<f32>();
         let mut take = |count: usize| {
             let taken = next;
@@ -137,14 +145,14 @@ impl Memory {
             taken
         };
         let tile = take(KEYS * (sizes.qk_dim + v_width));
-        let (facts, q, scores) = (take(2 * KEYS), take(BLOCK * sizes.qk_dim), take(BLOCK * KEYS));
+        let (facts, q, scores) = (take(2 * KEYS), take(rows * sizes.qk_dim), take(rows * KEYS));
         let mut running = || Running {
-            largest: take(BLOCK),
-            lanes: take(BLOCK * LANES),
-            sums: take(BLOCK * v_width),
+            largest: take(rows),
+            lanes: take(rows * LANES),
+            sums: take(rows * v_width),
             v_width,
         };
-        Some(Self { sizes, tile, facts, q, scores, chunk: running(), whole: running() })
+        Some(Self { sizes, rows, tile, facts, q, scores, chunk: running(), whole: running() })
     }
 }
 
@@ -175,7 +183,7 @@ impl Bounds {
     }
 }
 
-/// Attends with `rows`, at most [`BLOCK`], and writes what they give.
+/// Attends with `rows`, at most [`Memory::rows`], and writes what they give.
 ///
 /// # Safety
 /// As [`accumulate`].
@@ -200,7 +208,7 @@ pub(crate) unsafe fn attend<S: Simd, K: Keys>(
     }
 }
 
-/// Takes the keys that `rows`, at most [`BLOCK`], see into their running state.
+/// Takes the keys that `rows`, at most [`Memory::rows`], see into their running state.
 ///
 /// # Safety
 /// The rows' pointers are valid for their heads, and their `end` lies within `keys`; the mask and the facts of `scores` cover
@@ -255,7 +263,7 @@ unsafe fn pack_queries<S: Simd>(simd: S, memory: &Memory, rows: &[Row], scale: f
     let scale = simd.splat(scale);
     // There are no scores yet: their memory holds a group row by row.
     let lines = memory.scores;
-    const { assert!(ROWS * HEAD <= BLOCK * KEYS && ROWS == 12) };
+    const { assert!(ROWS == 12) };
     for (index, group) in rows.chunks(ROWS).enumerate() {
         // SAFETY: a row has `qk_dim` elements; there is room for a group of them on both sides.
         unsafe {

@@ -17,7 +17,7 @@ impl Attend<'_> {
     #[inline(always)]
     pub(super) fn in_chunks(&self, prepared: &Prepared) -> bool {
         let rows = prepared.call.rows;
-        !self.partial.is_null() && rows <= SHARED_ROWS && rows * prepared.call.group <= BLOCK
+        !self.partial.is_null() && rows <= SHARED_ROWS && rows * prepared.call.group <= prepared.memory.rows
     }
 
     /// The state of a row's chunk, kept between the phases.

@@ -228,7 +228,7 @@ impl Kernel for Attention {
             return Status::Ok;
         }
         let units = call.batch * call.kv_heads;
-        let block = rows_of_block(rows, units, worker.count as usize);
+        let block = rows_of_block(rows, units, worker.count as usize, memory.rows);
         // SAFETY: batches below the number of batches.
         let seen = |b: usize| unsafe { args.batch(&call, &scores, b) };
         let costs = |batch: &Batch, start: usize| {

@@ -20,6 +20,9 @@ pub(super) struct Call {
     pub(super) rows: usize,
     pub(super) group: usize,
     pub(super) pages: Pages,
+    /// Elements of an answer; with `latent` those of the keys that are values.
+    pub(super) v_dim: usize,
+    pub(super) latent: bool,
     pub(super) capacity: usize,
 }
 
@@ -48,15 +51,19 @@ impl Attend<'_> {
     #[inline(always)]
     fn call(&self) -> Option<(Call, usize)> {
         let [heads, kv_heads, rows] = sizes([self.heads, self.kv_heads, self.rows])?;
-        let [qk_head_dim, v_head_dim, sequences] = sizes([self.qk_dim, self.v_dim, self.sequences])?;
-        if qk_head_dim > HEAD || v_head_dim > HEAD || kv_heads == 0 || heads % kv_heads != 0 {
+        let [qk_head_dim, v_dim, sequences] = sizes([self.qk_dim, self.v_dim, self.sequences])?;
+        let latent = self.latent != 0;
+        if qk_head_dim > HEAD || v_dim > HEAD || kv_heads == 0 || heads % kv_heads != 0 {
             return None;
         }
-        let page = KvPage { kv_heads, qk_head_dim, v_head_dim };
+        if latent && v_dim > qk_head_dim {
+            return None;
+        }
+        let page = KvPage { kv_heads, qk_head_dim, v_head_dim: if latent { 0 } else { v_dim } };
         let pool = sizes([self.pages, self.pool])?;
         let capacity = pool[0].checked_mul(KEYS)?;
         let pages = Pages::new(page, StateElement::from_code(self.element)?, self.block_table, pool)?;
-        Some((Call { rows, group: heads / kv_heads, pages, capacity }, sequences))
+        Some((Call { rows, group: heads / kv_heads, pages, v_dim, latent, capacity }, sequences))
     }
 
     #[inline(always)]
@@ -121,8 +128,7 @@ impl Attend<'_> {
     #[inline(always)]
     unsafe fn prepare(&self, worker: &Worker) -> Result<Prepared, Status> {
         let (call, sequences) = self.call().ok_or(Status::Internal)?;
-        let page = call.pages.page;
-        let dims = Sizes { qk_dim: page.qk_head_dim, v_dim: page.v_head_dim };
+        let dims = Sizes { qk_dim: call.pages.page.qk_head_dim, v_dim: call.v_dim };
         // SAFETY: the plan's sizes describe the operands.
         let whole = unsafe { Sequences::new(self.seq_start, sequences, call.rows)? };
         Ok(Prepared {
@@ -146,7 +152,8 @@ impl Attend<'_> {
 
     #[inline(always)]
     pub(super) fn keys(&self, prepared: &Prepared, sequence: usize, head: usize) -> Paged {
-        Paged { pages: prepared.call.pages, state: self.state, sequence, head }
+        let Call { pages, v_dim, latent, .. } = prepared.call;
+        Paged { pages, state: self.state, sequence, head, v_dim, latent }
     }
 
     /// Whole rows.
@@ -162,7 +169,8 @@ impl Attend<'_> {
         let length = |sequence: usize| unsafe { self.length(sequence) };
         // SAFETY: rows of the call.
         let row = |at: [usize; 3], length: i64| unsafe { self.row(call, at, length) };
-        let block_of = |count: usize| rows_of_block(count * call.group, units, worker.count as usize);
+        let block_of =
+            |count: usize| rows_of_block(count * call.group, units, worker.count as usize, memory.rows);
         // The last row of a block stands at its end.
         let cost_of = |start: usize, r: usize, count: usize, length: i64| -> Result<u64, Status> {
             let (first, last) = (row([start, 0, r], length)?, row([start, 0, r + count - 1], length)?);

@@ -2,7 +2,7 @@
 
 use lathe_artifact::abi::Worker;
 
-use super::block::{BLOCK, KEYS};
+use super::block::KEYS;
 use crate::matmul::tile::ROWS;
 
 /// Blocks that each worker should have at least, so that they end together.
@@ -10,13 +10,13 @@ const BLOCKS_EACH: usize = 4;
 /// Rows below which a block does not go for the sake of balance: tiles of keys are copied once a block.
 const FEW: usize = 4 * ROWS;
 
-/// Rows of a block where `units` heads have `rows` each.
+/// Rows of a block of at most `largest` (whole groups) where `units` heads have `rows` each.
 #[inline(always)]
-pub(super) fn rows_of_block(rows: usize, units: usize, workers: usize) -> usize {
+pub(super) fn rows_of_block(rows: usize, units: usize, workers: usize, largest: usize) -> usize {
     let wanted = (workers * BLOCKS_EACH).div_ceil(units.max(1));
-    let most = rows.div_ceil(wanted.max(1)).clamp(FEW, BLOCK);
+    let most = rows.div_ceil(wanted.max(1)).clamp(FEW, largest);
     // Blocks of one size, whole groups.
-    rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(ROWS).clamp(ROWS, BLOCK)
+    rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(ROWS).clamp(ROWS, largest)
 }
 
 /// What a block of rows that sees keys `first..end` takes, in rows of tiles.
@@ -55,6 +55,7 @@ impl Split {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::block::BLOCK;
 
     #[test]
     fn every_unit_has_one_worker_and_shares_are_even() {
@@ -82,8 +83,11 @@ mod tests {
     fn blocks_are_whole_groups() {
         for rows in [1, 11, 12, 500, 4096] {
             for units in [1, 2, 12, 100] {
-                let block = rows_of_block(rows, units, 2);
-                assert!(block.is_multiple_of(ROWS) && (ROWS..=BLOCK).contains(&block), "{rows} {units}");
+                for largest in [BLOCK, 240] {
+                    let block = rows_of_block(rows, units, 2, largest);
+                    let fits = (ROWS..=largest).contains(&block);
+                    assert!(block.is_multiple_of(ROWS) && fits, "{rows} {units}");
+                }
             }
         }
     }

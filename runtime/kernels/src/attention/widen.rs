@@ -5,6 +5,7 @@ use lathe_artifact::builtin::StateElement;
 
 use super::block::{KEYS, KeyTile, Keys};
 use super::pages::Pages;
+use crate::matmul::copy;
 use crate::matmul::tile::PANEL;
 use crate::simd::{LANES, Simd, prefetch};
 
@@ -99,6 +100,10 @@ pub(super) struct Paged {
     pub(super) state: *const u8,
     pub(super) sequence: usize,
     pub(super) head: usize,
+    /// Elements of a value.
+    pub(super) v_dim: usize,
+    /// Values are the first elements of the keys.
+    pub(super) latent: bool,
 }
 
 /// Where a tile lies in the state, in elements.
@@ -125,12 +130,13 @@ impl Keys for Paged {
         unsafe {
             let start = self.pages.page(self.sequence, index)?;
             let at = Place { start, next: self.after(index, start), count: end - index * KEYS };
-            Ok(match self.pages.element {
+            let tile = match self.pages.element {
                 StateElement::F32 => self.whole(simd, at, space),
                 StateElement::F16 => self.widened::<S, Half>(simd, at, space),
                 StateElement::BF16 => self.widened::<S, Brain>(simd, at, space),
                 StateElement::I8 => self.scaled(simd, at, space),
-            })
+            };
+            Ok(if self.latent { self.turned(simd, tile, space) } else { tile })
         }
     }
 }
@@ -154,8 +160,28 @@ impl Paged {
     fn room(&self, space: *mut f32) -> (*mut f32, *mut f32, KeyTile) {
         let page = self.pages.page;
         let (k, v) = (space, space.wrapping_add(KEYS * page.qk_head_dim));
-        let width = page.v_head_dim.next_multiple_of(PANEL);
+        let width = self.v_dim.next_multiple_of(PANEL);
         (k, v, KeyTile { k, k_steps: (KEYS, PANEL), v, v_steps: (width, PANEL), next: None })
+    }
+
+    /// A tile whose values are the first elements of its keys.
+    ///
+    /// # Safety
+    /// `space` is that of the tile.
+    #[inline(always)]
+    unsafe fn turned<S: Simd>(&self, simd: S, tile: KeyTile, space: *mut f32) -> KeyTile {
+        let (_, v, room) = self.room(space);
+        let width = room.v_steps.0;
+        // SAFETY: `[qk_dim][64]` keys, and room for 64 rows of whole panels.
+        unsafe {
+            copy::transpose(simd, self.v_dim, KEYS, tile.k, KEYS as isize, v, width);
+            for place in 0..KEYS {
+                for at in self.v_dim..width {
+                    v.add(place * width + at).write(0.0);
+                }
+            }
+        }
+        KeyTile { v, v_steps: room.v_steps, next: None, ..tile }
     }
 
     /// The page's own f32 elements; values whose width is no whole panel are copied.
@@ -172,7 +198,8 @@ impl Paged {
             let v = start.add(page.value(self.head, 0, 0));
             let v_steps = (page.v_head_dim, PANEL);
             let tile = KeyTile { k, k_steps: (KEYS, PANEL), v, v_steps, next: Some(next) };
-            if page.v_head_dim.is_multiple_of(PANEL) {
+            // What the keys' own values are made of follows.
+            if self.latent || page.v_head_dim.is_multiple_of(PANEL) {
                 return tile;
             }
             let (_, to, room) = self.room(space);
@@ -197,7 +224,9 @@ impl Paged {
                 prefetch(keys.wrapping_add(at).wrapping_offset(next));
                 simd.store(k.add(at), C::load(simd, keys.add(at)));
             }
-            self.values::<S, C>(simd, (state.add(page.value(self.head, 0, 0)), next), v, count);
+            if !self.latent {
+                self.values::<S, C>(simd, (state.add(page.value(self.head, 0, 0)), next), v, count);
+            }
         }
         tile
     }
@@ -263,6 +292,9 @@ impl Paged {
                     let at = d * KEYS + vector * LANES;
                     simd.store(k.add(at), simd.mul(simd.load_i8(keys.add(at)), *scale));
                 }
+            }
+            if self.latent {
+                return tile;
             }
             let scales = state.add(page.value_scale(self.head, 0)).cast::<f32>();
             let values = state.cast::<i8>().add(page.value(self.head, 0, 0));

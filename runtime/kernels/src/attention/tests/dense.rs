@@ -246,7 +246,7 @@ fn nothing() -> args::Attention {
 fn sizes_that_make_no_sense_are_refused() {
     for isa in isas() {
         for args in [
-            args::Attention { qk_dim: 257, ..nothing() },
+            args::Attention { qk_dim: 577, ..nothing() },
             args::Attention { seq: -1, ..nothing() },
             args::Attention { heads: 3, kv_heads: 2, ..nothing() },
             args::Attention { heads: 3, ..nothing() },

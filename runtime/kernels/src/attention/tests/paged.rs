@@ -28,6 +28,8 @@ struct Cache {
     slopes: Vec<f32>,
     /// Slopes are multiplied with the key's place, counted from here, instead of minus the distance.
     origin: Option<i64>,
+    /// Values are the first elements of the keys.
+    latent: bool,
 }
 
 /// Rows of one call.
@@ -65,6 +67,7 @@ impl Cache {
             sinks,
             slopes,
             origin: None,
+            latent: false,
         }
     }
 
@@ -75,9 +78,10 @@ impl Cache {
     fn append_args(&mut self, rows: &Rows, k: &[f32], v: &[f32]) -> args::KvAppend {
         let Shape { kv_heads, qk_dim, v_dim, batch, .. } = self.shape;
         let count = rows.position.len();
+        let (v, v_dim) = if self.latent { (null(), 0) } else { (address(v), v_dim) };
         args::KvAppend {
             k: address(k),
-            v: address(v),
+            v,
             position: address(&rows.position),
             seq_start: address(&rows.starts),
             block_table: address(&self.table),
@@ -132,6 +136,7 @@ impl Cache {
             phase: 0,
             alibi_by_key: i64::from(self.origin.is_some()),
             alibi_origin: self.origin.unwrap_or(0),
+            latent: i64::from(self.latent),
             scale: 0.25,
             softcap: 0.0,
         }
@@ -318,6 +323,32 @@ proptest! {
     }
 
     #[test]
+    fn values_may_be_the_first_elements_of_the_keys(
+        group in prop_oneof![1_usize..4, Just(30_usize), Just(128_usize)],
+        total in prop_oneof![1_usize..150, Just(530_usize)],
+        (qk_dim, v_dim) in prop_oneof![Just((576_usize, 512_usize)), (1_usize..80).prop_flat_map(|qk| (Just(qk), 1..=qk))],
+        element in prop_oneof![Just(StateElement::F32), Just(StateElement::F16), Just(StateElement::BF16), Just(StateElement::I8)],
+        chunks in proptest::collection::vec(prop_oneof![Just(1_usize), 1_usize..140], 1..4), seed: u64,
+    ) {
+        // Large heads by themselves: the reference walks all of it.
+        let total = if qk_dim * group > 2000 { total.min(70) } else { total };
+        let shape = Shape { batch: 2, kv_heads: 1, group, seq: total, total, qk_dim, v_dim };
+        let q = Operand::random(seed, [2, group, total, qk_dim], true, 0);
+        let mut k = Operand::random(seed ^ 1, [2, 1, total, qk_dim], true, 0);
+        let mut v = Operand::random(seed ^ 2, [2, 1, total, v_dim], false, 0);
+        for isa in isas() {
+            let mut cache = Cache::new(shape, -1);
+            (cache.element, cache.latent) = (element, true);
+            let latent = chunked(isa, &mut cache, [&q, &k, &v], &chunks);
+            round_rows(element, &mut k.data, qk_dim);
+            for (v, k) in v.data.chunks_exact_mut(v_dim).zip(k.data.chunks_exact(qk_dim)) {
+                v.copy_from_slice(&k[..v_dim]);
+            }
+            assert!(latent == dense(isa, &cache, [&q, &k, &v]), "{} {shape:?} {element:?}", isa.name());
+        }
+    }
+
+    #[test]
     fn pages_mean_what_the_op_says(
         batch in 1_usize..4, kv_heads in 1_usize..3, group in 1_usize..3, total in 1_usize..150, v_dim in 1_usize..40, window in prop_oneof![Just(-1_i64), 1_i64..100],
         origin in prop_oneof![Just(None), (-3_i64..4).prop_map(Some)], seed: u64,
@@ -334,7 +365,7 @@ proptest! {
         let count = rows.position.len();
         let q = numbers(seed ^ 1, shape.heads() * count * 8);
         let op = Op::PagedAttention(paged::PagedAttention {
-            kv_heads, qk_head_dim: 8, v_head_dim: v_dim, window: usize::try_from(window).ok(), scale: Some(0.25), softcap: 0.0,
+            kv_heads, qk_head_dim: 8, v_head_dim: v_dim, latent: None, window: usize::try_from(window).ok(), scale: Some(0.25), softcap: 0.0,
             alibi_origin: origin,
         });
         let elements = Cache::page_of(shape).elements(cache.element.dtype()).unwrap();
