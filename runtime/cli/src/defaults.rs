@@ -49,7 +49,7 @@ pub fn add_default_inputs(model: &Model, given: &mut Vec<(String, Tensor)>) {
 /// Pictures or videos `[pictures, ...]`, none of them, where an input is of a number of its own of them.
 fn no_pictures(port: &Port) -> Option<Tensor> {
     let (first, rest) = port.dims_text.split_first()?;
-    if !matches!(first.as_str(), "pictures" | "videos" | "patches" | "images") {
+    if !matches!(first.as_str(), "pictures" | "videos" | "patches" | "images" | "video_patches") {
         return None;
     }
     let sizes = rest.iter().map(|size| size.parse().unwrap_or(1));

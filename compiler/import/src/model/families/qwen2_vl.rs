@@ -1,8 +1,8 @@
 //! Qwen2-VL (Wang et al., 2024): `main(input_ids [batch, seq], attention_mask, pixel_values [patches, channels * time * height * width],
-//! image_grid_thw [images, 3], mm_token_type_ids [batch, seq]) -> logits [batch, seq, vocab]`.
+//! image_grid_thw [images, 3], mm_token_type_ids [batch, seq]) -> logits [batch, seq, vocab]`, for videos also `pixel_values_videos
+//! [video_patches, ...]` and `video_grid_thw [videos, 3]`.
 //!
-//! Pictures and videos of any size are rows of patches, as the model's processor makes them; videos stand for their tokens as pictures do,
-//! in the same two inputs. Their rows turn by their place in the grid, and so do those of the language model, by three positions
+//! Pictures and videos of any size are rows of patches, as the model's processor makes them. Their rows turn by their place in the grid, and so do those of the language model, by three positions
 //! each (M-RoPE). `mm_token_type_ids` says what the ids say already, and is not read.
 
 use lathe_ir::{Dim, ValueId};
@@ -165,34 +165,75 @@ impl Tower {
     }
 }
 
-/// Rows of pictures for the tokens that stand for them, and everybody's positions.
-struct Pictures {
+/// Rows of pictures, or of videos, for the tokens that stand for them.
+struct Shown {
     markers: Markers,
     rows: ValueId,
     /// Positions of rows, and of what follows them.
     moves: ValueId,
     steps: ValueId,
-    hidden: usize,
 }
 
-impl Insert for Pictures {
-    fn rows(&self, net: &mut Net<'_>, _: ValueId, rows: ValueId) -> Result<ValueId, Fault> {
-        self.markers.rows(net, rows, self.rows, self.hidden)
+impl Shown {
+    /// Of the inputs `pixels` and `grid`, whose numbers of patches and of pictures are the symbols `sizes`.
+    fn new(
+        net: &mut Net<'_>,
+        tower: &Tower,
+        ids: ValueId,
+        marker: usize,
+        [pixels, grid]: [&str; 2],
+        sizes: [&str; 2],
+    ) -> Result<Self, Fault> {
+        let [patches, pictures] = sizes.map(symbol);
+        let pixels = net.floats(pixels, &[patches.clone(), dim(tower.pixels()?)?]);
+        let grid = net.integers(grid, &[pictures, dim(3)?]);
+        let grids = Grids::new(net, grid, tower.merge)?;
+        let rows = tower.build(net, &grids, pixels)?;
+        let count = patches.floor_div(&dim(tower.merge * tower.merge)?);
+        let (moves, steps) = (grids.moves(net, &count)?, grids.steps(net, &count)?);
+        let markers = Markers::new(net, ids, &[marker], &count)?;
+        Ok(Self { markers, rows, moves, steps })
     }
 
-    fn positions(&self, net: &mut Net<'_>, places: ValueId) -> Result<Vec<ValueId>, Fault> {
-        net.b.named("mrope");
+    /// How the positions of all tokens move by these: by time, height and width, `[batch, seq, 1]` each.
+    fn moved(&self, net: &mut Net<'_>) -> Result<Vec<ValueId>, Fault> {
         let moves = net.rows(self.moves, self.markers.index)?;
         let parts = net.split(moves, &[1, 1, 1, 1])?;
         let marked = net.b.unsqueeze(self.markers.marked, &[2])?;
         let earlier = self.markers.earlier(net, self.steps)?;
         let earlier = net.b.unsqueeze(earlier, &[2])?;
-        let places = net.b.unsqueeze(places, &[2])?;
-        let mut positions = Vec::with_capacity(3);
+        let mut moved = Vec::with_capacity(3);
         for part in &parts[..3] {
-            let moved = net.b.select(marked, *part, parts[3])?;
-            let position = net.b.add(places, moved)?;
-            positions.push(net.b.sub(position, earlier)?);
+            let own = net.b.select(marked, *part, parts[3])?;
+            moved.push(net.b.sub(own, earlier)?);
+        }
+        Ok(moved)
+    }
+}
+
+/// What stands between the words, and everybody's positions.
+struct Pictures {
+    shown: Vec<Shown>,
+    hidden: usize,
+}
+
+impl Insert for Pictures {
+    fn rows(&self, net: &mut Net<'_>, _: ValueId, rows: ValueId) -> Result<ValueId, Fault> {
+        let mut rows = rows;
+        for shown in &self.shown {
+            rows = shown.markers.rows(net, rows, shown.rows, self.hidden)?;
+        }
+        Ok(rows)
+    }
+
+    fn positions(&self, net: &mut Net<'_>, places: ValueId) -> Result<Vec<ValueId>, Fault> {
+        net.b.named("mrope");
+        let places = net.b.unsqueeze(places, &[2])?;
+        let mut positions = vec![places; 3];
+        for shown in &self.shown {
+            for (position, moved) in positions.iter_mut().zip(shown.moved(net)?) {
+                *position = net.b.add(*position, moved)?;
+            }
         }
         Ok(positions)
     }
@@ -223,19 +264,17 @@ fn qwen2_vl(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
     net.rename("visual.", "model.visual.");
     let decoder = language(config)?;
     let tower = Tower::of(&part(config, "vision_config")?, decoder.sizes.hidden)?;
-    let mut markers = vec![config.size(&["image_token_id"])?];
-    markers.extend(config.optional_size(&["video_token_id"])?);
+    let image = config.size(&["image_token_id"])?;
+    let video = config.optional_size(&["video_token_id"])?;
     decoder.build_with(net, &mut |net, ids| {
-        let patches = symbol("patches");
-        let pixels = net.floats("pixel_values", &[patches.clone(), dim(tower.pixels()?)?]);
-        let grid = net.integers("image_grid_thw", &[symbol("images"), dim(3)?]);
         let dims = net.b.ty(ids).dims.clone();
         net.b.input("mm_token_type_ids", lathe_ir::ValueType::new(DType::I32, dims));
-        let grids = Grids::new(net, grid, tower.merge)?;
-        let rows = tower.build(net, &grids, pixels)?;
-        let count = patches.floor_div(&dim(tower.merge * tower.merge)?);
-        let (moves, steps) = (grids.moves(net, &count)?, grids.steps(net, &count)?);
-        let markers = Markers::new(net, ids, &markers, &count)?;
-        Ok(Pictures { markers, rows, moves, steps, hidden: decoder.sizes.hidden })
+        let (inputs, sizes) = (["pixel_values", "image_grid_thw"], ["patches", "images"]);
+        let mut shown = vec![Shown::new(net, &tower, ids, image, inputs, sizes)?];
+        if let Some(video) = video {
+            let (inputs, sizes) = (["pixel_values_videos", "video_grid_thw"], ["video_patches", "videos"]);
+            shown.push(Shown::new(net, &tower, ids, video, inputs, sizes)?);
+        }
+        Ok(Pictures { shown, hidden: decoder.sizes.hidden })
     })
 }
