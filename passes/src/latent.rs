@@ -13,7 +13,7 @@ use crate::Context;
 /// What an attention's keys and values are made of, in the values of its function.
 #[derive(Clone, Copy, Debug)]
 pub struct Latent {
-    /// The short rows, `[batch, seq, rank]`.
+    /// The short rows, `[batch, seq, rank]` or `[batch, 1, seq, rank]`.
     pub rows: ValueId,
     /// The weights `[rank, heads * (nope + value)]`.
     pub weight: ValueId,
@@ -79,8 +79,13 @@ fn product(context: Context<'_>, heads: ValueId) -> Option<(ValueId, ValueId)> {
     let (_, node, Op::Reshape(_)) = context.producer(split)? else { return None };
     let flat = node.inputs.first().copied().flatten()?;
     let (from, to) = (&context.ty(flat).dims, &context.ty(split).dims);
-    // `[batch, seq, heads * size]` as `[batch, seq, heads, size]`.
-    let told_apart = from.len() == 3 && to.len() == 4 && crate::context::dims_equal(&from[..2], &to[..2]);
+    // `[batch, seq, heads * size]` or `[batch, 1, seq, heads * size]` as `[batch, seq, heads, size]`.
+    let kept = match &from[..] {
+        [batch, seq, _] => [batch.clone(), seq.clone()],
+        [batch, one, seq, _] if one.as_constant() == Some(1) => [batch.clone(), seq.clone()],
+        _ => return None,
+    };
+    let told_apart = to.len() == 4 && crate::context::dims_equal(&kept, &to[..2]);
     let (_, node, op) = context.producer(flat)?;
     let plain = match op {
         Op::MatMul(_) => node.inputs.len() == 2,
@@ -90,6 +95,6 @@ fn product(context: Context<'_>, heads: ValueId) -> Option<(ValueId, ValueId)> {
         _ => false,
     };
     let [Some(rows), Some(weight), ..] = node.inputs[..] else { return None };
-    let matrix = context.ty(weight).rank() == 2 && context.ty(rows).rank() == 3;
+    let matrix = context.ty(weight).rank() == 2 && context.ty(rows).rank() == from.len();
     (transpose.perm == [0, 2, 1, 3] && told_apart && plain && matrix).then_some((rows, weight))
 }

@@ -9,10 +9,14 @@ use lathe_compiler::CompileOptions;
 use serde_json::{Value, json};
 
 /// Exports whose graphs lose or hide a fact, with what it is.
-const OTHER_FORM: &[(&str, &str)] = &[(
-    "switch-transformers/onnx/ts",
-    "frozen to the batch it was traced with, with its experts and biases unrolled",
-)];
+const OTHER_FORM: &[(&str, &str)] = &[
+    (
+        "switch-transformers/onnx/ts",
+        "frozen to the batch it was traced with, with its experts and biases unrolled",
+    ),
+    ("chameleon-lm/onnx/dynamo", "without the encoder of pictures"),
+    ("chameleon-lm/onnx/ts", "without the encoder of pictures"),
+];
 
 /// The ops that are compared, with the attributes that both can know.
 const OPS: &[(&str, &[&str])] = &[

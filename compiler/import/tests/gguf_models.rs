@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use lathe_import::{ImportOptions, import};
-use lathe_ir::{EvaluateOptions, evaluate};
-use lathe_tensor::Tensor;
+use lathe_ir::{EvaluateOptions, Operation, Source, evaluate};
+use lathe_ops::Op;
+use lathe_tensor::{BlockFormat, Encoding, Tensor};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -34,6 +35,19 @@ enum Meta {
 struct Writer {
     metadata: Vec<(String, Meta)>,
     tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    /// Experts whose rows are whole blocks are `Q8_0`.
+    blocks: bool,
+}
+
+/// The code of a tensor's type, and its bytes.
+fn stored(name: &str, shape: &[usize], elements: &[f32], blocks: bool) -> (u32, Vec<u8>) {
+    let whole = shape.last().is_some_and(|columns| columns.is_multiple_of(32));
+    if blocks && whole && name.contains("_exps") {
+        let mut bytes = vec![0; BlockFormat::Q8_0.storage_bytes(shape).expect("whole blocks")];
+        BlockFormat::Q8_0.encode(elements, &mut bytes).expect("blocks");
+        return (8, bytes);
+    }
+    (0, elements.iter().flat_map(|element| element.to_le_bytes()).collect())
 }
 
 fn text(text: &str) -> Vec<u8> {
@@ -72,9 +86,10 @@ impl Writer {
             infos.extend(text(name));
             infos.extend((shape.len() as u32).to_le_bytes());
             shape.iter().rev().for_each(|&size| infos.extend((size as u64).to_le_bytes()));
-            infos.extend(0u32.to_le_bytes());
+            let (code, bytes) = stored(name, shape, elements, self.blocks);
+            infos.extend(code.to_le_bytes());
             infos.extend((data.len() as u64).to_le_bytes());
-            elements.iter().for_each(|element| data.extend(element.to_le_bytes()));
+            data.extend(bytes);
             data.resize(data.len().next_multiple_of(32), 0);
         }
         let mut out = b"GGUF\x03\0\0\0".to_vec();
@@ -400,4 +415,30 @@ fn experts_in_one_tensor_or_many() {
     check(&Recipe { family: "mixtral", paired: true, old_experts: true, ..PLAIN });
     check(&Recipe { family: "qwen2-moe", architecture: "qwen2moe", ..PLAIN });
     check(&Recipe { family: "qwen3-moe", architecture: "qwen3moe", ..PLAIN });
+}
+
+#[test]
+fn experts_in_blocks_stay_so() {
+    let Some(zoo) = zoo() else { return };
+    let checkpoint = zoo.join("qwen3-moe").join("hf");
+    let recipe = Recipe { family: "qwen3-moe", architecture: "qwen3moe", ..PLAIN };
+    let writer = Writer { blocks: true, ..writer(&checkpoint, &recipe) };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, writer.bytes(&writer.tensors, None)).expect("written");
+    let module = import(&path, &ImportOptions::default()).expect("an import");
+    let body = module.function(module.main().expect("main"));
+    let mixtures = body.node_ids().filter_map(|id| body.node(id));
+    let mixtures: Vec<_> =
+        mixtures.filter(|node| matches!(node.operation, Operation::Op(Op::Moe(_)))).collect();
+    assert!(!mixtures.is_empty());
+    for node in mixtures {
+        let value = node.inputs[2].expect("matrices");
+        let Source::Constant(constant) = body.value(value).source else { panic!("no constant") };
+        assert_eq!(module.constant(constant).encoding, Encoding::Blocked(BlockFormat::Q8_0));
+    }
+    let (found, expected) = (logits(&path), logits(&checkpoint));
+    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst > 0.0 && worst < 0.2 * largest, "{worst} of {largest}");
 }

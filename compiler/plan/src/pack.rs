@@ -1,8 +1,6 @@
 //! Packing of constants, once, at compile time.
 
-use lathe_artifact::layout::{
-    BlockKind, LayoutError, PackedBlocks, PackedIntegers, PackedMatrix,
-};
+use lathe_artifact::layout::{BlockKind, LayoutError, PackedBlocks, PackedIntegers, PackedMatrix};
 use lathe_ir::{Constant, Module};
 use lathe_tensor::{BlockFormat, Buffer, DType, Element, Encoding, Tensor, TensorError};
 

@@ -20,11 +20,14 @@ impl Rule for LinearFusion {
 
     fn propose(&self, context: Context<'_>, id: NodeId) -> Proposal {
         let Some(node) = context.body().node(id) else { return Proposal::NoMatch };
-        let (Operation::Op(Op::MatMul(_)), [Some(x), Some(weight)], [output]) =
+        let (Operation::Op(Op::MatMul(product)), [Some(x), Some(weight)], [output]) =
             (&node.operation, &node.inputs[..], &node.outputs[..])
         else {
             return Proposal::NoMatch;
         };
+        if product.coarse {
+            return Proposal::because("the left operand may be rounded, which `linear` does not say");
+        }
         match context.constant(*weight) {
             Some(tensor) if tensor.dtype() != DType::F32 => {
                 return Proposal::because(format!("the weights are {}", tensor.dtype()));

@@ -152,6 +152,14 @@ fn keys_and_values_of_short_rows_are_kept_as_these() {
 }
 
 #[test]
+fn short_rows_may_have_an_axis_of_one() {
+    let text = LATENT
+        .replace("  %8: f32[batch, seq, 8] = matmul %6, c3", "  %30: i64[4] = dims [batch, 1, seq, 2]\n  %31: f32[batch, 1, seq, 2] = reshape %6, %30 {allow_zero=true}\n  %8: f32[batch, 1, seq, 8] = matmul %31, c3");
+    let out = check("cache", &filled(&text));
+    assert!(out.contains("kv.0: f32[pool0, 256]") && out.contains("latent=2"), "{out}");
+}
+
+#[test]
 fn keys_of_another_form_keep_their_heads() {
     // Each head has a part with position of its own.
     let own = LATENT

@@ -45,7 +45,8 @@ impl Decode<'_> {
         };
         let Some(query) = node.inputs.first().copied().flatten() else { return Ok(None) };
         let query = self.heads(node, query, None)?;
-        let axes = (rows.axis, rotated.axis) == (1, 2) && query.heads == latent.heads;
+        let seq = self.ty(rows.value).rank().checked_sub(2);
+        let axes = seq == Some(rows.axis) && rotated.axis == 2 && query.heads == latent.heads;
         if !axes || query.size != latent.nope + latent.rope {
             return Ok(None);
         }
@@ -63,11 +64,11 @@ impl Decode<'_> {
         let split = self.emit(&node.name, split, &[Some(query.value), Some(parts)], 2)?;
         let [plain, turned] = split[..] else { return Err(refuse("its queries do not split")) };
         let into = self.constant(into);
-        let plain = self.emit_one(&node.name, Op::MatMul(MatMul {}), &[plain, into])?;
+        let plain = self.emit_one(&node.name, Op::MatMul(MatMul::default()), &[plain, into])?;
         let query = self.emit_one(&node.name, last(), &[plain, turned])?;
         let answers = self.over_pages(node, (attention, window), &latent, [query, keys])?;
         let out = self.constant(out);
-        let value = self.emit_one(&node.name, Op::MatMul(MatMul {}), &[answers, out])?;
+        let value = self.emit_one(&node.name, Op::MatMul(MatMul::default()), &[answers, out])?;
         let others =
             node.outputs.iter().skip(1).map(|_| Mapped::Refused(refuse("its keys and scores are not kept")));
         Ok(Some(std::iter::once(Mapped::Rows(Rows { value, axis: 2 })).chain(others).collect()))

@@ -11,8 +11,9 @@ use crate::program::Address;
 
 /// Tokens of a page.
 const PAGE_TOKENS: usize = KvPage::TOKENS;
-/// Tokens that a sequence may forget without being computed again: windows keep what is seen from so many places before the last.
-pub(super) const REWOUND: usize = KvPage::TOKENS;
+/// Tokens that a sequence may forget without being computed again, as many as a call usually guesses: windows keep what is seen from so
+/// many places before the last.
+pub(super) const REWOUND: usize = 16;
 
 /// What a group will take.
 #[derive(Debug)]

@@ -324,7 +324,7 @@ fn a_window_that_is_rewound_past_what_it_kept_is_computed_again_in_pieces() {
         for tokens in tokens.chunks(64) {
             decoder.extend(&[DecodeStep { sequence, tokens, logits: 0 }]).unwrap();
         }
-        for (count, kept) in [(10, true), (300, false), (200, false), (64, true)] {
+        for (count, kept) in [(10, true), (300, false), (200, false), (12, true)] {
             decoder.rewind(sequence, count).unwrap();
             tokens.truncate(tokens.len() - count);
             let cached = decoder.sequences[0].as_ref().unwrap().cached;

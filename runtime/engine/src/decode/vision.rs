@@ -195,6 +195,7 @@ mod tests {
             tokens,
             start,
             logits: 0,
+            whole: start + again.len() + tokens.len(),
             source: 0,
             texts: Default::default(),
         }

@@ -10,7 +10,7 @@ use crate::model::Config;
 use crate::model::blocks::attention::Projections;
 use crate::model::blocks::conv::Convolution;
 use crate::model::blocks::vision::{Encoder, Patches, VIT, pick, rows};
-use crate::model::net::{Linear, Net, dim, symbol};
+use crate::model::net::{Linear, Net, NormKind, dim, symbol};
 
 /// The families.
 pub(super) const FAMILIES: &[Family] = &[Family {
@@ -66,7 +66,9 @@ fn videomae(net: &mut Net<'_>, config: &Config) -> Result<(), Fault> {
     let row = match config.flag(&["use_mean_pooling"], true)? {
         true => {
             let mean = net.b.named("pooler").reduce(ReduceKind::Mean, x, &[1], false)?;
-            net.norm(mean, &encoder.norm.at("fc_norm"), hidden)?
+            // The epsilon of this one is not configured.
+            let norm = NormKind::Layer { epsilon: 1e-5, bias: true };
+            net.norm(mean, &norm.at("fc_norm"), hidden)?
         }
         false => {
             let x = net.norm(x, &encoder.norm.at("videomae.layernorm"), hidden)?;

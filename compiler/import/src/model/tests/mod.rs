@@ -129,6 +129,19 @@ fn all_missing_and_unknown_weights_are_listed() {
 }
 
 #[test]
+fn norms_may_have_the_names_of_old_checkpoints() {
+    let old: Vec<(String, &[usize])> =
+        LLAMA.iter().map(|(name, shape)| (name.replace("norm.weight", "norm.gamma"), *shape)).collect();
+    let old: Vec<(&str, &[usize])> = old.iter().map(|(name, shape)| (name.as_str(), *shape)).collect();
+    for prefix in ["", "model."] {
+        let bare: Vec<(&str, &[usize])> =
+            old.iter().map(|(name, shape)| (name.strip_prefix(prefix).unwrap_or(name), *shape)).collect();
+        let folder = folder(&llama("{}"), &[("model.safetensors", weights(&bare))]);
+        import(folder.path(), &ImportOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
 fn sizes_must_be_those_of_the_configuration() {
     let folder = folder(&llama(r#"{"vocab_size": 6}"#), &[("model.safetensors", weights(LLAMA))]);
     let error = error(folder.path());

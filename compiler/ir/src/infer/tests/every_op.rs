@@ -116,6 +116,10 @@ const CASES: &[(&str, &str)] = &[
         "%0 = kv_append c, k, v, p, s, t",
     ),
     (
+        "q: f32[1, 4, n, 8], c: f32[pool, 1792], p: i64[1, n], s: i64[m], l: i64[b], t: i64[b, pages]",
+        "%0 = paged_attention q, c, p, s, l, t {kv_heads=2, qk_head_dim=8, v_head_dim=6, window=4, scale=null, softcap=0.0}",
+    ),
+    (
         "c: f32[pool, e], k: f32[1, 1, n, 8], p: i64[1, n], s: i64[m], t: i64[b, pages]",
         "%0 = kv_append c, k, _, p, s, t",
     ),
@@ -123,10 +127,6 @@ const CASES: &[(&str, &str)] = &[
         "q: f32[1, 4, n, 8], c: f32[pool, 512], p: i64[1, n], s: i64[m], l: i64[b], t: i64[b, pages]",
         "%0 = paged_attention q, c, p, s, l, t {kv_heads=1, qk_head_dim=8, v_head_dim=0, latent=6, window=null, scale=null, \
          softcap=0.0}",
-    ),
-    (
-        "q: f32[1, 4, n, 8], c: f32[pool, 1792], p: i64[1, n], s: i64[m], l: i64[b], t: i64[b, pages]",
-        "%0 = paged_attention q, c, p, s, l, t {kv_heads=2, qk_head_dim=8, v_head_dim=6, window=4, scale=null, softcap=0.0}",
     ),
     (
         "x: f32[b, s, 32], y: f32[64, 4], z: f32[64, 4], p: i64[b, s]",
