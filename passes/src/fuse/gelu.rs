@@ -1,12 +1,13 @@
 //! `x / 2 * (1 + erf(x / sqrt(2))) -> gelu(x)` and
 //! `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ^ 3))) -> gelu {tanh=true}(x)`
 //!
-//! In every order that exporters write the product. Refuses where an inner value is used elsewhere.
+//! In every order that exporters write the product. Refuses where an inner value is used elsewhere, and where the result is quantised by its own
+//! range: the formula's last bit decides about codes, and the model was made with the bits of its operators.
 //! Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, SQRT_2};
 
-use lathe_ir::{NodeId, Operation};
+use lathe_ir::{NodeId, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Gelu, Unary};
 
@@ -32,11 +33,29 @@ impl Rule for GeluFusion {
         if !found.is_closed(context) {
             return Proposal::because("a value inside is used elsewhere");
         }
+        if is_quantised(context, *output, CHAIN) {
+            return Proposal::because("its last bit decides about codes of the quantised result");
+        }
         let Some(x) = found.get("x") else { return Proposal::NoMatch };
         let mut rewrite = Rewrite::new(&node.name);
         let new = rewrite.node(Op::Gelu(Gelu { tanh }), &[Rewrite::value(x)]);
         rewrite.replace(*output, new)
     }
+}
+
+/// Elementwise operators that may stand between the formula and what quantises it: a gate, a cast.
+const CHAIN: usize = 3;
+
+/// Whether a value is quantised by its own range, behind up to `chain` elementwise operators.
+fn is_quantised(context: Context<'_>, value: ValueId, chain: usize) -> bool {
+    let body = context.body();
+    body.users(value).iter().filter_map(|&id| body.node(id)).any(|user| match &user.operation {
+        Operation::Op(Op::DynamicQuantizeLinear(_)) => true,
+        Operation::Op(Op::Binary(_) | Op::Cast(_)) if chain > 0 => {
+            user.outputs.iter().any(|output| is_quantised(context, *output, chain - 1))
+        }
+        _ => false,
+    })
 }
 
 fn x() -> Pattern {

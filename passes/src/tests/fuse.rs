@@ -106,6 +106,12 @@ fn gelu_with_a_value_used_elsewhere_is_refused() {
 }
 
 #[test]
+fn gelu_that_is_quantised_by_its_range_is_refused() {
+    let gated = "%9 = mul %4, x\n  %10, %11, %12 = dynamic_quantize_linear %9\n  return %10 as y";
+    assert_snapshot!(check("fuse_gelu", &GELU.replace("return %4 as y", gated)));
+}
+
+#[test]
 fn gelu_by_tanh_is_recognised() {
     assert_snapshot!(check(
         "fuse_gelu",
