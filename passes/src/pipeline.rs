@@ -76,7 +76,7 @@ pub const FUSE: &[Pass<'static>] = &[
 /// Functions for special uses beside `main`, while ops are still whole.
 pub const SPECIALIZE: &[Pass<'static>] = &[
     Pass::Rule(&specialize::gqa::HeadMerging { kv_heads: None }),
-    Pass::Function(&specialize::cache::Cache { dtype: DType::F32 }),
+    Pass::Function(&specialize::cache::Cache { dtype: DType::F32, latent: true }),
     // Each row-wise value was given its sizes anew.
     Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
     Pass::Rule(&canonical::no_ops::NoOps),

@@ -27,6 +27,7 @@ pub enum Stage {
 /// # Errors
 /// As [`crate::compile`], and where [`Stage::IrAfter`] names no pass.
 pub fn emit(path: &Path, options: &CompileOptions, stage: &Stage) -> Result<String, CompileError> {
+    let options = &options.for_model(path);
     let mut module = import(path, options)?;
     if let Stage::IrAfter(pass) = stage {
         let passes = lathe_passes::standard();

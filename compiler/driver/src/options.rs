@@ -1,5 +1,6 @@
 //! How to compile.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use lathe_codegen::Target;
@@ -32,6 +33,9 @@ pub struct CompileOptions {
     pub activations: Activations,
     /// Elements of the cache of keys and values: f32, f16, bf16, or i8 with a scale a token and head.
     pub kv: DType,
+    /// Pages hold the short rows that latent attention makes keys and values of (DeepSeek), with sums in another order than in `main`. On
+    /// for checkpoints: whoever exported a graph may compare bits.
+    pub latent: bool,
     /// Other rotary embeddings than the configuration's.
     pub rope: Option<RopeScaling>,
     /// What rotary frequencies are rounded to.
@@ -56,6 +60,7 @@ impl Default for CompileOptions {
             targets: Vec::new(),
             activations: Activations::default(),
             kv: DType::F32,
+            latent: false,
             rope: None,
             frequencies: DType::F32,
             check_passes: cfg!(debug_assertions),
@@ -65,6 +70,12 @@ impl Default for CompileOptions {
 }
 
 impl CompileOptions {
+    /// The options with what a model file is compiled with by default.
+    pub(crate) fn for_model(&self, path: &Path) -> Self {
+        let exported = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
+        Self { latent: self.latent || !exported, ..self.clone() }
+    }
+
     /// What of the options changes the artifact, as text for the cache's key.
     pub(crate) fn fingerprint(&self) -> String {
         let Self {
@@ -78,13 +89,14 @@ impl CompileOptions {
             targets,
             activations,
             kv,
+            latent,
             rope,
             frequencies,
             check_passes: _,
             custom,
         } = self;
         format!(
-            "{dims:?} {known:?} {disable:?} {kv_heads:?} {weight_bits:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {rope:?} {frequencies:?} {custom:?}"
+            "{dims:?} {known:?} {disable:?} {kv_heads:?} {weight_bits:?} {stop_after:?} {targets:?} {activations:?} {kv:?} {latent:?} {rope:?} {frequencies:?} {custom:?}"
         )
     }
 

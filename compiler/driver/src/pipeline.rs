@@ -40,6 +40,7 @@ pub fn compile_observed(
     observe: &mut dyn FnMut(&'static str, &Module),
 ) -> Result<(Artifact, Report), CompileError> {
     let start = Instant::now();
+    let options = &options.for_model(path);
     let mut module = import(path, options)?;
     observe("import", &module);
     let ops_before = count_nodes(&module);
@@ -84,7 +85,7 @@ pub fn optimise(
         verify: options.check_passes,
     };
     let merging = HeadMerging { kv_heads: options.kv_heads };
-    let cache = Cache { dtype: options.kv };
+    let cache = Cache { dtype: options.kv, latent: options.latent };
     let mut list =
         if options.kv_heads.is_some() { heads::passes(&merging) } else { lathe_passes::standard() };
     for pass in list.iter_mut().filter(|pass| pass.name() == caching::PASS) {

@@ -61,7 +61,7 @@ fn a_decoder_gets_a_cache() {
 #[test]
 fn states_hold_what_is_asked_for() {
     for dtype in [DType::F16, DType::BF16, DType::I8] {
-        let out = super::run(&[Pass::Function(&Cache { dtype })], &filled(DECODER));
+        let out = super::run(&[Pass::Function(&Cache { dtype, latent: true })], &filled(DECODER));
         let decode = out.split("graph \"decode\"").nth(1).expect("a decode");
         // 2 heads of 2, 64 places; bytes have two scales of 4 bytes a place and head.
         let elements = if dtype == DType::I8 { 64 * 2 * 12 } else { 64 * 2 * 4 };

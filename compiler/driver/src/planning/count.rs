@@ -198,8 +198,11 @@ impl Counter<'_> {
         }
     }
 
-    /// Elements that keys and values of all heads are made of.
+    /// Elements that keys and values of all heads are made of, where they are kept as such: not for exported graphs.
     fn latent(&self, node: &Node) -> Option<u64> {
+        if self.outline.exported {
+            return None;
+        }
         let module = &self.outline.module;
         let context = lathe_passes::Context { module, function: module.main()? };
         lathe_passes::latent::Latent::of(context, node).map(|latent| latent.width() as u64)

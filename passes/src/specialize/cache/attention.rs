@@ -35,7 +35,9 @@ impl Decode<'_> {
     /// The attention over the state of its layer.
     pub fn attention(&mut self, node: &Node, attention: &Attention) -> Result<Vec<Mapped>, Refusal> {
         let window = self.check_facts(node, attention)?;
-        if let Some(made) = self.latent(node, attention, window)? {
+        if self.short_rows
+            && let Some(made) = self.latent(node, attention, window)?
+        {
             return Ok(made);
         }
         let refuse = |reason: &str| Refusal::new(&node.name, reason);

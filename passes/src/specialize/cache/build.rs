@@ -73,6 +73,8 @@ pub(super) struct Decode<'a> {
     pub asked: Asked,
     /// Elements of the states.
     pub dtype: DType,
+    /// Whether states may hold short rows.
+    pub short_rows: bool,
 }
 
 /// Inputs about the total length.
@@ -109,8 +111,8 @@ pub(super) struct Signature {
     pub windows: Vec<Option<usize>>,
     /// Inputs about the total length.
     pub about_length: Asked,
-    /// Elements of the states.
-    pub dtype: DType,
+    /// What is kept.
+    pub cache: super::Cache,
 }
 
 impl<'a> Decode<'a> {
@@ -166,7 +168,8 @@ impl<'a> Decode<'a> {
             sources: Vec::new(),
             states: Vec::new(),
             asked: Asked::default(),
-            dtype: signature.dtype,
+            dtype: signature.cache.dtype,
+            short_rows: signature.cache.latent,
         };
         decode.map_inputs(tokens);
         decode

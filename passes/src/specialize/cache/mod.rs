@@ -69,6 +69,9 @@ const MAX_REGIMES: usize = 8;
 pub struct Cache {
     /// Elements of the states.
     pub dtype: DType,
+    /// Keys and values that are products of one short row a token are kept as that row. Their sums then run in another order than in
+    /// `main`, whose bits `decode` has otherwise.
+    pub latent: bool,
 }
 
 impl FunctionPass for Cache {
@@ -85,7 +88,7 @@ impl FunctionPass for Cache {
         if module.main() != Some(function) || module.function_named("decode").is_some() {
             return Ok(());
         }
-        match decode(module, function, self.dtype) {
+        match decode(module, function, *self) {
             Ok(None) => {}
             Ok(Some(made)) => {
                 *module = made;
@@ -98,12 +101,12 @@ impl FunctionPass for Cache {
 }
 
 /// The module with `decode`; `None` where `main` is no language model.
-fn decode(module: &Module, main: FunctionId, dtype: DType) -> Result<Option<Module>, Refusal> {
+fn decode(module: &Module, main: FunctionId, cache: Cache) -> Result<Option<Module>, Refusal> {
     let body = module.function(main);
     let Some(interface) = Interface::of(body)? else { return Ok(None) };
     let cone = head::cone(body, interface.logits);
     let windows = windows(module, main, &cone);
-    let mut signature = Signature { windows, about_length: Asked::default(), dtype };
+    let mut signature = Signature { windows, about_length: Asked::default(), cache };
     let attends = |id: &NodeId| {
         body.node(*id).is_some_and(|node| matches!(node.operation, Operation::Op(Op::Attention(_))))
     };
