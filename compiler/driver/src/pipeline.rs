@@ -9,7 +9,7 @@ use lathe_artifact::{Artifact, PlannedFunction};
 use lathe_codegen::Target;
 use lathe_ir::{ConstantId, FunctionId, Module};
 use lathe_passes::{Cache, HeadMerging, Pass, QuantizeWeights, Report};
-use lathe_tensor::{DType, Tensor};
+use lathe_tensor::{Buffer, DType, Tensor};
 use serde_json::{Value, json};
 
 use crate::heads::{self, Pooling};
@@ -169,18 +169,24 @@ fn packed(
     for weight in planned {
         *uses.entry(weight.constant).or_default() += 1;
     }
-    let mut weights = BTreeMap::new();
+    let (mut weights, mut read) = (BTreeMap::new(), Vec::new());
     for weight in planned {
         let packed = lathe_plan::pack(module, weight).map_err(|source| plan_error(path, source))?;
         weights.insert(weight.name.clone(), packed);
         // Mapped sources are read once: they need not stay in memory beside what was made of them.
-        module.constant(weight.constant).tensor.buffer().release();
+        let source = module.constant(weight.constant).tensor.buffer();
+        source.release();
+        if source.is_mapped() {
+            read.push(source.clone());
+        }
         let left = uses.entry(weight.constant).or_default();
         *left = left.saturating_sub(1);
         if *left == 0 {
             module.forget(weight.constant);
         }
     }
+    // Whoever reads a page may map its neighbours, those of weights that were released before.
+    read.iter().for_each(Buffer::release);
     Ok(weights)
 }
 

@@ -10,6 +10,9 @@ const MAX_LISTED: usize = 64;
 /// Bytes of a constant of equal elements that is printed as `splat`.
 const MAX_SPLAT: usize = 1 << 20;
 
+/// Bytes of a mapped constant that stay in memory when it was hashed.
+const MAX_KEPT: usize = 1 << 16;
+
 /// The hash that stands for a large constant: the first 8 bytes of the BLAKE3 of its bytes, read big-endian.
 pub fn constant_hash(tensor: &Tensor) -> u64 {
     let mut hasher = blake3::Hasher::new();
@@ -17,6 +20,10 @@ pub fn constant_hash(tensor: &Tensor) -> u64 {
     for string in tensor.strings().unwrap_or(&[]) {
         hasher.update(&(string.len() as u64).to_le_bytes());
         hasher.update(string);
+    }
+    if tensor.bytes().len() > MAX_KEPT {
+        // All weights of a mapped file pass here, and need not be in memory at once.
+        tensor.buffer().release();
     }
     let mut first = [0; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
