@@ -108,10 +108,18 @@ macro_rules! halves {
             }
             #[inline(always)]
             fn narrow(value: f64) -> Self {
-                Self::from_f64(value)
+                Self::from_f64(sticky(value))
             }
         }
     )* };
+}
+
+/// The number with whether its lowest 32 bits hold anything in the one above them: conversions to 16 bits drop those, and
+/// took what lies just above the middle of two values for the middle.
+#[inline(always)]
+fn sticky(value: f64) -> f64 {
+    let bits = value.to_bits();
+    f64::from_bits(bits & !0xFFFF_FFFF | u64::from(bits as u32 != 0) << 32)
 }
 
 halves! { f16 bf16 }
@@ -168,3 +176,21 @@ macro_rules! with_number {
     };
 }
 pub(crate) use with_number;
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::Half;
+
+    #[test]
+    fn what_lies_just_above_the_middle_is_rounded_up() {
+        let middle = 1.0 + f64::from(bf16::EPSILON) / 2.0;
+        assert_eq!(<bf16 as Half>::narrow(middle), bf16::ONE);
+        for (above, sign) in [(middle.next_up(), 1.0), (-middle.next_up(), -1.0)] {
+            assert_eq!(<bf16 as Half>::narrow(above).to_f64(), sign * (1.0 + f64::from(bf16::EPSILON)));
+        }
+        assert!(<bf16 as Half>::narrow(f64::NAN).is_nan());
+        assert_eq!(<bf16 as Half>::narrow(f64::INFINITY), bf16::INFINITY);
+    }
+}
