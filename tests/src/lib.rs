@@ -1,3 +1,4 @@
 //! Suites, conformance, differential tests and house rules.
 
+pub mod facts;
 pub mod operators;

@@ -4,34 +4,21 @@
 //! `fixtures/structures.py` builds the files; it needs Python with the `onnx` package. Without them the test says that it is left out.
 
 use std::path::Path;
-use std::process::Command;
 
 use lathe_compiler::CompileOptions;
 use lathe_compiler::verify::Verification;
 use lathe_ir::{EvaluateOptions, Module};
 use lathe_tensor::Tensor;
+use lathe_tests::facts::written;
 use serde_json::Value;
 
 /// Largest difference between the graph before and after a pass, of the largest element.
 const TOLERANCE: f64 = 1e-4;
 
-/// Builds the files; `None` where Python or its package is missing.
-fn build(folder: &Path) -> Option<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/structures.py");
-    let has = Command::new("python3").args(["-c", "import onnx, numpy"]).output();
-    if !has.is_ok_and(|output| output.status.success()) {
-        return None;
-    }
-    let output = Command::new("python3").arg(&script).arg(folder).output().expect("python3 runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let expected = std::fs::read_to_string(folder.join("expected.json")).expect("the facts");
-    Some(serde_json::from_str(&expected).expect("JSON"))
-}
-
 #[test]
 fn structures_of_exporters_are_recognised() {
     let folder = tempfile::tempdir().expect("a folder");
-    let Some(expected) = build(folder.path()) else {
+    let Some(expected) = written("structures.py", "onnx, numpy", folder.path()) else {
         eprintln!("LEFT OUT: python3 with the packages onnx and numpy is not there");
         return;
     };

@@ -72,8 +72,7 @@ impl Default for CompileOptions {
 impl CompileOptions {
     /// The options with what a model file is compiled with by default.
     pub(crate) fn for_model(&self, path: &Path) -> Self {
-        let exported = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
-        Self { latent: self.latent || !exported, ..self.clone() }
+        Self { latent: self.latent || !lathe_import::is_exported(path), ..self.clone() }
     }
 
     /// What of the options changes the artifact, as text for the cache's key.

@@ -142,9 +142,8 @@ fn assemble(module: &mut Module, path: &Path, options: &CompileOptions) -> Resul
         fits.or_else(|| same.first()).map(|tensor| (*tensor).clone())
     };
     let parsed = &mut parsed(&ir_text, &constant, path, options)?;
-    let large: Vec<_> =
-        module.constants().filter(|(_, constant)| constant.tensor.bytes().len() >= LARGE).collect();
-    let large: Vec<ConstantId> = large.into_iter().map(|(id, _)| id).collect();
+    let large = module.constants().filter(|(_, constant)| constant.tensor.bytes().len() >= LARGE);
+    let large: Vec<ConstantId> = large.map(|(id, _)| id).collect();
     large.into_iter().for_each(|id| module.forget(id));
     let (functions, planned) = plan_and_generate(parsed, path, options)?;
     Ok(Artifact {

@@ -16,7 +16,7 @@ pub use error::{ImportError, UnsupportedOperator};
 pub use model::quantised::METHOD as QUANTISED_BY;
 pub use model::{RopeScaling, WEIGHT};
 pub use onnx::{Operator, external_files, operators, read_tensor, read_value, tensor_bytes, value_bytes};
-pub use outline::{Outline, outline};
+pub use outline::{Outline, is_exported, outline};
 pub use safetensors::{StoredTensor, TensorFacts, indexed_tensors, stored_tensors, weight_files};
 
 use std::path::Path;

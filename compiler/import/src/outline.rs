@@ -37,10 +37,15 @@ pub fn outline(path: &Path, options: &ImportOptions) -> Result<Outline, ImportEr
             let module = import(path, options)?;
             let weight_element_bytes = element_bytes(&module);
             let (family, context) = facts(path)?;
-            let exported = !is_gguf(path);
+            let exported = is_exported(path);
             Ok(Outline { module, family, context, picture: None, weight_element_bytes, exported })
         }
     }
+}
+
+/// Whether a model is a graph that an exporter wrote, not one that is built of a configuration or of a GGUF file.
+pub fn is_exported(path: &Path) -> bool {
+    configuration(path).is_none() && !is_gguf(path)
 }
 
 fn is_gguf(path: &Path) -> bool {

@@ -5,12 +5,12 @@
 //! left out.
 
 use std::path::Path;
-use std::process::Command;
 
 use lathe::generation::{GraphModel, Graphs, Past, Prompt};
 use lathe::generative::GraphFiles;
 use lathe::{Model, Team, Tensor};
 use lathe_runtime::DecoderOptions;
+use lathe_tests::facts::written;
 use serde_json::Value;
 
 use crate::bits;
@@ -18,19 +18,6 @@ use crate::zoo::Expected;
 
 /// Largest difference as a share of the largest logit.
 const TOLERANCE: f64 = 2e-4;
-
-/// Builds and runs the files; `None` where Python or a package is missing.
-fn build(folder: &Path) -> Option<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/decoders.py");
-    let has = Command::new("python3").args(["-c", "import onnx, numpy, onnxruntime"]).output();
-    if !has.is_ok_and(|output| output.status.success()) {
-        return None;
-    }
-    let output = Command::new("python3").arg(&script).arg(folder).output().expect("python3 runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let expected = std::fs::read_to_string(folder.join("expected.json")).expect("the facts");
-    Some(serde_json::from_str(&expected).expect("JSON"))
-}
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
@@ -124,7 +111,7 @@ fn behind_encoder(graphs: &Graphs, source: Vec<i64>, tokens: &[u32]) -> Result<(
 #[test]
 fn decoders_of_exporters_are_cached() {
     let folder = tempfile::tempdir().expect("a folder");
-    let Some(expected) = build(folder.path()) else {
+    let Some(expected) = written("decoders.py", "onnx, numpy, onnxruntime", folder.path()) else {
         eprintln!("LEFT OUT: python3 with the packages onnx and onnxruntime is not there");
         return;
     };

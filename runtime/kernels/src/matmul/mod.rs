@@ -71,10 +71,8 @@ impl Kernel for MatMulPacked {
                 ..Epilogue::NONE
             },
         };
-        let (rows, panels) = part(m, n.div_ceil(PANEL), worker);
-        // SAFETY: the plan's sizes describe the operands; the part lies in the product.
-        unsafe { product.compute(simd, rows, panels, worker.scratch.cast()) };
-        Status::Ok
+        // SAFETY: the plan's sizes describe the operands.
+        unsafe { product.share(simd, m, false, worker) }
     }
 }
 
