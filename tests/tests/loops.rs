@@ -149,6 +149,33 @@ fn a_condition_ends_a_loop() {
 }
 
 #[test]
+fn sizes_of_collected_rows_are_compared_behind_their_loops() {
+    let text = format!(
+        r#"graph "main" (x: f32[a], limit: f32[]) {{
+  %0: f32[a], %1: f32[r, a] = loop _, _, x, limit {{body="b", carried=1}}
+  %2: f32[a], %3: f32[s, a] = loop _, _, x, limit {{body="b", carried=1}}
+  %4: f32[bcast(r, s), a] = add %1, %3
+  return %4 as sums
+}}
+{}"#,
+        &WHILE[WHILE.find("graph \"b\"").expect("the body")..]
+    );
+    let inputs = [("x", f(&[2], &[1.0, 3.0])), ("limit", f(&[], &[20.0]))];
+    check(&text, &inputs, &[f(&[3, 2], &[4.0, 12.0, 8.0, 24.0, 16.0, 48.0])]);
+}
+
+/// What a worker reads to leave a loop may not be written by one that has left it.
+#[test]
+fn workers_leave_a_loop_together() {
+    let module = lathe_ir::parse(WHILE).expect("parses");
+    let main = module.main().expect("a function");
+    let planned = lathe_plan::plan(&module, main, &lathe_plan::PlanOptions::default()).expect("a plan");
+    let steps = &planned.plan.steps;
+    let index = steps.iter().position(|step| matches!(step.kind, StepKind::Loop(_))).expect("a loop");
+    assert!(matches!(steps[index + 1].kind, StepKind::Barrier));
+}
+
+#[test]
 fn loops_nest() {
     let text = r#"graph "main" (m: i64[], x: f32[2]) {
   c0 = const i64[] 2

@@ -69,8 +69,10 @@ impl<'m> Context<'_, 'm> {
             self.planner.touch(location.buffer);
         }
         self.planner.close_loop(id, Loop { iteration, trips, condition, next, sized, steps });
-        self.planner.next_phase();
-        let results = frame.carried.into_iter().map(Some).chain(frame.rows);
+        // A worker may still be reading whether there is another iteration.
+        self.planner.barrier();
+        let results: Vec<_> = frame.carried.into_iter().map(Some).chain(frame.rows).collect();
+        self.settle(node, &results)?;
         for (&output, placed) in node.outputs.iter().zip(results) {
             if let Some(placed) = placed {
                 let Location { buffer, dtype, .. } = placed.location;
@@ -147,9 +149,10 @@ impl<'m> Context<'_, 'm> {
         let stage = self.new_stage(taken);
         let dims = self.translated(taken)?;
         let function = self.scope.function;
-        // The result's own symbols are other names of the same sizes.
+        // The result's own symbols are other names of sizes that every iteration keeps.
         for (dim, &size) in function.ty(output).dims.iter().zip(&dims) {
             if let Some(symbol) = dim.as_symbol()
+                && stage.is_none_or(|stage| self.planner.sizes.stage(size) < stage)
                 && !self.planner.sizes.is_defined(symbol)
             {
                 self.planner.sizes.alias(symbol, size);
@@ -174,37 +177,80 @@ impl<'m> Context<'_, 'm> {
         let function = self.scope.function;
         let ty = function.ty(output);
         let mut own = ty.dims.clone();
-        let Some(count) = own.first_mut() else {
+        if own.is_empty() {
             return Err(self.planner.bug("stacked rows without an axis").into());
-        };
-        *count = Dim::symbol(self.planner.own_symbol());
+        }
+        // The result's symbols mean what the last iteration leaves behind.
+        for (axis, dim) in own.iter_mut().enumerate() {
+            if axis == 0 || dim.as_symbol().is_some_and(|symbol| !self.planner.sizes.is_defined(symbol)) {
+                *dim = Dim::symbol(self.planner.own_symbol());
+            }
+        }
         let Some(stage) = self.new_stage(&own) else {
             return Err(self.planner.bug("a symbol of its own has a meaning").into());
         };
         let dims = self.translated(&own)?;
-        if let (Some(symbol), Some(&size)) = (ty.dims[0].as_symbol(), dims.first())
-            && !self.planner.sizes.is_defined(symbol)
-        {
-            self.planner.sizes.alias(symbol, size);
-        }
         let location = self.planner.temporary(ty.dtype, &dims, self.scope.depth);
-        let rank = self.planner.sizes.constant(dims.len() as i64);
-        let shape = self.planner.temporary(DType::I64, &[rank], self.scope.depth);
-        let mut draft = RegionDraft::new(vec![Size::ONE]);
-        for (axis, &size) in dims.iter().enumerate() {
-            let known = axis > 0 && self.planner.sizes.stage(size) < stage;
-            let entry = self.planner.table.entry(&self.planner.sizes, if known { size } else { Size::ZERO });
-            let value = draft.dim(entry, DType::I64);
-            let mut element = shape.clone();
-            element.offset = self.planner.sizes.constant(axis as i64);
-            (element.dims, element.strides) = (vec![Size::ONE], vec![Size::ONE]);
-            draft.write(element, value);
-        }
-        draft.emit(self.planner, "sizes of no rows");
+        let none: Vec<Size> = dims
+            .iter()
+            .enumerate()
+            .map(|(axis, &size)| {
+                let known = axis > 0 && self.planner.sizes.stage(size) < stage;
+                if known { size } else { Size::ZERO }
+            })
+            .collect();
+        let shape = self.sizes_as_data(&none, "sizes of no rows");
         let op = Op::ConstantOfShape(ConstantOfShape { dtype: ty.dtype, bits: 0 });
         let reason = "rows are collected: how many there are depends on data";
         self.planner.evaluate(op, &[Some(shape)], std::slice::from_ref(&location), Some(stage), reason);
         Ok(Placed { location, stage: Some(stage) })
+    }
+
+    /// Gives the results' own symbols the sizes that the loop ends with. What is asked of sizes behind the loop is asked of these: those of
+    /// the places change while it runs.
+    fn settle(&mut self, node: &Node, results: &[Option<Placed>]) -> Result<(), Refusal> {
+        let function = self.scope.function;
+        let stage = self.planner.stages;
+        let (mut last, mut entries) = (Vec::new(), Vec::new());
+        for (index, (&output, placed)) in node.outputs.iter().zip(results).enumerate() {
+            let Some(placed) = placed else { continue };
+            for (axis, (dim, &size)) in function.ty(output).dims.iter().zip(&placed.location.dims).enumerate()
+            {
+                let Some(symbol) = dim.as_symbol().filter(|symbol| !self.planner.sizes.is_defined(symbol))
+                else {
+                    continue;
+                };
+                let source = SymbolSource::Step { step: NO_STEP, output: index as u32, axis: axis as u32 };
+                self.define(symbol, stage, source);
+                let own = self.translated(std::slice::from_ref(dim))?[0];
+                last.push(size);
+                entries.push(Some(self.planner.table.entry(&self.planner.sizes, own)));
+            }
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.planner.stages += 1;
+        let values = self.sizes_as_data(&last, "sizes that the loop ends with");
+        self.planner.read_sizes(&values, entries, stage, "they no longer change");
+        Ok(())
+    }
+
+    /// Stores sizes as the elements of a vector.
+    fn sizes_as_data(&mut self, values: &[Size], reason: &str) -> Location {
+        let count = self.planner.sizes.constant(values.len() as i64);
+        let vector = self.planner.temporary(DType::I64, &[count], self.scope.depth);
+        let mut draft = RegionDraft::new(vec![Size::ONE]);
+        for (axis, &size) in values.iter().enumerate() {
+            let entry = self.planner.table.entry(&self.planner.sizes, size);
+            let value = draft.dim(entry, DType::I64);
+            let mut element = vector.clone();
+            element.offset = self.planner.sizes.constant(axis as i64);
+            (element.dims, element.strides) = (vec![Size::ONE], vec![Size::ONE]);
+            draft.write(element, value);
+        }
+        draft.emit(self.planner, reason);
+        vector
     }
 
     /// A stage for the symbols of these sizes that have no meaning yet, where there are any.
