@@ -4,7 +4,7 @@ use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
 use lathe_ops::conv::{Conv, Padding};
 use lathe_ops::elementwise::{Activation, Binary, Unary};
-use lathe_ops::shape::{Range, Transpose};
+use lathe_ops::shape::{Range, Transpose, Unsqueeze};
 use lathe_ops::signal::{Dft, MelWeightMatrix, Stft};
 use lathe_tensor::{DType, Tensor};
 
@@ -89,10 +89,14 @@ pub(crate) fn dft(node: &mut Node<'_, '_>) -> Outputs {
     node.add_all(Op::Dft(op), &inputs, 1)
 }
 
-/// STFT-17. Where all but the signal is known, a convolution with waves.
+/// STFT-17. Where all but the signal is known, a convolution with waves. A signal `[batch, length]` is real: onnxruntime takes these too,
+/// and exporters write them.
 pub(crate) fn stft(node: &mut Node<'_, '_>) -> Outputs {
     let onesided = node.attributes.flag("onesided", true)?;
-    let (x, step) = (node.input(0)?, node.input(1)?);
+    let (mut x, step) = (node.input(0)?, node.input(1)?);
+    if node.dims(x).len() == 2 {
+        x = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(vec![2]) }), &[x])?;
+    }
     if let Some(frames) = Frames::of(node, x, step, onesided)? {
         return Ok(vec![frames.convolved(node, x)?]);
     }
