@@ -236,7 +236,7 @@ impl<'m> Planner<'m> {
             }
             BufferKind::State(index) => SlotKind::State(*index),
             BufferKind::Arena => SlotKind::Arena { first: 0, last: 0 },
-            BufferKind::Dynamic => SlotKind::Dynamic,
+            BufferKind::Dynamic => SlotKind::Dynamic { first: 0, last: 0 },
         };
         let bytes = self.table.entry(&self.sizes, buffer.bytes);
         self.slots.push(Slot { kind, dtype: buffer.dtype, bytes, stage: buffer.stage });
@@ -428,7 +428,8 @@ impl<'m> Planner<'m> {
     pub fn close_slots(&mut self, kept: &BTreeSet<SlotId>) {
         for buffer in &self.buffers {
             let (Some(slot), Some((first, last))) = (buffer.slot, buffer.live) else { continue };
-            if let SlotKind::Arena { first: slot_first, last: slot_last } =
+            if let SlotKind::Arena { first: slot_first, last: slot_last }
+            | SlotKind::Dynamic { first: slot_first, last: slot_last } =
                 &mut self.slots[slot.0 as usize].kind
             {
                 *slot_first = first;

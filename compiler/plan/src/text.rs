@@ -175,7 +175,7 @@ impl PlanText<'_> {
             SlotKind::State(index) => format!("state {index}"),
             SlotKind::Weight(name) => format!("weight \"{name}\""),
             SlotKind::Arena { first, last } => format!("arena {first}..={last}"),
-            SlotKind::Dynamic => format!("dynamic stage {}", slot.stage),
+            SlotKind::Dynamic { first, last } => format!("dynamic stage {}, {first}..={last}", slot.stage),
         };
         format!("{owner}, {} bytes", self.dim(slot.bytes))
     }

@@ -168,8 +168,14 @@ pub enum SlotKind {
         /// Last phase in which it is used.
         last: u32,
     },
-    /// Memory that the run allocates when the size is known, in [`Slot::stage`].
-    Dynamic,
+    /// Memory that the run finds when the size is known, in [`Slot::stage`]: what a leader step binds, or a range of the stage's arena,
+    /// live in phases `first..=last`.
+    Dynamic {
+        /// First phase in which it is written.
+        first: u32,
+        /// Last phase in which it is used.
+        last: u32,
+    },
 }
 
 /// A piece of memory.

@@ -25,7 +25,9 @@ impl Leader {
         };
         let slot = rows.view.slot.0 as usize;
         let in_place = rows == output && rows.view.offset.is_none() && rows.dtype == row.dtype;
-        if !in_place || program.plan.slots[slot].kind != SlotKind::Dynamic || row.view.slot == rows.view.slot
+        if !in_place
+            || !matches!(program.plan.slots[slot].kind, SlotKind::Dynamic { .. })
+            || row.view.slot == rows.view.slot
         {
             return Ok(false);
         }

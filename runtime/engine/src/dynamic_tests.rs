@@ -65,7 +65,12 @@ fn nonzero_plan(op: Op) -> Plan {
         outputs: vec![port("y", y, &["1", "count"])],
         slots: vec![
             slot(SlotKind::Input(0), 1),
-            Slot { kind: SlotKind::Dynamic, dtype: DType::I64, bytes: DimId(4), stage: 1 },
+            Slot {
+                kind: SlotKind::Dynamic { first: 0, last: 0 },
+                dtype: DType::I64,
+                bytes: DimId(4),
+                stage: 1,
+            },
         ],
         steps: vec![step(0, StepKind::Evaluate(Box::new(evaluate)))],
         ..affine_plan()

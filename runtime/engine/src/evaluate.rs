@@ -117,7 +117,7 @@ impl Leader {
         Ok(())
     }
 
-    /// Allocates the slots of a stage that the step, which begins it, has not bound.
+    /// Finds memory for the slots of a stage that the step, which begins it, has not bound.
     pub(crate) fn begin_stage(
         &mut self,
         program: &Program,
@@ -144,19 +144,25 @@ impl Leader {
             self.take(bytes, repeated, "a value whose size depends on data")?;
             self.bind(slot, Buffer::zeroed(bytes));
         }
-        Ok(())
+        self.place_stage(program, stage as usize, repeated)
     }
 
     /// Takes memory. What a loop makes anew may take a part of the budget only: a loop that doubles a value for ever ends soon.
     pub(crate) fn take(&mut self, bytes: usize, repeated: bool, what: &str) -> Result<(), RuntimeError> {
+        self.may_repeat(bytes as u64, repeated, what)?;
+        self.budget.take(bytes as u64, what)
+    }
+
+    /// Refuses what is too large for a value that an iteration of a loop resizes.
+    pub(crate) fn may_repeat(&self, bytes: u64, repeated: bool, what: &str) -> Result<(), RuntimeError> {
         let most = self.budget.limit / SHARE_OF_LOOPS;
-        if repeated && bytes as u64 > most {
+        if repeated && bytes > most {
             return Err(RuntimeError::Resource(format!(
                 "{what} takes {bytes} bytes in a loop, over the limit of {most} bytes for values that an iteration resizes; \
                  raise the memory limit or use smaller inputs"
             )));
         }
-        self.budget.take(bytes as u64, what)
+        Ok(())
     }
 
     pub(crate) fn bind(&mut self, slot: usize, mut buffer: Buffer) {
@@ -249,7 +255,7 @@ impl Leader {
             return Ok(());
         }
         let binds = match slot.kind {
-            SlotKind::Dynamic => true,
+            SlotKind::Dynamic { .. } => true,
             SlotKind::Output(_) => slot.stage > 0,
             _ => false,
         };

@@ -21,6 +21,7 @@ mod services;
 mod session;
 mod shapes;
 mod sigbus;
+mod stages;
 mod state;
 mod team;
 mod threads;

@@ -6,7 +6,7 @@ use lathe_artifact::code::Code;
 use lathe_artifact::plan::{DimExpr, DimId, Evaluate, Plan, Sizes, SlotKind, Step, StepKind, SymbolSource};
 use lathe_artifact::{PlannedFunction, arena};
 use lathe_tensor::{Buffer, DType, Tensor};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::RuntimeError;
 use crate::code::{CodeMemory, EntryFn, ShapeFn};
@@ -124,8 +124,10 @@ pub(crate) struct Program {
     pub(crate) states: Vec<(usize, usize)>,
     /// Slot and index of each output whose size is known at once.
     pub(crate) outputs: Vec<(usize, usize)>,
-    /// By stage: slots that the run allocates when it begins.
+    /// By stage: slots that leader steps or the run bind when it begins.
     pub(crate) dynamic: Vec<Vec<usize>>,
+    /// By stage: the other slots, which share an arena.
+    pub(crate) staged: Vec<Vec<usize>>,
     /// Symbols that are sizes of inputs: dims entry, input, axis.
     pub(crate) input_symbols: Vec<(usize, usize, usize)>,
 }
@@ -152,6 +154,7 @@ impl Program {
         let mut program = Self {
             template: vec![Address::NULL; plan.slots.len()],
             dynamic: vec![Vec::new(); plan.stages as usize],
+            staged: vec![Vec::new(); plan.stages as usize],
             plan,
             steps,
             functions,
@@ -169,12 +172,20 @@ impl Program {
     }
 
     fn sort_slots(&mut self, weights: impl Fn(&str) -> Option<Tensor>) -> Result<(), RuntimeError> {
+        let evaluated = self.steps.iter().filter_map(|step| step.evaluate.as_deref());
+        let bound: FxHashSet<usize> =
+            evaluated.flat_map(|step| &step.outputs).map(|output| output.view.slot.0 as usize).collect();
         for (index, slot) in self.plan.slots.iter().enumerate() {
             match &slot.kind {
                 SlotKind::Input(input) => self.inputs.push((index, *input as usize)),
                 SlotKind::State(state) => self.states.push((index, *state as usize)),
                 SlotKind::Output(output) if slot.stage == 0 => self.outputs.push((index, *output as usize)),
-                SlotKind::Output(_) | SlotKind::Dynamic => self.dynamic[slot.stage as usize].push(index),
+                SlotKind::Dynamic { .. } if !bound.contains(&index) && slot.dtype != DType::String => {
+                    self.staged[slot.stage as usize].push(index);
+                }
+                SlotKind::Output(_) | SlotKind::Dynamic { .. } => {
+                    self.dynamic[slot.stage as usize].push(index);
+                }
                 SlotKind::Arena { .. } => self.arena.push(index),
                 SlotKind::Weight(name) => {
                     let tensor = weights(name)

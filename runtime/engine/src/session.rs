@@ -16,14 +16,15 @@ use crate::outputs::StepTime;
 use crate::ports::{bind_inputs, check_output, output_index};
 use crate::program::{Address, Program};
 use crate::shapes::ShapeCache;
+use crate::stages::StageArena;
 use crate::state::{Budget, Leader, RunState, Tables};
 use crate::view::byte_count;
 use crate::{CancelToken, Model, Outputs, RunStats, RuntimeError, Team, TensorView, TensorViewMut};
 
 /// An arena more than this many times as large as any shape in memory needs is made smaller.
-const SHRINK_FACTOR: usize = 2;
+pub(crate) const SHRINK_FACTOR: usize = 2;
 /// Arenas up to this size are never made smaller.
-const SMALL_ARENA: usize = 1 << 20;
+pub(crate) const SMALL_ARENA: usize = 1 << 20;
 
 /// A spare buffer may be this many times as large as the output that goes into it.
 const SPARE_FACTOR: usize = 2;
@@ -52,6 +53,8 @@ pub struct Session {
     spare: Vec<Buffer>,
     /// Memory of [`Leader::owned`], empty between runs.
     owned: FxHashMap<usize, Buffer>,
+    /// Memory of [`Leader::arenas`].
+    arenas: Vec<StageArena>,
     /// The token of runs that nobody cancels.
     uncancelled: CancelToken,
     /// Sizes of all axes of the inputs of the current run.
@@ -99,6 +102,7 @@ impl Session {
             arena,
             spare: Vec::new(),
             owned: FxHashMap::default(),
+            arenas: Vec::new(),
             uncancelled: CancelToken::new(),
             key: Vec::new(),
         })
@@ -195,7 +199,10 @@ impl Session {
         let tables = Tables::new(&mut prepared.dims, &mut prepared.slots);
         let used = budget.used;
         let texts = texts(program, views);
-        let mut leader = Leader { tables, owned, texts, budget, error: None, evaluated: 0, iterations: 0 };
+        let mut arenas = std::mem::take(&mut self.arenas);
+        arenas.iter_mut().for_each(StageArena::forget_charge);
+        let mut leader =
+            Leader { tables, owned, arenas, texts, budget, error: None, evaluated: 0, iterations: 0 };
         leader.begin_stage(program, 0, false, None)?;
         let token = options.cancel.as_ref().unwrap_or(&self.uncancelled);
         let stop = Stop { token, deadline: options.deadline };
@@ -219,6 +226,7 @@ impl Session {
         self.spare.clear();
         self.spare.extend(leader.owned.drain().map(|(_, buffer)| buffer));
         self.owned = std::mem::take(&mut leader.owned);
+        self.arenas = std::mem::take(&mut leader.arenas);
         stats.barriers = state.barrier.count();
         stats.evaluator_steps = leader.evaluated;
         stats.other_bytes = leader.budget.used.saturating_sub(used) + output_bytes(&tensors);

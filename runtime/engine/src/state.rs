@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::barrier::Barrier;
 use crate::cancel::Stop;
 use crate::program::{Address, Program};
+use crate::stages::StageArena;
 use crate::{Model, RuntimeError};
 
 /// No step failed.
@@ -80,6 +81,8 @@ pub(crate) struct Leader {
     pub(crate) tables: Tables,
     /// Memory of slots whose size was not known at the start.
     pub(crate) owned: FxHashMap<usize, Buffer>,
+    /// Memory of the other slots of this kind, by stage.
+    pub(crate) arenas: Vec<StageArena>,
     /// Strings, by slot: they have no address.
     pub(crate) texts: FxHashMap<usize, Tensor>,
     /// Bytes that the run may still allocate, and how the limit comes about.

@@ -37,7 +37,8 @@ fn check(plan: &Plan, steps: &[StepEntry], shapes: usize) -> Result<(), String> 
             SlotKind::Arena { first, last } => {
                 expect(slot.stage == 0 && first <= last, &format!("arena slot {index}"))?;
             }
-            SlotKind::Weight(_) | SlotKind::Dynamic => {}
+            SlotKind::Dynamic { first, last } => expect(first <= last, &format!("dynamic slot {index}"))?,
+            SlotKind::Weight(_) => {}
         }
         let port = match &slot.kind {
             SlotKind::Input(input) => plan.inputs.get(*input as usize),
