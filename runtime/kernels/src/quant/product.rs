@@ -5,10 +5,10 @@ use lathe_artifact::builtin::args;
 use lathe_artifact::layout::PackedIntegers;
 
 use super::result::{Bytes, Results};
-use super::tile::{PANEL, ROWS, Tile};
+use super::tile::{Finish, PANEL, ROWS, Tile, VECTORS, load};
 use crate::kernel::{Buffer, Kernel};
 use crate::matmul::sizes;
-use crate::simd::{Dots, Simd, WithDots};
+use crate::simd::{Dots, LANES, Simd, WithDots};
 
 /// Most rows that are copied together, for which a panel is read once.
 const MOST_ROWS: usize = 8 * ROWS;
@@ -77,6 +77,56 @@ impl WithDots for Work<'_> {
     }
 }
 
+/// Operands of a panel's columns.
+struct Columns<S: Simd> {
+    first: usize,
+    count: usize,
+    bias: [S::I; VECTORS],
+    zeros: [S::I; VECTORS],
+    /// Sums of the columns themselves.
+    sums: [S::I; VECTORS],
+    scales: [S::F; VECTORS],
+}
+
+/// Rows of a panel that become results.
+struct Finished<'a, S: Simd> {
+    product: &'a Product<'a>,
+    simd: S,
+    columns: Columns<S>,
+    rows: Rows,
+    matrix: usize,
+    /// The first of the copied rows in the matrix.
+    first: usize,
+}
+
+impl<S: Simd> Finish<S> for Finished<'_, S> {
+    #[inline(always)]
+    unsafe fn row(&self, row: usize, sums: [S::I; VECTORS]) {
+        let Self { product, simd, columns, .. } = self;
+        let bytes = product.results.element_bytes();
+        let mut out: Bytes = [0; 4 * PANEL];
+        // SAFETY: the row, copied with its sum, and the columns are there.
+        unsafe {
+            let (a_zero, row_sum) = (product.a_zero(self.first + row), *self.rows.sums.add(row));
+            let rest = (product.layout.k as i32).wrapping_mul(a_zero).wrapping_sub(row_sum);
+            let (a_zero, rest) = (simd.int_splat(a_zero.wrapping_neg()), simd.int_splat(rest));
+            let at = (self.matrix * product.m + self.first + row) * product.n + columns.first;
+            let to = product.args.c.add(at * bytes);
+            let whole = columns.count == PANEL;
+            let place = if whole { to } else { out.as_mut_ptr() };
+            for (vector, sum) in sums.into_iter().enumerate() {
+                let sum = simd.int_add(sum, simd.int_mul(a_zero, columns.sums[vector]));
+                let sum = simd.int_add(sum, simd.int_mul(rest, columns.zeros[vector]));
+                let sum = simd.int_add(sum, columns.bias[vector]);
+                product.results.vector(*simd, sum, columns.scales[vector], place.add(vector * LANES * bytes));
+            }
+            if !whole {
+                std::ptr::copy_nonoverlapping(out.as_ptr(), to, columns.count * bytes);
+            }
+        }
+    }
+}
+
 impl Product<'_> {
     /// The worker's share: panels of some rows.
     ///
@@ -99,9 +149,11 @@ impl Product<'_> {
                 }
                 let own = if self.args.b_batch != 0 { matrix * panels + panel } else { panel };
                 let b = self.args.b.add(own * self.layout.panel_bytes());
-                for row in (0..count).step_by(ROWS) {
-                    self.tile(dots, (matrix, first), (row, ROWS.min(count - row)), rows, (b, panel));
-                }
+                let (row_bytes, depth) = (self.row_bytes, self.row_bytes / 4);
+                let tile = Tile { rows: rows.bytes, row_bytes, panel: b, depth };
+                let columns = self.columns(dots.simd(), b, panel);
+                let finish = Finished { product: self, simd: dots.simd(), columns, rows, matrix, first };
+                tile.compute(dots, count, &finish);
             }
         }
     }
@@ -147,50 +199,33 @@ impl Product<'_> {
         }
     }
 
-    /// A few rows of the result in a panel: `count` from row `row` of those that are copied, which begin at `first` of the matrix.
+    /// What the columns of a panel add to their sums.
     ///
     /// # Safety
-    /// The rows, copied with their sums, and the panel are there.
+    /// The panel is there.
     #[inline(always)]
-    unsafe fn tile<D: Dots>(
-        &self,
-        dots: D,
-        (matrix, first): (usize, usize),
-        (row, count): (usize, usize),
-        rows: Rows,
-        (b, panel): (*const u8, usize),
-    ) {
-        let mut products = [[0_i32; PANEL]; ROWS];
-        let column = panel * PANEL;
-        let columns = PANEL.min(self.n - column);
-        // SAFETY: the panel lies in the packed matrix, its sums behind its elements; rows and columns lie in the result.
+    unsafe fn columns<S: Simd>(&self, simd: S, b: *const u8, panel: usize) -> Columns<S> {
+        let first = panel * PANEL;
+        let count = PANEL.min(self.n - first);
+        // SAFETY: the caller's promise; the sums of a panel lie behind its elements.
         unsafe {
-            let tile = Tile {
-                rows: rows.bytes.add(row * self.row_bytes),
-                row_bytes: self.row_bytes,
-                panel: b,
-                depth: self.row_bytes / 4,
-                sums: products.as_mut_ptr().cast(),
+            let (bias, scales) = self.channels(first, count);
+            let (zeros, sums) = (self.zeros(first, count), b.add(self.layout.panel_elements()));
+            let mut columns = Columns {
+                first,
+                count,
+                bias: [simd.int_splat(0); VECTORS],
+                zeros: [simd.int_splat(0); VECTORS],
+                sums: [simd.int_splat(0); VECTORS],
+                scales: [simd.splat(0.0); VECTORS],
             };
-            tile.compute(dots, count);
-            let column_sums = b.add(self.layout.panel_elements()).cast::<[i32; PANEL]>().read_unaligned();
-            let zeros = self.zeros(column, columns);
-            let (bias, scales) = self.channels(column, columns);
-            let bytes = self.results.element_bytes();
-            for (index, products) in products.iter_mut().enumerate().take(count) {
-                let (a_zero, row_sum) = (self.a_zero(first + row + index), *rows.sums.add(row + index));
-                let rest = (self.layout.k as i32).wrapping_mul(a_zero).wrapping_sub(row_sum);
-                for (column, sum) in products.iter_mut().enumerate() {
-                    *sum = sum
-                        .wrapping_sub(a_zero.wrapping_mul(column_sums[column]))
-                        .wrapping_add(rest.wrapping_mul(zeros[column]))
-                        .wrapping_add(bias[column]);
-                }
-                let mut out: Bytes = [0; 4 * PANEL];
-                self.results.finish(dots.simd(), products, &scales, &mut out);
-                let at = (matrix * self.m + first + row + index) * self.n + column;
-                std::ptr::copy_nonoverlapping(out.as_ptr(), self.args.c.add(at * bytes), columns * bytes);
+            for index in 0..VECTORS {
+                columns.bias[index] = load(simd, bias.as_ptr().add(LANES * index).cast());
+                columns.zeros[index] = load(simd, zeros.as_ptr().add(LANES * index).cast());
+                columns.sums[index] = load(simd, sums.add(4 * LANES * index));
+                columns.scales[index] = simd.load(scales.as_ptr().add(LANES * index));
             }
+            columns
         }
     }
 

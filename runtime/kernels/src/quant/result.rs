@@ -3,7 +3,7 @@
 use lathe_artifact::builtin::IntegerResult;
 
 use super::tile::PANEL;
-use crate::simd::{LANES, Simd};
+use crate::simd::Simd;
 
 /// A panel's results as bytes.
 pub(super) type Bytes = [u8; 4 * PANEL];
@@ -98,19 +98,6 @@ impl Results {
                 IntegerResult::F32 => simd.store(out.cast(), simd.mul(simd.to_float(sums), scales)),
                 IntegerResult::U8 => simd.store_bytes(out, self.round(simd, sums, scales, (0.0, 255.0))),
                 IntegerResult::I8 => simd.store_bytes(out, self.round(simd, sums, scales, (-128.0, 127.0))),
-            }
-        }
-    }
-
-    /// The results of a panel's sums, one after another from the first byte on.
-    #[inline(always)]
-    pub fn finish<S: Simd>(&self, simd: S, sums: &[i32; PANEL], scales: &[f32; PANEL], out: &mut Bytes) {
-        for first in (0..PANEL).step_by(LANES) {
-            // SAFETY: 16 sums, scales and results from `first` on.
-            unsafe {
-                let own = simd.bits(simd.load(sums.as_ptr().add(first).cast()));
-                let scales = simd.load(scales.as_ptr().add(first));
-                self.vector(simd, own, scales, out.as_mut_ptr().add(first * self.element_bytes()));
             }
         }
     }

@@ -9,7 +9,7 @@ pub(super) const PANEL: usize = PackedIntegers::PANEL;
 /// Most rows of a tile.
 pub(super) const ROWS: usize = 12;
 /// Vectors of a panel.
-const VECTORS: usize = PANEL / LANES;
+pub(super) const VECTORS: usize = PANEL / LANES;
 
 /// Rows of bytes, `row_bytes` apart and padded to multiples of 4, and a panel `[depth][32][4]`.
 #[derive(Clone, Copy)]
@@ -18,67 +18,71 @@ pub(super) struct Tile {
     pub row_bytes: usize,
     pub panel: *const u8,
     pub depth: usize,
-    /// `[rows][32]`.
-    pub sums: *mut i32,
+}
+
+/// What takes the sums of a tile's rows.
+pub(super) trait Finish<S: Simd> {
+    /// Takes the sums of a row with the 32 columns.
+    ///
+    /// # Safety
+    /// The row is one of the tile's. Implementations are `#[inline(always)]`.
+    unsafe fn row(&self, row: usize, sums: [S::I; VECTORS]);
 }
 
 impl Tile {
     /// Computes the sums of `count` rows of u8 with a panel of i8.
     ///
     /// # Safety
-    /// Rows and panel are readable, `sums` is writable.
+    /// Rows and panel are readable; `finish` takes each row.
     #[inline(always)]
-    pub unsafe fn compute<D: Dots>(self, dots: D, count: usize) {
+    pub unsafe fn compute<D: Dots>(self, dots: D, count: usize, finish: &impl Finish<D::S>) {
         let mut row = 0;
+        let wide = const { <D::S as Simd>::REGISTERS >= 32 };
         while row < count {
-            // SAFETY: the rows are there.
-            let tile = unsafe {
-                Tile { rows: self.rows.add(row * self.row_bytes), sums: self.sums.add(row * PANEL), ..self }
-            };
-            let wide = const { <D::S as Simd>::REGISTERS >= 32 };
             // SAFETY: as the caller promises; no more rows than are left.
             row += unsafe {
                 match count - row {
-                    ROWS.. if wide => tile.exactly::<D, ROWS>(dots),
-                    4.. if wide => tile.exactly::<D, 4>(dots),
-                    2.. if !wide => tile.exactly::<D, 2>(dots),
-                    _ => tile.exactly::<D, 1>(dots),
+                    ROWS.. if wide => self.exactly::<D, ROWS>(dots, row, finish),
+                    8.. if wide => self.exactly::<D, 8>(dots, row, finish),
+                    4.. if wide => self.exactly::<D, 4>(dots, row, finish),
+                    2.. => self.exactly::<D, 2>(dots, row, finish),
+                    _ => self.exactly::<D, 1>(dots, row, finish),
                 }
             };
         }
     }
 
-    /// `R` rows; their number.
+    /// `R` rows from `first` on; their number.
     ///
     /// # Safety
     /// As [`Tile::compute`].
     #[inline(always)]
-    unsafe fn exactly<D: Dots, const R: usize>(self, dots: D) -> usize {
+    unsafe fn exactly<D: Dots, const R: usize>(
+        self,
+        dots: D,
+        first: usize,
+        finish: &impl Finish<D::S>,
+    ) -> usize {
         let simd = dots.simd();
         let mut sums = [[simd.int_splat(0); VECTORS]; R];
-        for step in 0..self.depth {
-            let mut columns = [simd.int_splat(0); VECTORS];
-            // SAFETY: the panel holds `128 * depth` bytes, a row `4 * depth`.
-            unsafe {
+        // SAFETY: the panel holds `128 * depth` bytes, a row `4 * depth`.
+        unsafe {
+            let rows = self.rows.add(first * self.row_bytes);
+            for step in 0..self.depth {
+                let mut columns = [simd.int_splat(0); VECTORS];
                 for (vector, columns) in columns.iter_mut().enumerate() {
                     *columns = load(simd, self.panel.add(4 * (PANEL * step + LANES * vector)));
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let four = self.rows.add(row * self.row_bytes + 4 * step).cast::<i32>().read_unaligned();
+                    let four = rows.add(row * self.row_bytes + 4 * step).cast::<i32>().read_unaligned();
                     let four = simd.int_splat(four);
                     for (sum, &columns) in sums.iter_mut().zip(&columns) {
                         *sum = dots.dot(*sum, four, columns);
                     }
                 }
             }
-        }
-        for (row, sums) in sums.iter().enumerate() {
-            for (vector, &sum) in sums.iter().enumerate() {
-                // SAFETY: the sums of `R` rows.
-                unsafe {
-                    let to = self.sums.add(row * PANEL + LANES * vector).cast();
-                    simd.store(to, simd.from_bits(sum));
-                }
+            for (row, sums) in sums.into_iter().enumerate() {
+                finish.row(first + row, sums);
             }
         }
         R
@@ -88,7 +92,7 @@ impl Tile {
 /// # Safety
 /// 64 bytes are readable.
 #[inline(always)]
-unsafe fn load<S: Simd>(simd: S, from: *const u8) -> S::I {
+pub(super) unsafe fn load<S: Simd>(simd: S, from: *const u8) -> S::I {
     // SAFETY: the caller's promise.
     simd.bits(unsafe { simd.load(from.cast()) })
 }
