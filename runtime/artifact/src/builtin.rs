@@ -355,18 +355,19 @@ builtins! {
         batch: int, heads: int, seq: int, head_dim: int, rotary_dim: int, interleaved: int,
         x_batch: int, x_head: int, x_seq: int, y_batch: int, y_head: int, y_seq: int, table_batch: int, table_rows: int,
     }
-    /// One direction of an RNN, GRU or LSTM by the [`crate::builtin::RecurrentCell`] `cell`, whose gates are in ONNX's order (`gates` of them):
-    /// `x` has `x_step` elements between steps and `x_row` between rows of the batch; `w` `[gates * hidden, input]` and `r` `[gates * hidden, hidden]` as
-    /// they are, or with `packed` in [`crate::layout::PackedMatrix`] of their transpose, where `r_candidate` is the last gate of a GRU's `r` and `r` the gates before
-    /// it (without `linear_before_reset`). Optional: `bias[2 * gates * hidden]`, `initial_h`, `initial_c` (rows `state_row` apart), `peephole[3 * hidden]` of
+    /// One direction of an RNN, GRU or LSTM by the [`crate::builtin::RecurrentCell`] `cell`, whose gates are in ONNX's order (as many as it has):
+    /// `gates` are the products of the input with its weights, `gates_step` elements between steps and `gates_row` between rows of the batch, each
+    /// `[gates * hidden]`; `r` `[gates * hidden, hidden]` as it is, or with `packed` one [`crate::layout::PackedMatrix`] `[hidden, hidden]` of its transpose a
+    /// gate. Optional: `bias[2 * gates * hidden]`, `initial_h`, `initial_c` (rows `state_row` apart), `peephole[3 * hidden]` of
     /// i, o and f, `lengths[batch]` (i32; others than 0 to `seq` give `BadShape`), `y` (`y_step`, `y_row`; zeros behind a row's end), `y_h`, `y_c`.
-    /// `reverse` walks from a row's end. `work` is temporary memory of `seq * batch * gates * hidden`. `clip` bounds what the functions `f`, `g` and
+    /// `reverse` walks from a row's end. Workers take rows of the batch, worker `turn` the first of one of `walks` layers that run side by side; with too few
+    /// rows for all workers and with `shared[3 * batch * hidden]` (optional) all workers take units and meet after each step. `clip` bounds what the functions `f`, `g` and
     /// `h` are given, [`crate::builtin::RecurrentFunction`] codes with their parameters.
     Recurrent "recurrent" {
-        x: input, w: input, r: input, r_candidate: input, bias: input, initial_h: input, initial_c: input, peephole: input, lengths: input,
-        y: inout, y_h: inout, y_c: inout, work: inout,
-        seq: int, batch: int, input: int, hidden: int, x_step: int, x_row: int, y_step: int, y_row: int, state_row: int,
-        cell: int, packed: int, reverse: int, input_forget: int, linear_before_reset: int, clip: float,
+        gates: input, r: input, bias: input, initial_h: input, initial_c: input, peephole: input, lengths: input,
+        y: inout, y_h: inout, y_c: inout, shared: inout,
+        seq: int, batch: int, hidden: int, gates_step: int, gates_row: int, y_step: int, y_row: int, state_row: int,
+        cell: int, packed: int, turn: int, walks: int, reverse: int, input_forget: int, linear_before_reset: int, clip: float,
         f: int, f_alpha: float, f_beta: float, g: int, g_alpha: float, g_beta: float, h: int, h_alpha: float, h_beta: float,
     }
     /// Chooses `top_k` of `experts` for each token by `logits[tokens, experts]`: `indices[tokens, top_k]` (i64) in descending order of score plus

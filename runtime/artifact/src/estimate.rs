@@ -238,8 +238,7 @@ fn call_flops(call: &Call, value: &dyn Fn(DimId) -> Option<i64>) -> Option<u64> 
             let index = call.builtin.fields().iter().position(|(field, _)| *field == "cell")?;
             let Arg::Int(code) = call.args.get(index)? else { return None };
             let gates = RecurrentCell::from_code(*code)?.gates() as u64;
-            let inner = int("input")?.checked_add(int("hidden")?)?.checked_mul(gates)?;
-            product(&["seq", "batch", "hidden"])?.checked_mul(inner)
+            product(&["seq", "batch", "hidden", "hidden"])?.checked_mul(gates)
         }
         _ => None,
     }

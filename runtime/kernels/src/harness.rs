@@ -1,6 +1,6 @@
 //! What the kernels' tests share: workers, comparison of every instruction set and number of workers.
 
-use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
+use lathe_artifact::abi::{Run, SCRATCH_BYTES, Service, Status, Worker};
 use lathe_artifact::builtin::Arguments;
 
 use crate::isa::{self, Isa};
@@ -40,6 +40,50 @@ pub(crate) unsafe fn call_shared<A: Arguments>(isa: Isa, count: u64, args: &A) -
         }
     }
     status
+}
+
+/// The barrier of [`call_together`], behind its run's table.
+unsafe extern "C" fn meet(worker: *const Worker) -> i32 {
+    // SAFETY: `call_together` puts its barrier there.
+    unsafe { (*(*(*worker).run).engine.cast::<std::sync::Barrier>()).wait() };
+    Status::Ok as i32
+}
+
+/// Calls a builtin as `count` workers of a run at once, who may meet on the way; the statuses.
+///
+/// # Safety
+/// The arguments satisfy the builtin's contract.
+pub(crate) unsafe fn call_together<A: Arguments>(isa: Isa, count: usize, args: &A) -> Vec<Status> {
+    /// What the workers share.
+    struct Shared<'a, A>(Run, &'a A);
+    // SAFETY: both are read alone; what builtins write through them the workers write apart.
+    unsafe impl<A> Sync for Shared<'_, A> {}
+    let mut table = vec![0_usize; Service::Barrier.index() + Service::COUNT];
+    table[Service::Barrier.index()] = meet as *const () as usize;
+    let barrier = std::sync::Barrier::new(count);
+    let shared = Shared(
+        Run {
+            table: table.as_ptr(),
+            slots: std::ptr::null(),
+            dims: std::ptr::null_mut(),
+            cancel: std::ptr::null(),
+            engine: std::ptr::from_ref(&barrier).cast_mut().cast(),
+            trace: 0,
+        },
+        args,
+    );
+    let work = &|index: usize| {
+        let mut scratch = vec![Line([0xa5; 64]); SCRATCH_BYTES / 64];
+        let shared: &Shared<'_, A> = &shared;
+        let scratch = scratch.as_mut_ptr().cast();
+        let worker = Worker { run: &shared.0, index: index as u64, count: count as u64, scratch };
+        // SAFETY: the caller's promise; the run lives until all workers have ended.
+        unsafe { isa::call(isa, &worker, shared.1) }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|index| scope.spawn(move || work(index))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    })
 }
 
 /// Bytes around an output that must stay as they are.

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
+use lathe_artifact::abi::{SCRATCH_BYTES, Service, Status, Worker};
 use lathe_artifact::builtin::Arguments;
 
 use crate::failpoint;
@@ -54,6 +54,20 @@ pub(crate) fn is_cancelled(worker: &Worker) -> bool {
         let Some(run) = worker.run.as_ref() else { return false };
         let flag = run.cancel.cast::<AtomicU32>().as_ref();
         flag.is_some_and(|flag| flag.load(Ordering::Relaxed) != 0)
+    }
+}
+
+/// Waits for all workers, in the middle of a builtin; the run's status, the same for all.
+///
+/// # Safety
+/// The worker is one of a live run. All workers of the run are in the same call and wait as often; none returns another status than the one
+/// that all get here.
+pub(crate) unsafe fn barrier(worker: &Worker) -> Status {
+    // SAFETY: the table of a live run has the services behind the builtins.
+    unsafe {
+        let address = *(*worker.run).table.add(Service::Barrier.index());
+        let wait = std::mem::transmute::<usize, unsafe extern "C" fn(*const Worker) -> i32>(address);
+        Status::from_code(wait(worker))
     }
 }
 

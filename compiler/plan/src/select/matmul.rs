@@ -155,7 +155,11 @@ fn constant_matrix(context: &mut Context<'_, '_>, location: &Location) -> Option
 }
 
 /// Rows of a location: their number and the stride between them.
-fn rows(context: &mut Context<'_, '_>, location: &Location, columns: Size) -> Option<(Size, Size)> {
+pub(super) fn rows(
+    context: &mut Context<'_, '_>,
+    location: &Location,
+    columns: Size,
+) -> Option<(Size, Size)> {
     let leading = location.rank().checked_sub(1)?;
     let count = context.planner.sizes.product(&location.dims[..leading]);
     let stride = location.merged_stride(&mut context.planner.sizes, 0..leading)?;

@@ -1,17 +1,20 @@
 //! RNN, GRU and LSTM: one step a direction.
 
-use lathe_artifact::builtin::{Builtin, RecurrentCell, RecurrentFunction};
+use lathe_artifact::builtin::{Activation, Builtin, RecurrentCell, RecurrentFunction};
 use lathe_ir::{ConstantId, Node, ValueId};
 use lathe_ops::recurrent::{Direction, Gru, Lstm, Rnn};
 use lathe_tensor::DType;
 
-use super::matmul::packed_location;
+use super::matmul::{packed_location, rows};
 use crate::error::{Refusal, refuse};
 use crate::location::Location;
 use crate::planner::{BufferKind, Operand};
 use crate::scope::{Context, Fits};
 use crate::size::Size;
 use crate::weights::Packing;
+
+/// Elements of the recurrent weights from which on a step of one row takes long enough that workers share it.
+const WORTH_A_BARRIER: usize = 40_000;
 
 /// The attributes of a layer of any kind.
 struct Attributes<'a> {
@@ -37,27 +40,21 @@ struct Function {
 
 /// What all directions share.
 struct Layer {
+    /// Rows of the input, all steps of all rows of the batch.
     x: Location,
+    rows: Size,
+    /// Elements from row to row of `x`.
+    x_row: Size,
     outputs: [Option<(ValueId, Location)>; 3],
     seq: Size,
     batch: Size,
     input: usize,
     directions: i64,
     /// Elements between steps and between rows of the batch.
-    x_strides: [Size; 2],
+    gates_strides: [Size; 2],
     y_strides: [Size; 2],
     state_row: Size,
     functions: Vec<[Function; 3]>,
-    /// Both weights are constants as they are.
-    packed: bool,
-}
-
-/// The operands of one direction.
-struct Weights {
-    w: Location,
-    r: Location,
-    /// The last gate's part of `r`, where it is multiplied with another state.
-    candidate: Option<Location>,
 }
 
 pub(super) fn lstm(context: &mut Context<'_, '_>, node: &Node, lstm: &Lstm) -> Result<(), Refusal> {
@@ -117,8 +114,13 @@ fn plan(context: &mut Context<'_, '_>, node: &Node, attributes: &Attributes<'_>)
         }
     }
     let layer = layer(context, node, attributes)?;
+    // The products of all directions come first, so that no barrier stands between their walks.
+    let mut gates = Vec::new();
     for direction in 0..layer.directions {
-        walk(context, node, attributes, &layer, direction)?;
+        gates.push(project(context, node, attributes, &layer, direction)?);
+    }
+    for (direction, gates) in (0..).zip(&gates) {
+        walk(context, node, attributes, &layer, (direction, gates))?;
     }
     for (value, target) in layer.outputs.into_iter().flatten() {
         context.place(value, target);
@@ -129,15 +131,18 @@ fn plan(context: &mut Context<'_, '_>, node: &Node, attributes: &Attributes<'_>)
 fn layer(context: &mut Context<'_, '_>, node: &Node, attributes: &Attributes<'_>) -> Result<Layer, Refusal> {
     let x = context.required(node, 0)?;
     let dims = context.dims(x)?;
-    let &[first, second, input] = &dims[..] else { return refuse("x is [seq, batch, input]") };
-    let Some(size) = context.planner.sizes.as_constant(input).and_then(|size| usize::try_from(size).ok())
-    else {
+    let &[first, second, _] = &dims[..] else { return refuse("x is [seq, batch, input]") };
+    // The weights' size is known where the input's, which is the same, may not be.
+    let weights = context.required(node, 1)?;
+    let weights = context.dims(weights)?;
+    let size = weights.last().and_then(|&size| context.planner.sizes.as_constant(size));
+    let Some(size) = size.and_then(|size| usize::try_from(size).ok()) else {
         return refuse("the input's size is not constant");
     };
     let directions = if attributes.direction == Direction::Bidirectional { 2 } else { 1 };
     let functions = functions(attributes, directions as usize)?;
-    let packed = [1, 2].into_iter().all(|index| constant(context, node, index).is_some());
-    let x = context.dense(x)?;
+    let input = context.size_of(size as i64);
+    let (x, rows, x_row) = input_rows(context, x, input)?;
     let mut outputs = [None, None, None];
     for (index, &value) in node.outputs.iter().enumerate().take(3) {
         if context.scope.remaining[value.index()] > 0 {
@@ -150,24 +155,41 @@ fn layer(context: &mut Context<'_, '_>, node: &Node, attributes: &Attributes<'_>
     let sizes = &mut context.planner.sizes;
     let hidden = sizes.constant(attributes.hidden as i64);
     let state = sizes.mul_constant(hidden, directions);
-    let (x_strides, y_strides, state_row) = match attributes.batch_first {
-        true => ([input, sizes.mul(seq, input)], [state, sizes.mul(seq, state)], state),
-        false => ([sizes.mul(batch, input), input], [sizes.mul(batch, state), hidden], hidden),
+    let width = sizes.constant(attributes.hidden.saturating_mul(attributes.cell.gates()) as i64);
+    let (gates_strides, y_strides, state_row) = match attributes.batch_first {
+        true => ([width, sizes.mul(seq, width)], [state, sizes.mul(seq, state)], state),
+        false => ([sizes.mul(batch, width), width], [sizes.mul(batch, state), hidden], hidden),
     };
-    let input = size;
     Ok(Layer {
         x,
+        rows,
+        x_row,
         outputs,
         seq,
         batch,
-        input,
+        input: size,
         directions,
-        x_strides,
+        gates_strides,
         y_strides,
         state_row,
         functions,
-        packed,
     })
+}
+
+/// The input as rows of `input` elements, their number, and the elements from row to row.
+fn input_rows(
+    context: &mut Context<'_, '_>,
+    x: ValueId,
+    input: Size,
+) -> Result<(Location, Size, Size), Refusal> {
+    let mut location = context.location(x)?;
+    if !context.fits(&location, Fits::Rows) {
+        location = context.dense(x)?;
+    }
+    match rows(context, &location, input) {
+        Some((count, stride)) => Ok((location, count, stride)),
+        None => Err(context.planner.bug("rows do not merge").into()),
+    }
 }
 
 /// The functions f, g and h of each direction. Parameters go in order to the functions that take them.
@@ -215,34 +237,93 @@ fn constant(context: &mut Context<'_, '_>, node: &Node, operand: usize) -> Optio
     }
 }
 
-fn weights(
+/// The products of the input with a direction's weights, all steps at once.
+fn project(
     context: &mut Context<'_, '_>,
     node: &Node,
     attributes: &Attributes<'_>,
     layer: &Layer,
     direction: i64,
-) -> Result<Weights, Refusal> {
-    let hidden = attributes.hidden;
-    let rows = hidden.saturating_mul(attributes.cell.gates());
-    // The candidate of a GRU is multiplied with the masked state.
-    let split = attributes.cell == RecurrentCell::Gru && !attributes.linear_before_reset;
-    let before = if split { 2 * hidden } else { rows };
-    let mut part = |operand: usize, k: usize, first: usize, n: usize| -> Result<Location, Refusal> {
-        if !layer.packed {
-            let value = context.required(node, operand)?;
-            let location = context.dense(value)?;
-            return Ok(row(context, &location, 0, direction));
-        }
-        let Some(constant) = constant(context, node, operand) else {
-            return Err(context.planner.bug("a weight is no constant any more").into());
-        };
-        let offset = (direction as usize).saturating_mul(rows).saturating_add(first).saturating_mul(k);
-        packed_location(context, constant, Packing::Matrix { k, n, transposed: true, offset })
+) -> Result<Location, Refusal> {
+    let (k, n) = (layer.input, attributes.hidden.saturating_mul(attributes.cell.gates()));
+    let [input, width] = [k, n].map(|size| context.size_of(size as i64));
+    let gates = context.planner.temporary(DType::F32, &[layer.rows, width], context.scope.depth);
+    if let Some(constant) = constant(context, node, 1) {
+        let offset = (direction as usize).saturating_mul(n).saturating_mul(k);
+        let packing = Packing::Matrix { k, n, transposed: true, offset };
+        let weights = packed_location(context, constant, packing)?;
+        let operands = [
+            Operand::Read(&layer.x),
+            Operand::Read(&weights),
+            Operand::Null,
+            Operand::Null,
+            Operand::Write(&gates),
+            Operand::Size(layer.rows),
+            Operand::Size(width),
+            Operand::Size(input),
+            Operand::Size(layer.x_row),
+            Operand::Size(Size::ZERO),
+            Operand::Size(width),
+            Operand::Int(Activation::None as i64),
+            Operand::Float(0.0),
+            Operand::Float(0.0),
+        ];
+        let reason = format!("input of all steps, weights constant [{k}, {n}]: packed panels");
+        context.planner.call(Builtin::MatMulPacked, &operands, reason);
+        return Ok(gates);
+    }
+    let weights = context.required(node, 1)?;
+    let weights = context.dense(weights)?;
+    let weights = row(context, &weights, 0, direction);
+    let operands = [
+        Operand::Read(&layer.x),
+        Operand::Read(&weights),
+        Operand::Write(&gates),
+        Operand::Int(0),
+        Operand::Dims(&[]),
+        Operand::Dims(&[]),
+        Operand::Dims(&[]),
+        Operand::Dims(&[]),
+        Operand::Size(layer.rows),
+        Operand::Size(width),
+        Operand::Size(input),
+        Operand::Size(layer.x_row),
+        Operand::Size(Size::ONE),
+        Operand::Size(Size::ONE),
+        Operand::Size(input),
+        Operand::Size(width),
+        Operand::Float(1.0),
+    ];
+    context.planner.call(Builtin::MatMulStrided, &operands, "input of all steps, weights computed");
+    Ok(gates)
+}
+
+/// The recurrent weights of a direction, and whether they are packed.
+fn recurrent_weights(
+    context: &mut Context<'_, '_>,
+    node: &Node,
+    attributes: &Attributes<'_>,
+    layer: &Layer,
+    direction: i64,
+) -> Result<(Location, bool), Refusal> {
+    let (hidden, gates) = (attributes.hidden, attributes.cell.gates() as i64);
+    let Some(constant) = constant(context, node, 2) else {
+        let value = context.required(node, 2)?;
+        let location = context.dense(value)?;
+        return Ok((row(context, &location, 0, direction), false));
     };
-    let w = part(1, layer.input, 0, rows)?;
-    let r = part(2, hidden, 0, before)?;
-    let candidate = if split { Some(part(2, hidden, before, hidden)?) } else { None };
-    Ok(Weights { w, r, candidate })
+    // One matrix a gate, padded to whole panels, so that the cells find the sums of their units side by side.
+    let count = (layer.directions * gates) as usize;
+    let packing = Packing::Matrices { count, k: hidden, n: hidden, transposed: true };
+    let whole = packed_location(context, constant, packing)?;
+    let length = context.size_of(packed_length(packing) / layer.directions);
+    let start = context.planner.sizes.mul_constant(length, direction);
+    Ok((whole.sliced(&mut context.planner.sizes, 0, start, length, 1), true))
+}
+
+/// Elements of a packed form.
+fn packed_length(packing: Packing) -> i64 {
+    packing.packed_len().and_then(Result::ok).and_then(|length| i64::try_from(length).ok()).unwrap_or(0)
 }
 
 /// An operand that may be absent.
@@ -260,9 +341,9 @@ fn walk(
     node: &Node,
     attributes: &Attributes<'_>,
     layer: &Layer,
-    direction: i64,
+    (direction, gates): (i64, &Location),
 ) -> Result<(), Refusal> {
-    let Weights { w, r, candidate } = weights(context, node, attributes, layer, direction)?;
+    let (r, packed) = recurrent_weights(context, node, attributes, layer, direction)?;
     let state_axis = usize::from(attributes.batch_first);
     let y_axis = if attributes.batch_first { 2 } else { 1 };
     let mut optional = [None, None, None, None, None];
@@ -286,14 +367,16 @@ fn walk(
             outputs[index] = Some(piece);
         }
     }
-    let width = context.size_of(attributes.hidden.saturating_mul(attributes.cell.gates()) as i64);
-    let work = context.planner.temporary(DType::F32, &[layer.seq, layer.batch, width], context.scope.depth);
+    let multiplied =
+        attributes.cell.gates().saturating_mul(attributes.hidden).saturating_mul(attributes.hidden);
+    let shared = (packed && multiplied >= WORTH_A_BARRIER).then(|| {
+        let dims = [context.size_of(3), layer.batch, context.size_of(attributes.hidden as i64)];
+        context.planner.temporary(DType::F32, &dims, context.scope.depth)
+    });
     let reverse = attributes.direction == Direction::Reverse || direction == 1;
     let mut operands = vec![
-        Operand::Read(&layer.x),
-        Operand::Read(&w),
+        Operand::Read(gates),
         Operand::Read(&r),
-        read(&candidate),
         read(bias),
         read(initial_h),
         read(initial_c),
@@ -302,18 +385,19 @@ fn walk(
         update(&outputs[0]),
         update(&outputs[1]),
         update(&outputs[2]),
-        Operand::Update(&work),
+        update(&shared),
         Operand::Size(layer.seq),
         Operand::Size(layer.batch),
-        Operand::Int(layer.input as i64),
         Operand::Int(attributes.hidden as i64),
-        Operand::Size(layer.x_strides[0]),
-        Operand::Size(layer.x_strides[1]),
+        Operand::Size(layer.gates_strides[0]),
+        Operand::Size(layer.gates_strides[1]),
         Operand::Size(layer.y_strides[0]),
         Operand::Size(layer.y_strides[1]),
         Operand::Size(layer.state_row),
         Operand::Int(attributes.cell.code()),
-        Operand::Int(i64::from(layer.packed)),
+        Operand::Int(i64::from(packed)),
+        Operand::Int(direction),
+        Operand::Int(layer.directions),
         Operand::Int(i64::from(reverse)),
         Operand::Int(i64::from(attributes.input_forget)),
         Operand::Int(i64::from(attributes.linear_before_reset)),
@@ -323,9 +407,9 @@ fn walk(
         operands.push(Operand::Int(function.kind.code()));
         operands.extend([Operand::Float(function.alpha), Operand::Float(function.beta)]);
     }
-    let reason = match layer.packed {
-        true => "weights constant: packed panels, one walk a direction",
-        false => "weights computed: read as they are, one walk a direction",
+    let reason = match packed {
+        true => "weights constant: packed panels a gate, one walk a direction",
+        false => "weights computed: packed by the walk, one a direction",
     };
     context.planner.call(Builtin::Recurrent, &operands, reason);
     Ok(())

@@ -395,7 +395,7 @@ impl Image<'_> {
             let local = Epilogue {
                 row_bias: offset(epilogue.row_bias, block * ROWS),
                 residual: if epilogue.residual.is_null() { epilogue.residual } else { residual },
-                residual_row: PANEL,
+                residual_row: PANEL as isize,
                 ..epilogue
             };
             if !local.is_none() {

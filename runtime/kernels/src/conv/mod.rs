@@ -67,7 +67,7 @@ macro_rules! checked {
         let epilogue = Activation::from_code(args.activation).map(|activation| Epilogue {
             row_bias: args.bias.cast(),
             residual: args.residual.cast(),
-            residual_row: args.out_height.wrapping_mul(args.out_width) as usize,
+            residual_row: args.out_height.wrapping_mul(args.out_width) as isize,
             activation,
             alpha: args.alpha as f32,
             beta: args.beta as f32,

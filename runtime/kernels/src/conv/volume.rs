@@ -54,7 +54,7 @@ impl Kernel for ConvVolume {
         let epilogue = Epilogue {
             row_bias: self.bias.cast(),
             residual: self.residual.cast(),
-            residual_row: depth.output * h.output * w.output,
+            residual_row: (depth.output * h.output * w.output) as isize,
             activation,
             alpha: self.alpha as f32,
             beta: self.beta as f32,

@@ -63,9 +63,7 @@ impl Product {
 impl Kernel for MatMulEncoded {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
-        let Some([m, n, k, a_stride, residual_row, c_row]) =
-            sizes([self.m, self.n, self.k, self.a_stride, self.residual_stride, self.c_stride])
-        else {
+        let Some([m, n, k, c_row]) = sizes([self.m, self.n, self.k, self.c_stride]) else {
             return Status::Internal;
         };
         let (Some(activation), Some(form)) =
@@ -77,14 +75,14 @@ impl Kernel for MatMulEncoded {
             n,
             k,
             a: self.a.cast(),
-            a_strides: (a_stride as isize, 1),
+            a_strides: (self.a_stride as isize, 1),
             b: Right::of(form, self.b),
             c: self.c.cast(),
             c_row,
             epilogue: Epilogue {
                 column_bias: self.bias.cast(),
                 residual: self.residual.cast(),
-                residual_row,
+                residual_row: self.residual_stride as isize,
                 activation,
                 alpha: self.alpha as f32,
                 beta: self.beta as f32,

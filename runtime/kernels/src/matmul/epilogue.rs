@@ -18,8 +18,8 @@ pub(crate) struct Epilogue {
     pub(crate) row_bias: *const f32,
     /// A matrix like the result, or null.
     pub(crate) residual: *const f32,
-    /// Elements from row to row of `residual`.
-    pub(crate) residual_row: usize,
+    /// Elements from row to row of `residual`, whose rows may go backwards.
+    pub(crate) residual_row: isize,
     /// What is applied last.
     pub(crate) activation: Activation,
     /// First parameter of the activation.
@@ -154,7 +154,8 @@ impl<const ACTIVATION: i64> Apply<'_, ACTIVATION> {
                     x = simd.add(x, simd.splat(*row_bias.add(row)));
                 }
                 if !residual.is_null() {
-                    x = simd.add(x, load(residual.add(row * residual_row + self.at.column + column)));
+                    let residual = residual.offset(row as isize * residual_row);
+                    x = simd.add(x, load(residual.add(self.at.column + column)));
                 }
                 let y = activate(simd, activation, alpha, beta, x);
                 if WHOLE {

@@ -334,3 +334,43 @@ fn strided_without_batch_axes_and_with_bad_sizes() {
         assert_eq!(unsafe { call_shared(isa, 1, &MatMulStrided { m: -1, ..args }) }, Status::Internal);
     }
 }
+
+/// The rows of views may go backwards.
+#[test]
+fn rows_are_read_in_either_direction() {
+    let (m, k, n) = (13, 7, 40);
+    let (a, residual) = (numbers(m * k, 1), numbers(m * n, 2));
+    let b = PackedMatrix { k, n }.packed(&numbers(k * n, 3), n, 1).unwrap();
+    for isa in isas() {
+        let run = |[a_stride, residual_stride]: [i64; 2]| {
+            let first = |data: &[f32], stride: i64| match stride < 0 {
+                true => data.as_ptr().wrapping_offset(-stride as isize * (m as isize - 1)).cast(),
+                false => data.as_ptr().cast(),
+            };
+            let mut c = vec![UNTOUCHED; m * n];
+            let args = MatMulPacked {
+                a: first(&a, a_stride),
+                b: b.as_ptr().cast(),
+                bias: null(),
+                residual: first(&residual, residual_stride),
+                c: c.as_mut_ptr().cast(),
+                m: m as i64,
+                n: n as i64,
+                k: k as i64,
+                a_stride,
+                residual_stride,
+                c_stride: n as i64,
+                activation: 0,
+                alpha: 0.0,
+                beta: 0.0,
+            };
+            // SAFETY: the buffers have the sizes given.
+            assert_eq!(unsafe { call_shared(isa, 2, &args) }, Status::Ok);
+            c
+        };
+        let forward = run([k as i64, n as i64]);
+        let backward = run([-(k as i64), -(n as i64)]);
+        let turned: Vec<f32> = backward.chunks_exact(n).rev().flatten().copied().collect();
+        assert_eq!(forward, turned);
+    }
+}

@@ -1,8 +1,11 @@
 //! The cells of recurrent layers: from gates to states, vector by vector.
 
+use std::ops::Range;
+
 use lathe_artifact::builtin::RecurrentFunction;
 
 use crate::math::{exp, sigmoid, softplus, tanh};
+use crate::matmul::tile::DEPTH;
 use crate::simd::{LANES, Simd};
 
 /// One activation with its parameters.
@@ -37,11 +40,15 @@ impl Function {
     }
 }
 
-/// What the cells of a layer have in common.
+/// What the cells of a layer have in common. Tables of gates have rows of `wide` elements.
 #[derive(Clone, Copy)]
 pub(super) struct Cell {
     pub hidden: usize,
-    /// Biases of the products with the state, gate after gate, or null.
+    /// The units that are computed, from one to before another.
+    pub units: [usize; 2],
+    /// Elements from gate to gate of what is padded to whole panels.
+    pub wide: usize,
+    /// Sums of both biases, gate after gate, and with [`Cell::linear_before_reset`] the bias of the candidate's product behind them.
     pub bias: *const f32,
     /// Weights from the memory to the gates i, o, f, or null.
     pub peephole: *const f32,
@@ -55,20 +62,73 @@ pub(super) struct Cell {
     pub linear_before_reset: bool,
 }
 
-/// The first `count` lanes at an address, or zeros where there is none.
-///
-/// # Safety
-/// The address is null or readable for `offset + count` elements, `count <= 16`.
-#[inline(always)]
-unsafe fn load_or_zero<S: Simd>(simd: S, from: *const f32, offset: usize, count: usize) -> S::F {
-    if from.is_null() {
-        return simd.splat(0.0);
-    }
-    // SAFETY: the caller's promise.
-    unsafe { simd.load_some(from.add(offset), count) }
+/// One step of a row of the batch.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    /// Products with the input, gates `hidden` apart.
+    pub given: *const f32,
+    /// Products with the state, gates [`Cell::wide`] apart.
+    pub sums: *const f32,
+    /// The state.
+    pub h: Strip,
+    /// The memory of an LSTM.
+    pub c: *mut f32,
+    /// Where the state goes as well, or null.
+    pub y: *mut f32,
+    /// Of a GRU whose reset gate multiplies the state: that product, and the update gate.
+    pub masked: Strip,
+    pub update: *mut f32,
 }
 
-/// A vector of the row that is computed: its first element and its length.
+/// A row of states, cut into pieces of [`DEPTH`] elements so that products read them as they are.
+#[derive(Clone, Copy)]
+pub(super) struct Strip {
+    pub first: *mut f32,
+    /// Elements from piece to piece.
+    pub piece: usize,
+}
+
+/// The pieces of some elements: the first of each and their number.
+fn pieces(units: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+    let mut at = units.start;
+    std::iter::from_fn(move || {
+        let (first, count) = (at, units.end.saturating_sub(at).min(DEPTH - at % DEPTH));
+        at += count;
+        (count > 0).then_some((first, count))
+    })
+}
+
+impl Strip {
+    /// The address of element `at`, of which a whole vector follows.
+    #[inline(always)]
+    pub fn at(self, at: usize) -> *mut f32 {
+        self.first.wrapping_add(at / DEPTH * self.piece + at % DEPTH)
+    }
+
+    /// Copies some elements from where `from` has the first of all.
+    ///
+    /// # Safety
+    /// They are there, apart.
+    pub unsafe fn set(self, units: Range<usize>, from: *const f32) {
+        for (at, count) in pieces(units) {
+            // SAFETY: the caller's promise.
+            unsafe { from.add(at).copy_to_nonoverlapping(self.at(at), count) };
+        }
+    }
+
+    /// Copies some elements to where `to` has the first of all.
+    ///
+    /// # Safety
+    /// They are there, apart.
+    pub unsafe fn get(self, units: Range<usize>, to: *mut f32) {
+        for (at, count) in pieces(units) {
+            // SAFETY: the caller's promise.
+            unsafe { self.at(at).copy_to_nonoverlapping(to.add(at), count) };
+        }
+    }
+}
+
+/// A vector of the row that is computed: its first element and how many count.
 #[derive(Clone, Copy)]
 struct Part {
     at: usize,
@@ -86,9 +146,9 @@ impl Cell {
     /// Runs `work` on all vectors of a row.
     #[inline(always)]
     fn parts(&self, mut work: impl FnMut(Part)) {
-        let mut at = 0;
-        while at < self.hidden {
-            work(Part { at, count: (self.hidden - at).min(LANES) });
+        let [mut at, end] = self.units;
+        while at < end {
+            work(Part { at, count: (end - at).min(LANES) });
             at += LANES;
         }
     }
@@ -112,70 +172,112 @@ impl Cell {
         }
     }
 
-    /// The input of a gate: both products and the biases.
+    /// The product of a gate with the input, and its biases.
     ///
     /// # Safety
-    /// Both hold all gates of the row.
+    /// The row holds all gates.
     #[inline(always)]
-    unsafe fn gate<S: Simd>(
-        &self,
-        simd: S,
-        gate: usize,
-        part: Part,
-        given: *const f32,
-        recurrent: *const f32,
-    ) -> S::F {
-        let at = gate * self.hidden + part.at;
-        // SAFETY: the caller's promise.
+    unsafe fn given<S: Simd>(&self, simd: S, gate: usize, part: Part, row: &Row) -> S::F {
+        // SAFETY: the caller's promise; biases are padded.
         unsafe {
-            let (a, b) =
-                (simd.load_some(given.add(at), part.count), simd.load_some(recurrent.add(at), part.count));
-            simd.add(simd.add(a, b), load_or_zero(simd, self.bias, at, part.count))
+            let given = simd.load_some(row.given.add(gate * self.hidden + part.at), part.count);
+            simd.add(given, simd.load(self.bias.add(gate * self.wide + part.at)))
         }
     }
 
-    /// One step of an LSTM row: the new `h` and `c`; gates in the order i, o, f, c.
+    /// The input of a gate: both products and the biases.
     ///
     /// # Safety
-    /// `given` and `recurrent` hold `4 * hidden` elements, `h` and `c` `hidden`.
+    /// The row holds all gates.
     #[inline(always)]
-    pub unsafe fn lstm<S: Simd, const PLAIN: bool>(
+    unsafe fn gate<S: Simd>(&self, simd: S, gate: usize, part: Part, row: &Row) -> S::F {
+        // SAFETY: the caller's promise; sums are padded.
+        unsafe {
+            let sums = simd.load(row.sums.add(gate * self.wide + part.at));
+            simd.add(self.given(simd, gate, part, row), sums)
+        }
+    }
+
+    /// [`Cell::gate`] of i, o or f, which sees the memory where there are peepholes.
+    ///
+    /// # Safety
+    /// As [`Cell::gate`].
+    #[inline(always)]
+    unsafe fn seen<S: Simd>(&self, simd: S, gate: usize, part: Part, row: &Row, memory: S::F) -> S::F {
+        // SAFETY: the caller's promise; peepholes are padded.
+        unsafe {
+            let sum = self.gate(simd, gate, part, row);
+            if self.peephole.is_null() {
+                return sum;
+            }
+            simd.fma(simd.load(self.peephole.add(gate * self.wide + part.at)), memory, sum)
+        }
+    }
+
+    /// The gates z and r of a GRU.
+    ///
+    /// # Safety
+    /// As [`Cell::gate`].
+    #[inline(always)]
+    unsafe fn update_and_reset<S: Simd, const PLAIN: bool>(
         &self,
         simd: S,
-        given: *const f32,
-        recurrent: *const f32,
-        (h, c): (*mut f32, *mut f32),
-    ) {
+        part: Part,
+        row: &Row,
+    ) -> (S::F, S::F) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (update, reset) = (self.gate(simd, 0, part, row), self.gate(simd, 1, part, row));
+            (self.activated::<S, PLAIN>(simd, 0, update), self.activated::<S, PLAIN>(simd, 0, reset))
+        }
+    }
+
+    /// Keeps a new state.
+    ///
+    /// # Safety
+    /// The state is padded; the output, where it is, holds `hidden` elements.
+    #[inline(always)]
+    unsafe fn keep<S: Simd>(&self, simd: S, part: Part, row: &Row, state: S::F) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            simd.store(row.h.at(part.at), state);
+            if !row.y.is_null() {
+                simd.store_some(row.y.add(part.at), part.count, state);
+            }
+        }
+    }
+
+    /// One step of an LSTM row; gates in the order i, o, f, c.
+    ///
+    /// # Safety
+    /// The row holds what [`Row`] says.
+    #[inline(always)]
+    pub unsafe fn lstm<S: Simd, const PLAIN: bool>(&self, simd: S, row: &Row) {
         self.parts(
             #[inline(always)]
             |part| {
                 // SAFETY: the part lies in the row.
                 unsafe {
-                    let gate = |index: usize| self.gate(simd, index, part, given, recurrent);
-                    let before = simd.load_some(c.add(part.at), part.count);
-                    let seen = |place: usize, x: S::F, memory: S::F| {
-                        if self.peephole.is_null() {
-                            return x;
-                        }
-                        let weight =
-                            load_or_zero(simd, self.peephole, place * self.hidden + part.at, part.count);
-                        simd.fma(weight, memory, x)
-                    };
-                    let input = self.activated::<S, PLAIN>(simd, 0, seen(0, gate(0), before));
+                    let before = simd.load(row.c.add(part.at));
+                    let input = self.activated::<S, PLAIN>(simd, 0, self.seen(simd, 0, part, row, before));
                     let forget = if !PLAIN && self.input_forget {
                         simd.sub(simd.splat(1.0), input)
                     } else {
-                        self.activated::<S, PLAIN>(simd, 0, seen(2, gate(2), before))
+                        self.activated::<S, PLAIN>(simd, 0, self.seen(simd, 2, part, row, before))
                     };
                     let kept = simd.mul(forget, before);
-                    let memory = simd.fma(input, self.activated::<S, PLAIN>(simd, 1, gate(3)), kept);
-                    let output = self.activated::<S, PLAIN>(simd, 0, seen(1, gate(1), memory));
+                    let memory = simd.fma(
+                        input,
+                        self.activated::<S, PLAIN>(simd, 1, self.gate(simd, 3, part, row)),
+                        kept,
+                    );
+                    let output = self.activated::<S, PLAIN>(simd, 0, self.seen(simd, 1, part, row, memory));
                     let shown = match PLAIN {
                         true => tanh(simd, memory),
                         false => self.functions[2].apply(simd, memory),
                     };
-                    simd.store_some(c.add(part.at), part.count, memory);
-                    simd.store_some(h.add(part.at), part.count, simd.mul(output, shown));
+                    simd.store(row.c.add(part.at), memory);
+                    self.keep(simd, part, row, simd.mul(output, shown));
                 }
             },
         );
@@ -184,92 +286,101 @@ impl Cell {
     /// One step of a row of a plain recurrence.
     ///
     /// # Safety
-    /// All hold `hidden` elements.
+    /// As [`Cell::lstm`].
     #[inline(always)]
-    pub unsafe fn rnn<S: Simd>(&self, simd: S, given: *const f32, recurrent: *const f32, h: *mut f32) {
+    pub unsafe fn rnn<S: Simd>(&self, simd: S, row: &Row) {
         self.parts(
             #[inline(always)]
             |part| {
                 // SAFETY: the part lies in the row.
                 unsafe {
-                    let sum = self.gate(simd, 0, part, given, recurrent);
-                    let state = self.activated::<S, false>(simd, 0, sum);
-                    simd.store_some(h.add(part.at), part.count, state);
+                    let sum = self.gate(simd, 0, part, row);
+                    self.keep(simd, part, row, self.activated::<S, false>(simd, 0, sum));
                 }
             },
         );
     }
 
-    /// The update gate (to `update`) of a GRU row, and the state times the reset gate, or with
-    /// [`Cell::linear_before_reset`] the reset gate itself (to `reset`); gates in the order z, r, h.
+    /// One step of a GRU row whose reset gate multiplies the candidate's product; gates in the order z, r, h.
     ///
     /// # Safety
-    /// `given` holds `3 * hidden` elements, `recurrent` the first two gates, the others hold `hidden`.
+    /// As [`Cell::lstm`].
     #[inline(always)]
-    pub unsafe fn gru_gates<S: Simd, const PLAIN: bool>(
-        &self,
-        simd: S,
-        given: *const f32,
-        recurrent: *const f32,
-        h: *const f32,
-        (update, reset): (*mut f32, *mut f32),
-    ) {
+    pub unsafe fn gru<S: Simd, const PLAIN: bool>(&self, simd: S, row: &Row) {
         self.parts(
             #[inline(always)]
             |part| {
-                // SAFETY: the part lies in the row.
+                // SAFETY: the part lies in the row, and the candidate's bias behind those of the gates.
                 unsafe {
-                    let gate = |index: usize| {
-                        let sum = self.gate(simd, index, part, given, recurrent);
-                        self.activated::<S, PLAIN>(simd, 0, sum)
-                    };
-                    let (z, r) = (gate(0), gate(1));
-                    simd.store_some(update.add(part.at), part.count, z);
-                    let masked = if self.linear_before_reset {
-                        r
-                    } else {
-                        simd.mul(r, simd.load_some(h.add(part.at), part.count))
-                    };
-                    simd.store_some(reset.add(part.at), part.count, masked);
+                    let (update, reset) = self.update_and_reset::<S, PLAIN>(simd, part, row);
+                    let bias = simd.load(self.bias.add(3 * self.wide + part.at));
+                    let product = simd.load(row.sums.add(2 * self.wide + part.at));
+                    let given = self.given(simd, 2, part, row);
+                    let sum = simd.fma(reset, simd.add(product, bias), given);
+                    self.gru_state::<S, PLAIN>(simd, part, row, update, sum);
                 }
             },
         );
     }
 
-    /// The new state of a GRU row. `product` is the candidate's product: with the masked state, or with
-    /// [`Cell::linear_before_reset`] with the state.
+    /// The first half of a step of the other GRU: the update gate, and the state times the reset gate.
     ///
     /// # Safety
-    /// `given` holds `3 * hidden` elements, the others hold `hidden`.
+    /// As [`Cell::lstm`].
     #[inline(always)]
-    pub unsafe fn gru_state<S: Simd, const PLAIN: bool>(
-        &self,
-        simd: S,
-        given: *const f32,
-        product: *const f32,
-        (update, reset): (*const f32, *const f32),
-        h: *mut f32,
-    ) {
+    pub unsafe fn gru_mask<S: Simd, const PLAIN: bool>(&self, simd: S, row: &Row) {
         self.parts(
             #[inline(always)]
             |part| {
-                let at = 2 * self.hidden + part.at;
                 // SAFETY: the part lies in the row.
                 unsafe {
-                    let load = |from: *const f32| simd.load_some(from.add(part.at), part.count);
-                    let from_input = simd.load_some(given.add(at), part.count);
-                    let from_state = simd.add(load(product), load_or_zero(simd, self.bias, at, part.count));
-                    let sum = if self.linear_before_reset {
-                        simd.fma(load(reset), from_state, from_input)
-                    } else {
-                        simd.add(from_input, from_state)
-                    };
-                    let candidate = self.activated::<S, PLAIN>(simd, 1, sum);
-                    let (z, before) = (load(update), load(h.cast_const()));
-                    let fresh = simd.mul(simd.sub(simd.splat(1.0), z), candidate);
-                    simd.store_some(h.add(part.at), part.count, simd.fma(z, before, fresh));
+                    let (update, reset) = self.update_and_reset::<S, PLAIN>(simd, part, row);
+                    simd.store(row.update.add(part.at), update);
+                    let state = simd.load(row.h.at(part.at));
+                    simd.store(row.masked.at(part.at), simd.mul(reset, state));
                 }
             },
         );
+    }
+
+    /// The second half, given the product of the masked state.
+    ///
+    /// # Safety
+    /// As [`Cell::lstm`].
+    #[inline(always)]
+    pub unsafe fn gru_end<S: Simd, const PLAIN: bool>(&self, simd: S, row: &Row) {
+        self.parts(
+            #[inline(always)]
+            |part| {
+                // SAFETY: the part lies in the row.
+                unsafe {
+                    let update = simd.load(row.update.add(part.at));
+                    let sum = self.gate(simd, 2, part, row);
+                    self.gru_state::<S, PLAIN>(simd, part, row, update, sum);
+                }
+            },
+        );
+    }
+
+    /// The new state of a GRU by its update gate and the candidate's input.
+    ///
+    /// # Safety
+    /// The part lies in the row.
+    #[inline(always)]
+    unsafe fn gru_state<S: Simd, const PLAIN: bool>(
+        &self,
+        simd: S,
+        part: Part,
+        row: &Row,
+        update: S::F,
+        sum: S::F,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let candidate = self.activated::<S, PLAIN>(simd, 1, sum);
+            let fresh = simd.mul(simd.sub(simd.splat(1.0), update), candidate);
+            let before = simd.load(row.h.at(part.at));
+            self.keep(simd, part, row, simd.fma(update, before, fresh));
+        }
     }
 }

@@ -1,142 +1,160 @@
-//! RNN, GRU and LSTM. Rows of the batch do not depend on each other, so workers share the batch.
+//! RNN, GRU and LSTM: the walk over the steps, given the products with the input. Rows of the batch do not depend on each other, so
+//! workers share the batch; where there are too few, they share the units and give each other the states of each step.
 
 mod cell;
+mod memory;
 
 use std::ops::Range;
 
-use lathe_artifact::abi::{Status, Worker};
+use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
 use lathe_artifact::builtin::{RecurrentCell, RecurrentFunction, args};
-use lathe_artifact::layout::PackedMatrix;
 
-use crate::kernel::{Kernel, size};
-use crate::matmul::epilogue::Epilogue;
-use crate::matmul::product::{Product, Right};
-use crate::simd::{Simd, WithSimd};
-use cell::{Cell, Function};
+use crate::kernel::{Kernel, barrier, is_cancelled, size};
+use crate::matmul::tile::{DEPTH, LEFT_STRIDE, Left, PANEL, ROWS, Tile, panels_for};
+use crate::simd::Simd;
+use cell::{Cell, Function, Row};
+use memory::Memory;
 
-/// All columns of some rows of a product.
-struct Multiply {
-    product: Product,
-    rows: usize,
-    scratch: *mut f32,
-}
-
-impl WithSimd for Multiply {
-    type Output = ();
-
-    #[inline(always)]
-    fn with<S: Simd>(self, simd: S) {
-        let panels = self.product.n.div_ceil(PackedMatrix::PANEL);
-        // SAFETY: `Layer` makes it of operands that hold these rows.
-        unsafe { self.product.compute(simd, 0..self.rows, 0..panels, self.scratch) };
-    }
-}
-
-/// Memory of zeros; `None` where there is none.
-fn zeros(len: usize) -> Option<Vec<f32>> {
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(len).ok()?;
-    memory.resize(len, 0.0);
-    Some(memory)
-}
+/// Steps between looks at the cancel flag.
+const PATIENCE: usize = 64;
 
 /// One worker's part of a layer: some rows of the batch.
 struct Layer<'a> {
     args: &'a args::Recurrent,
     kind: RecurrentCell,
     cell: Cell,
+    memory: Memory,
     seq: usize,
-    batch: usize,
-    input: usize,
     hidden: usize,
     gates: usize,
     rows: Range<usize>,
-    /// Steps of each of these rows.
-    lengths: Vec<usize>,
-    scratch: *mut f32,
-}
-
-/// What the rows remember and compute, row after row.
-struct States {
-    h: Vec<f32>,
-    c: Vec<f32>,
-    /// Products with the state, all gates of a row together.
-    recurrent: Vec<f32>,
-    /// Of a GRU: the update gates, the masked states, and the products with these.
-    update: Vec<f32>,
-    reset: Vec<f32>,
-    candidate: Vec<f32>,
+    /// Whether the workers share the units of all rows instead of the rows.
+    together: bool,
 }
 
 impl Layer<'_> {
-    /// A weight `[n, k]` as the right operand of a product, from row `first` of it on where it is not packed.
-    fn weight(&self, weight: *const u8, first: usize, k: usize) -> Right {
-        let weight: *const f32 = weight.cast();
-        match self.args.packed {
-            0 => Right::Strided(weight.wrapping_add(first * k), 1, k as isize),
-            _ => Right::Packed(weight),
-        }
-    }
-
-    /// The part of the gates that does not depend on the state, for all steps at once.
+    /// Products of states, `[pieces][rows]` of [`LEFT_STRIDE`], with the weights of this worker's units in some gates.
     ///
     /// # Safety
     /// The contract of the builtin's row.
     #[inline(always)]
-    unsafe fn project<S: Simd>(&self, simd: S) {
-        let (gates, width) = (self.args.work.cast::<f32>(), self.gates * self.hidden);
-        let (x_step, x_row) = (size(self.args.x_step), size(self.args.x_row));
-        let product = |first: usize, rows: usize, a_row: usize, c_row: usize| Multiply {
-            product: Product {
-                n: width,
-                k: self.input,
-                a: self.args.x.cast::<f32>().wrapping_add(first * x_row),
-                a_strides: (a_row as isize, 1),
-                b: self.weight(self.args.w, 0, self.input),
-                c: gates.wrapping_add(first * width),
-                c_row,
-                epilogue: Epilogue { column_bias: self.args.bias.cast(), ..Epilogue::NONE },
-            },
-            rows,
-            scratch: self.scratch,
-        };
-        if self.rows.len() == self.batch && x_row == self.input && x_step == self.batch * self.input {
-            simd.vectorize(product(0, self.seq * self.batch, self.input, width));
-            return;
-        }
-        for row in self.rows.clone() {
-            simd.vectorize(product(row, self.seq, x_step, self.batch * width));
+    unsafe fn multiply<S: Simd>(&self, simd: S, states: *const f32, gates: Range<usize>) {
+        let panels = self.memory.wide / PANEL;
+        let own = self.cell.units[0] / PANEL..self.cell.units[1].div_ceil(PANEL);
+        // SAFETY: the panels are there. Those of all units follow one another.
+        unsafe {
+            if own.len() == panels {
+                self.panels(simd, states, gates.start * panels..gates.end * panels);
+                return;
+            }
+            for gate in gates {
+                self.panels(simd, states, gate * panels + own.start..gate * panels + own.end);
+            }
         }
     }
 
-    /// Products of the rows of `a` with `n` columns of the recurrent weights.
+    /// Products with some panels.
+    ///
+    /// # Safety
+    /// The contract of the builtin's row.
     #[inline(always)]
-    fn multiply<S: Simd>(&self, simd: S, a: &[f32], b: Right, n: usize, c: &mut [f32]) {
-        let product = Product {
-            n,
-            k: self.hidden,
-            a: a.as_ptr(),
-            a_strides: (self.hidden as isize, 1),
-            b,
-            c: c.as_mut_ptr(),
-            c_row: n,
-            epilogue: Epilogue::NONE,
+    unsafe fn panels<S: Simd>(&self, simd: S, states: *const f32, panels: Range<usize>) {
+        let (rows, k, width) = (self.rows.len(), self.hidden, self.gates * self.memory.wide);
+        let blocks = rows.div_ceil(ROWS);
+        let most = panels_for::<S>(rows.div_ceil(blocks));
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let count = most.min(panels.end - panel);
+            for first in (0..k).step_by(DEPTH) {
+                for block in 0..blocks {
+                    let (row, end) = (rows * block / blocks, rows * (block + 1) / blocks);
+                    // SAFETY: rows and panels are there; pieces of the states stand for `DEPTH` rows of the weights.
+                    unsafe {
+                        let tile = Tile {
+                            k: DEPTH.min(k - first),
+                            a: states.add(first / DEPTH * self.memory.piece + row * LEFT_STRIDE),
+                            left: Left::Rows,
+                            b: self.memory.weights.add((panel * k + first) * PANEL),
+                            b_row: PANEL,
+                            b_panel: k * PANEL,
+                            c: self.memory.sums.add(row * width + panel * PANEL),
+                            c_row: width,
+                            c_panel: PANEL,
+                            accumulate: first > 0,
+                        };
+                        tile.multiply(simd, end - row, count);
+                    }
+                }
+            }
+            panel += count;
+        }
+    }
+
+    /// Gives this worker's units of states to the others and takes theirs; the run's status, the same for all workers. `place` is
+    /// 0 and 1 in turn, so that nobody is still reading what is written, or 2.
+    ///
+    /// # Safety
+    /// The contract of the builtin's row; all workers of the run do this.
+    unsafe fn exchange(&self, worker: &Worker, states: *mut f32, place: usize) -> Status {
+        let [first, end] = self.cell.units;
+        let shared = self.args.shared.cast::<f32>().wrapping_add(place * self.rows.len() * self.hidden);
+        let strips = || {
+            (0..self.rows.len())
+                .map(|row| (self.memory.strip(states, row), shared.wrapping_add(row * self.hidden)))
         };
-        simd.vectorize(Multiply { product, rows: self.rows.len(), scratch: self.scratch });
+        // SAFETY: the shared memory has three places for all rows; between barriers no two workers touch an element.
+        unsafe {
+            strips().for_each(|(strip, shared)| strip.get(first..end, shared));
+            let status = barrier(worker);
+            if status == Status::Ok {
+                for (strip, shared) in strips() {
+                    strip.set(0..first, shared);
+                    strip.set(end..self.hidden, shared);
+                }
+            }
+            status
+        }
+    }
+
+    /// Steps of a row of this worker's.
+    #[inline(always)]
+    fn length(&self, row: usize) -> usize {
+        match self.args.lengths.is_null() {
+            true => self.seq,
+            // SAFETY: the row is one of the batch, whose lengths have been checked.
+            false => unsafe { *self.args.lengths.cast::<i32>().add(self.rows.start + row) as usize },
+        }
     }
 
     /// Where row `row` (of this worker's) stands at a step of it; `None` where it has ended.
     #[inline(always)]
     fn time(&self, row: usize, step: usize) -> Option<usize> {
-        let length = self.lengths[row];
+        let length = self.length(row);
         (step < length).then(|| if self.args.reverse != 0 { length - 1 - step } else { step })
     }
 
-    /// The gates of a row at a time.
+    /// The output of a row at a time, or null where nobody wants it.
     #[inline(always)]
-    fn given(&self, row: usize, t: usize) -> *const f32 {
-        let place = (t * self.batch + self.rows.start + row) * self.gates * self.hidden;
-        self.args.work.cast::<f32>().wrapping_add(place)
+    fn output(&self, row: usize, t: usize) -> *mut f32 {
+        let place = t * size(self.args.y_step) + (self.rows.start + row) * size(self.args.y_row);
+        let y = self.args.y.cast::<f32>();
+        if y.is_null() { y } else { y.wrapping_add(place) }
+    }
+
+    /// A row at a time.
+    #[inline(always)]
+    fn row(&self, row: usize, t: usize) -> Row {
+        let memory = &self.memory;
+        let given = t * size(self.args.gates_step) + (self.rows.start + row) * size(self.args.gates_row);
+        Row {
+            given: self.args.gates.cast::<f32>().wrapping_add(given),
+            sums: memory.sums.wrapping_add(row * self.gates * memory.wide),
+            h: memory.strip(memory.h, row),
+            c: memory.c.wrapping_add(row * memory.wide),
+            y: self.output(row, t),
+            masked: memory.strip(memory.masked, row),
+            update: memory.c.wrapping_add(row * memory.wide),
+        }
     }
 
     /// One step of all rows.
@@ -144,85 +162,90 @@ impl Layer<'_> {
     /// # Safety
     /// The contract of the builtin's row.
     #[inline(always)]
-    unsafe fn step<S: Simd, const PLAIN: bool>(&self, simd: S, states: &mut States, step: usize) {
-        let (rows, hidden) = (self.rows.len(), self.hidden);
-        let split = self.kind == RecurrentCell::Gru && !self.cell.linear_before_reset;
-        let width = if split { 2 * hidden } else { self.gates * hidden };
-        let recurrent = self.weight(self.args.r, 0, hidden);
-        self.multiply(simd, &states.h, recurrent, width, &mut states.recurrent[..rows * width]);
-        let at = |memory: &mut Vec<f32>, row: usize| memory.as_mut_ptr().wrapping_add(row * hidden);
-        for row in 0..rows {
-            let Some(t) = self.time(row, step) else { continue };
-            let (given, products) = (self.given(row, t), states.recurrent.as_ptr().wrapping_add(row * width));
-            let h = at(&mut states.h, row);
-            // SAFETY: the states and products have these rows.
-            unsafe {
+    unsafe fn step<S: Simd, const PLAIN: bool>(&self, simd: S, worker: &Worker, step: usize) -> Status {
+        let masks = self.kind == RecurrentCell::Gru && !self.cell.linear_before_reset;
+        // SAFETY: the memory has these rows and gates.
+        unsafe {
+            self.multiply(simd, self.memory.h, 0..if masks { 2 } else { self.gates });
+            for row in 0..self.rows.len() {
+                let Some(t) = self.time(row, step) else { continue };
+                let row = self.row(row, t);
                 match self.kind {
-                    RecurrentCell::Rnn => self.cell.rnn(simd, given, products, h),
-                    RecurrentCell::Lstm => {
-                        self.cell.lstm::<S, PLAIN>(simd, given, products, (h, at(&mut states.c, row)));
-                    }
-                    RecurrentCell::Gru => {
-                        let to = (at(&mut states.update, row), at(&mut states.reset, row));
-                        self.cell.gru_gates::<S, PLAIN>(simd, given, products, h, to);
-                    }
+                    RecurrentCell::Rnn => self.cell.rnn(simd, &row),
+                    RecurrentCell::Lstm => self.cell.lstm::<S, PLAIN>(simd, &row),
+                    RecurrentCell::Gru if masks => self.cell.gru_mask::<S, PLAIN>(simd, &row),
+                    RecurrentCell::Gru => self.cell.gru::<S, PLAIN>(simd, &row),
                 }
             }
+            if masks {
+                if self.together {
+                    let status = self.exchange(worker, self.memory.masked, 2);
+                    if status != Status::Ok {
+                        return status;
+                    }
+                }
+                self.multiply(simd, self.memory.masked, 2..3);
+                for row in 0..self.rows.len() {
+                    let Some(t) = self.time(row, step) else { continue };
+                    self.cell.gru_end::<S, PLAIN>(simd, &self.row(row, t));
+                }
+            }
+            if self.together {
+                return self.exchange(worker, self.memory.h, step % 2);
+            }
         }
-        if self.kind != RecurrentCell::Gru {
-            return;
+        // Workers that wait for each other are told to end by the barrier.
+        match step % PATIENCE == PATIENCE - 1 && is_cancelled(worker) {
+            true => Status::Cancelled,
+            false => Status::Ok,
         }
-        if split {
-            let candidate = match self.args.packed {
-                0 => self.weight(self.args.r, 2 * hidden, hidden),
-                _ => self.weight(self.args.r_candidate, 0, hidden),
-            };
-            self.multiply(simd, &states.reset, candidate, hidden, &mut states.candidate);
-        }
-        for row in 0..rows {
-            let Some(t) = self.time(row, step) else { continue };
-            let product = match split {
-                true => states.candidate.as_ptr().wrapping_add(row * hidden),
-                false => states.recurrent.as_ptr().wrapping_add(row * width + 2 * hidden),
-            };
-            let gates = (at(&mut states.update, row).cast_const(), at(&mut states.reset, row).cast_const());
-            // SAFETY: as above.
+    }
+
+    /// Copies the first states in.
+    ///
+    /// # Safety
+    /// The contract of the builtin's row.
+    unsafe fn begin(&self) {
+        let args::Recurrent { initial_h, initial_c, .. } = *self.args;
+        for (index, row) in self.rows.clone().enumerate() {
+            let at = row * size(self.args.state_row);
+            // SAFETY: the given states have a row of the batch each `state_row` elements.
             unsafe {
-                let h = at(&mut states.h, row);
-                self.cell.gru_state::<S, PLAIN>(simd, self.given(row, t), product, gates, h);
+                if !initial_h.is_null() {
+                    let strip = self.memory.strip(self.memory.h, index);
+                    strip.set(0..self.hidden, initial_h.cast::<f32>().add(at));
+                }
+                if !initial_c.is_null() {
+                    let to = self.memory.c.add(index * self.memory.wide);
+                    initial_c.cast::<f32>().add(at).copy_to_nonoverlapping(to, self.hidden);
+                }
             }
         }
     }
 
-    /// The memory of the rows, with their first states.
+    /// Copies the last states out, and zeros behind the ends of the rows.
     ///
     /// # Safety
     /// The contract of the builtin's row.
-    unsafe fn states(&self) -> Option<States> {
-        let (rows, hidden) = (self.rows.len(), self.hidden);
-        let of_kind =
-            |kind: RecurrentCell| if self.kind == kind { zeros(rows * hidden) } else { Some(Vec::new()) };
-        let mut states = States {
-            h: zeros(rows * hidden)?,
-            c: of_kind(RecurrentCell::Lstm)?,
-            recurrent: zeros(rows * self.gates * hidden)?,
-            update: of_kind(RecurrentCell::Gru)?,
-            reset: of_kind(RecurrentCell::Gru)?,
-            candidate: of_kind(RecurrentCell::Gru)?,
-        };
-        for (given, state) in [(self.args.initial_h, &mut states.h), (self.args.initial_c, &mut states.c)] {
-            if given.is_null() || state.is_empty() {
-                continue;
-            }
-            for (row, state) in self.rows.clone().zip(state.chunks_exact_mut(hidden)) {
-                // SAFETY: the given states have a row of the batch each `state_row` elements.
-                unsafe {
-                    let from = given.cast::<f32>().add(row * size(self.args.state_row));
-                    from.copy_to_nonoverlapping(state.as_mut_ptr(), hidden);
+    unsafe fn end(&self) {
+        let args::Recurrent { y, y_h, y_c, .. } = *self.args;
+        let [first, end] = self.cell.units;
+        for (index, row) in self.rows.clone().enumerate() {
+            let at = row * size(self.args.state_row);
+            // SAFETY: outputs have a row of the batch each `state_row` elements, `y` one a step.
+            unsafe {
+                for t in self.length(index)..if y.is_null() { 0 } else { self.seq } {
+                    self.output(index, t).add(first).write_bytes(0, end - first);
+                }
+                if !y_h.is_null() {
+                    self.memory.strip(self.memory.h, index).get(first..end, y_h.cast::<f32>().add(at));
+                }
+                if !y_c.is_null() {
+                    let from = self.memory.c.add(index * self.memory.wide + first);
+                    from.copy_to_nonoverlapping(y_c.cast::<f32>().add(at + first), end - first);
                 }
             }
         }
-        Some(states)
     }
 
     /// All steps.
@@ -230,60 +253,65 @@ impl Layer<'_> {
     /// # Safety
     /// The contract of the builtin's row.
     #[inline(always)]
-    unsafe fn run<S: Simd>(&self, simd: S) -> Option<()> {
-        let hidden = self.hidden;
-        let y = |t: usize, row: usize| {
-            let place = t * size(self.args.y_step) + (self.rows.start + row) * size(self.args.y_row);
-            self.args.y.cast::<f32>().wrapping_add(place)
-        };
-        // SAFETY: the row's contract says what each operand holds.
+    unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
+        let plain = self.cell.is_plain();
+        let steps = (0..self.rows.len()).map(|row| self.length(row)).max().unwrap_or(0);
+        // SAFETY: the caller's promise.
         unsafe {
-            let mut states = self.states()?;
-            self.project(simd);
-            let plain = self.cell.is_plain();
-            for step in 0..self.seq {
-                match plain {
-                    true => self.step::<S, true>(simd, &mut states, step),
-                    false => self.step::<S, false>(simd, &mut states, step),
-                }
-                if self.args.y.is_null() {
-                    continue;
-                }
-                for (row, state) in states.h.chunks_exact(hidden).enumerate() {
-                    match self.time(row, step) {
-                        Some(t) => state.as_ptr().copy_to_nonoverlapping(y(t, row), hidden),
-                        // Of a row that has ended the rest is zeros.
-                        None => y(step, row).write_bytes(0, hidden),
-                    }
+            self.begin();
+            for step in 0..steps {
+                let status = match plain {
+                    true => self.step::<S, true>(simd, worker, step),
+                    false => self.step::<S, false>(simd, worker, step),
+                };
+                if status != Status::Ok {
+                    return status;
                 }
             }
-            for (state, to) in [(&states.h, self.args.y_h), (&states.c, self.args.y_c)] {
-                if to.is_null() {
-                    continue;
-                }
-                for (row, state) in self.rows.clone().zip(state.chunks_exact(hidden)) {
-                    let to = to.cast::<f32>().add(row * size(self.args.state_row));
-                    state.as_ptr().copy_to_nonoverlapping(to, hidden);
-                }
-            }
+            self.end();
         }
-        Some(())
+        Status::Ok
+    }
+}
+
+/// A worker's part of a walk.
+struct Share {
+    rows: Range<usize>,
+    units: Range<usize>,
+    together: bool,
+}
+
+impl Share {
+    /// Workers share the rows of all walks that run side by side; where those are too few, and the plan has found the steps long enough for a
+    /// barrier each, all workers share the units of all rows. No worker may then fail alone, so that their memory must be there.
+    fn of(args: &args::Recurrent, kind: RecurrentCell, worker: &Worker) -> Self {
+        let (batch, hidden) = (size(args.batch), size(args.hidden));
+        let few = (batch.saturating_mul(size(args.walks)) as u64) < worker.count;
+        let fits = Memory::parts(args, kind, batch)
+            .is_some_and(|(total, _)| total <= SCRATCH_BYTES / size_of::<f32>());
+        if few && fits && !args.shared.is_null() && !worker.run.is_null() {
+            return Self { rows: 0..batch, units: worker.share(hidden, PANEL), together: true };
+        }
+        // Layers of one row run side by side: each begins with another worker.
+        let count = worker.count.max(1);
+        let index = (worker.index + count - size(args.turn) as u64 % count) % count;
+        let turned = Worker { run: worker.run, index, count, scratch: worker.scratch };
+        Self { rows: turned.share(batch, 1), units: 0..hidden, together: false }
     }
 }
 
 /// The cell; `None` where a code is none.
-fn cell(args: &args::Recurrent) -> Option<Cell> {
+fn cell(args: &args::Recurrent, memory: &Memory, units: &Range<usize>) -> Option<Cell> {
     let function = |code: i64, alpha: f64, beta: f64| {
         let kind = RecurrentFunction::from_code(code)?;
         Some(Function { kind, alpha: alpha as f32, beta: beta as f32 })
     };
-    let gates = RecurrentCell::from_code(args.cell)?.gates();
-    let (bias, hidden) = (args.bias.cast::<f32>(), size(args.hidden));
     Some(Cell {
-        hidden,
-        // The biases of the products with the state follow those of the input.
-        bias: if bias.is_null() { bias } else { bias.wrapping_add(gates * hidden) },
-        peephole: args.peephole.cast(),
+        hidden: size(args.hidden),
+        units: [units.start, units.end],
+        wide: memory.wide,
+        bias: memory.bias,
+        peephole: memory.peephole,
         functions: [
             function(args.f, args.f_alpha, args.f_beta)?,
             function(args.g, args.g_alpha, args.g_beta)?,
@@ -295,53 +323,39 @@ fn cell(args: &args::Recurrent) -> Option<Cell> {
     })
 }
 
-/// Steps of some rows of the batch; `None` where one has more than there are.
+/// Whether all rows of the batch have at most `seq` steps.
 ///
 /// # Safety
 /// The lengths are null or readable for the whole batch.
-unsafe fn lengths_of(args: &args::Recurrent, rows: &Range<usize>) -> Option<Vec<usize>> {
-    let seq = size(args.seq);
-    if args.lengths.is_null() {
-        return Some(vec![seq; rows.len()]);
-    }
-    let length = |row: usize| {
+unsafe fn has_lengths(args: &args::Recurrent) -> bool {
+    let fits = |row: usize| {
         // SAFETY: the row is one of the batch.
         let length = unsafe { *args.lengths.cast::<i32>().add(row) };
-        usize::try_from(length).ok().filter(|&length| length <= seq)
+        usize::try_from(length).is_ok_and(|length| length <= size(args.seq))
     };
-    rows.clone().map(length).collect()
+    args.lengths.is_null() || (0..size(args.batch)).all(fits)
 }
 
 impl Kernel for args::Recurrent {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
-        let (Some(kind), Some(cell)) = (RecurrentCell::from_code(self.cell), cell(self)) else {
-            return Status::Internal;
-        };
-        let batch = size(self.batch);
-        let rows = worker.share(batch, 1);
+        let Some(kind) = RecurrentCell::from_code(self.cell) else { return Status::Internal };
         // SAFETY: the contract of the builtin's row.
-        let Some(lengths) = (unsafe { lengths_of(self, &rows) }) else { return Status::BadShape };
-        let layer = Layer {
-            args: self,
-            kind,
-            cell,
-            seq: size(self.seq),
-            batch,
-            input: size(self.input),
-            hidden: size(self.hidden),
-            gates: kind.gates(),
-            rows,
-            lengths,
-            scratch: worker.scratch.cast(),
-        };
-        if layer.rows.is_empty() || layer.hidden == 0 {
+        if !unsafe { has_lengths(self) } {
+            return Status::BadShape;
+        }
+        let Share { rows, units, together } = Share::of(self, kind, worker);
+        if rows.is_empty() || size(self.hidden) == 0 {
             return Status::Ok;
         }
         // SAFETY: the contract of the builtin's row.
-        match unsafe { layer.run(simd) } {
-            Some(()) => Status::Ok,
-            None => Status::OutOfMemory,
-        }
+        let Some(memory) = (unsafe { Memory::new(self, kind, rows.len(), worker) }) else {
+            return Status::OutOfMemory;
+        };
+        let Some(cell) = cell(self, &memory, &units) else { return Status::Internal };
+        let (seq, hidden, gates) = (size(self.seq), size(self.hidden), kind.gates());
+        let layer = Layer { args: self, kind, cell, memory, seq, hidden, gates, rows, together };
+        // SAFETY: the contract of the builtin's row.
+        unsafe { layer.run(simd, worker) }
     }
 }

@@ -1,5 +1,6 @@
 //! Recurrent layers against their ops.
 
+use lathe_artifact::abi::Status;
 use lathe_artifact::builtin::{RecurrentCell, RecurrentFunction, args};
 use lathe_artifact::layout::PackedMatrix;
 use lathe_ops::Op;
@@ -8,7 +9,7 @@ use lathe_tensor::Tensor;
 use proptest::prelude::*;
 
 use super::few;
-use crate::harness::{address, compare, floats, numbers, run};
+use crate::harness::{address, call_together, compare, floats, isas, numbers, run};
 use crate::oracle::{evaluate, tensor};
 
 #[derive(Clone, Debug)]
@@ -98,6 +99,14 @@ impl Case {
         }
     }
 
+    /// The products of all rows of the input with the weights.
+    fn products(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
+        let dot =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let rows = x.chunks_exact(self.input);
+        rows.flat_map(|x| w.chunks_exact(self.input).map(move |w| dot(x, w) as f32)).collect()
+    }
+
     fn check(&self) {
         let Case { cell, seq, batch, input, hidden, batch_first, .. } = *self;
         let (gates, memory) = (cell.gates(), cell == RecurrentCell::Lstm);
@@ -126,16 +135,11 @@ impl Case {
         let references: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
         let outputs = if memory { 3 } else { 2 };
         let want = evaluate(self.op(), &references[..if memory { 8 } else { 6 }], outputs);
-        let pack = |k: usize, first: usize, n: usize, source: &[f32]| {
-            PackedMatrix { k, n }.packed(&source[first * k..], 1, k).expect("small")
-        };
-        let split = cell == RecurrentCell::Gru && !self.flag;
-        let before = if split { 2 * hidden } else { gates * hidden };
-        let packed = (
-            pack(input, 0, gates * hidden, &w),
-            pack(hidden, 0, before, &r),
-            if split { pack(hidden, before, hidden, &r) } else { Vec::new() },
-        );
+        let packed: Vec<f32> = r
+            .chunks_exact(hidden * hidden)
+            .flat_map(|gate| PackedMatrix { k: hidden, n: hidden }.packed(gate, 1, hidden).expect("small"))
+            .collect();
+        let products = self.products(&x, &w);
         let optional = |data: Option<&Vec<f32>>| data.map_or(std::ptr::null(), |data| address(data));
         let (width, [f, g, h]) = (hidden as i64, self.functions());
         let parameters = |function: RecurrentFunction| {
@@ -146,12 +150,10 @@ impl Case {
             true => (row, seq as i64 * row),
             false => (batch as i64 * row, row),
         };
-        let ((x_step, x_row), (y_step, y_row)) = (strides(input as i64), strides(width));
+        let ((gates_step, gates_row), (y_step, y_row)) = (strides(gates as i64 * width), strides(width));
         let args = |to: &[*mut u8]| args::Recurrent {
-            x: address(&x),
-            w: if self.packed { address(&packed.0) } else { address(&w) },
-            r: if self.packed { address(&packed.1) } else { address(&r) },
-            r_candidate: address(&packed.2),
+            gates: address(&products),
+            r: if self.packed { address(&packed) } else { address(&r) },
             bias: optional(bias.as_ref()),
             initial_h: optional(self.initial.then_some(&states[0])),
             initial_c: optional((self.initial && memory).then_some(&states[1])),
@@ -160,18 +162,19 @@ impl Case {
             y: to[0],
             y_h: to[1],
             y_c: if memory { to[2] } else { std::ptr::null_mut() },
-            work: to[outputs],
+            shared: std::ptr::null_mut(),
             seq: seq as i64,
             batch: batch as i64,
-            input: input as i64,
             hidden: width,
-            x_step,
-            x_row,
+            gates_step,
+            gates_row,
             y_step,
             y_row,
             state_row: width,
             cell: cell.code(),
             packed: self.packed.into(),
+            turn: (self.seed % 3) as i64,
+            walks: 1,
             reverse: self.reverse.into(),
             input_forget: (self.flag && memory).into(),
             linear_before_reset: (self.flag && cell == RecurrentCell::Gru).into(),
@@ -186,8 +189,7 @@ impl Case {
             h_alpha: parameters(h).0,
             h_beta: parameters(h).1,
         };
-        let mut sizes: Vec<usize> = want.iter().map(|want| want.len() * 4).collect();
-        sizes.push(seq * batch * gates * hidden * 4);
+        let sizes: Vec<usize> = want.iter().map(|want| want.len() * 4).collect();
         for (isa, found) in run(&sizes, 4, args) {
             for (found, want) in found.iter().zip(&want) {
                 let want: Vec<f64> =
@@ -208,7 +210,7 @@ proptest! {
     #[test]
     fn states_follow_the_gates(
         cell in prop::sample::select(RecurrentCell::ALL),
-        sizes in (0_usize..6, 1_usize..5, 1_usize..20, 1_usize..40),
+        sizes in (0_usize..6, 1_usize..5, 1_usize..20, 1_usize..70),
         flags: [bool; 7],
         flag: bool,
         clip in prop::option::of(0.1_f32..1.0),
@@ -222,5 +224,118 @@ proptest! {
             functions, seed,
         }
         .check();
+    }
+}
+
+/// States of several pieces, and more rows than a tile has.
+#[test]
+fn large_states_are_walked_in_pieces() {
+    for (cell, flag) in [
+        (RecurrentCell::Lstm, false),
+        (RecurrentCell::Gru, false),
+        (RecurrentCell::Gru, true),
+        (RecurrentCell::Rnn, false),
+    ] {
+        for (batch, hidden) in [(1, 530), (3, 1040), (14, 96)] {
+            Case {
+                cell,
+                seq: 2,
+                batch,
+                input: 3,
+                hidden,
+                reverse: false,
+                packed: hidden != 96,
+                batch_first: false,
+                bias: true,
+                initial: true,
+                peephole: true,
+                lengths: false,
+                flag,
+                clip: None,
+                functions: None,
+                seed: 7,
+            }
+            .check();
+        }
+    }
+}
+
+/// Few rows: all workers walk them together, each with some units, and give the bits of one.
+#[test]
+fn workers_share_the_units_of_few_rows() {
+    let cells =
+        [(RecurrentCell::Lstm, 0), (RecurrentCell::Gru, 0), (RecurrentCell::Gru, 1), (RecurrentCell::Rnn, 0)];
+    for ((cell, linear), batch, hidden) in cells.into_iter().flat_map(|cell| [(cell, 1, 70), (cell, 2, 540)])
+    {
+        let (seq, gates, functions) = (5, cell.gates(), [RecurrentFunction::Tanh; 3]);
+        let small =
+            |seed: u64, len: usize| numbers(seed, len).into_iter().map(|v| v / 16.0).collect::<Vec<f32>>();
+        let products = small(1, seq * batch * gates * hidden);
+        let matrix = PackedMatrix { k: hidden, n: hidden };
+        let r = small(2, gates * hidden * hidden);
+        let r: Vec<f32> = r
+            .chunks_exact(hidden * hidden)
+            .flat_map(|gate| matrix.packed(gate, 1, hidden).expect("small"))
+            .collect();
+        let (bias, lengths) = (small(3, 2 * gates * hidden), [5_i32, 3]);
+        for isa in isas() {
+            let run = |workers: usize| {
+                let mut shared = vec![f32::NAN; 3 * batch * hidden];
+                let mut y = vec![f32::NAN; seq * batch * hidden];
+                let mut states = vec![0.0_f32; 2 * batch * hidden];
+                let width = hidden as i64;
+                let row = batch as i64 * width;
+                let args = args::Recurrent {
+                    gates: address(&products),
+                    r: address(&r),
+                    bias: address(&bias),
+                    initial_h: std::ptr::null(),
+                    initial_c: std::ptr::null(),
+                    peephole: std::ptr::null(),
+                    lengths: address(&lengths),
+                    y: y.as_mut_ptr().cast(),
+                    y_h: states.as_mut_ptr().cast(),
+                    y_c: match cell {
+                        RecurrentCell::Lstm => states[batch * hidden..].as_mut_ptr().cast(),
+                        _ => std::ptr::null_mut(),
+                    },
+                    shared: shared.as_mut_ptr().cast(),
+                    seq: seq as i64,
+                    batch: batch as i64,
+                    hidden: width,
+                    gates_step: row * gates as i64,
+                    gates_row: width * gates as i64,
+                    y_step: row,
+                    y_row: width,
+                    state_row: width,
+                    cell: cell.code(),
+                    packed: 1,
+                    turn: 0,
+                    walks: 1,
+                    reverse: 1,
+                    input_forget: 0,
+                    linear_before_reset: linear,
+                    clip: f64::INFINITY,
+                    f: functions[0].code(),
+                    f_alpha: 0.0,
+                    f_beta: 0.0,
+                    g: functions[1].code(),
+                    g_alpha: 0.0,
+                    g_beta: 0.0,
+                    h: functions[2].code(),
+                    h_alpha: 0.0,
+                    h_beta: 0.0,
+                };
+                // SAFETY: the buffers have the sizes that the arguments say.
+                let statuses = unsafe { call_together(isa, workers, &args) };
+                assert!(statuses.into_iter().all(|status| status == Status::Ok));
+                (y, states)
+            };
+            let alone = run(1);
+            assert!(alone.0.iter().all(|value| value.is_finite()));
+            for workers in [2, 3, 8] {
+                assert_eq!(run(workers), alone, "{cell:?} {}: {workers} workers", isa.name());
+            }
+        }
     }
 }
