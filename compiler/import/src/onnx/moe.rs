@@ -1,6 +1,6 @@
 //! Mixtures of experts: `MoE` and `QMoE` of com.microsoft.
 
-use lathe_ir::{Source, ValueId};
+use lathe_ir::{Dim, Source, ValueId};
 use lathe_ops::elementwise::Activation;
 use lathe_ops::moe::{Clamped, Gate, Moe, Router};
 use lathe_ops::quant::DequantizeLinear;
@@ -23,7 +23,7 @@ struct Layer {
 pub(crate) fn moe(node: &mut Node<'_, '_>) -> Outputs {
     let layer = |index: usize| Layer { weight: node.optional(index), bias: node.optional(index + 1) };
     let layers = [layer(2), layer(4), layer(6)];
-    build(node, layers)
+    build(node, layers, false)
 }
 
 /// QMoE-1: each layer is `weight, scales, bias?` of integers of 4 or 8 bits, then come three zero points.
@@ -38,7 +38,8 @@ pub(crate) fn quantised_moe(node: &mut Node<'_, '_>) -> Outputs {
         let weight = dequantised(node, weight, scales, zeros, (bits, block))?;
         *layer = Layer { weight: Some(weight), bias: node.optional(4 + 3 * index) };
     }
-    build(node, layers)
+    // onnxruntime's softmax runs over the chosen experts, whatever `normalize_routing_weights` says.
+    build(node, layers, true)
 }
 
 /// A constant operand.
@@ -143,7 +144,7 @@ fn inner(node: &Node<'_, '_>, separate: bool) -> Result<Inner, Fault> {
     })
 }
 
-fn build(node: &mut Node<'_, '_>, [first, second, third]: [Layer; 3]) -> Outputs {
+fn build(node: &mut Node<'_, '_>, [first, second, third]: [Layer; 3], always_renormalise: bool) -> Outputs {
     node.attributes.ignore(&["activation_alpha", "activation_beta", "swiglu_fusion", "swiglu_limit"]);
     if node.attributes.flag("use_sparse_mixer", false)? {
         return Err(Fault::unsupported("the sparse mixer as a router"));
@@ -173,11 +174,20 @@ fn build(node: &mut Node<'_, '_>, [first, second, third]: [Layer; 3]) -> Outputs
             (join(node, w_in, up)?, bias)
         }
     };
+    let logits = match node.dims(x).split_last() {
+        Some((_, rows)) if rows.len() != 1 && node.rank(logits) == 2 => {
+            let mut dims = rows.to_vec();
+            dims.push(Dim::constant(experts as i64));
+            node.reshape(logits, dims)?
+        }
+        _ => logits,
+    };
+    let renormalise = node.attributes.flag("normalize_routing_weights", false)? || always_renormalise;
     let op = Moe {
         experts,
         top_k,
         router: Router::Softmax,
-        renormalise: node.attributes.flag("normalize_routing_weights", false)?,
+        renormalise,
         epsilon: 0.0,
         scale: 1.0,
         groups: None,

@@ -143,7 +143,10 @@ pub(super) fn multi_head_attention(node: &mut Node<'_, '_>) -> Outputs {
         return Err(Fault::unsupported("a shared buffer of past keys and values"));
     }
     let [q, k, v] = separate(node, heads)?;
-    let [q, k, v] = biased(node, [q, k, v], node.optional(3))?;
+    // Heads that come apart bring their bias with them: only the query's is added then, as in onnxruntime.
+    let apart = node.optional(1).is_some_and(|key| node.rank(key) == 4);
+    let [biased_q, biased_k, biased_v] = biased(node, [q, k, v], node.optional(3))?;
+    let [q, k, v] = if apart { [biased_q, k, v] } else { [biased_q, biased_k, biased_v] };
     let past = match (node.optional(6), node.optional(7)) {
         (Some(k), Some(v)) => Some([k, v]),
         (None, None) => None,

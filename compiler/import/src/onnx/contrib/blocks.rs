@@ -88,14 +88,15 @@ pub(super) fn matmul_nbits(node: &mut Node<'_, '_>) -> Outputs {
     let (k, n, block) = (size(k)?, size(n)?, size("block_size")?);
     let coarse = node.attributes.int_or("accuracy_level", 0)? == 4;
     node.attributes.ignore(&["weight_prepacked"]);
-    if node.optional(4).is_some() {
-        return Err(Fault::unsupported("an order of the columns (`g_idx`)"));
-    }
     let (a, packed, scales) = (node.input(0)?, node.input(1)?, node.input(2)?);
     let blocks = (k + block - 1) / block;
     let dims = |sizes: [i64; 2]| sizes.map(Dim::constant).to_vec();
     let scales = node.reshape(scales, dims([n, blocks]))?;
     let zero_points = zero_points(node, 3, bits, [n, blocks])?;
+    if let Some(groups) = node.optional(4) {
+        let weight = ordered(node, (packed, bits), scales, &zero_points, (groups, [n, k]))?;
+        return product(node, a, weight, coarse);
+    }
     let weight = match zero_points {
         ZeroPoints::Float(zeros) => {
             let codes = codes(node, packed, bits)?;
@@ -121,11 +122,42 @@ pub(super) fn matmul_nbits(node: &mut Node<'_, '_>) -> Outputs {
         }
     };
     let weight = if blocks * block == k { weight } else { node.cut(weight, 1, 0, k)? };
+    product(node, a, weight, coarse)
+}
+
+/// `a` times the transposed weight `[n, k]`, with the bias.
+fn product(node: &mut Node<'_, '_>, a: ValueId, weight: ValueId, coarse: bool) -> Outputs {
     let weight = node.add(Op::Transpose(Transpose { perm: vec![1, 0] }), &[weight])?;
     let weight = node.cast(weight, node.dtype(a))?;
     let product = node.add(Op::MatMul(MatMul { coarse }), &[a, weight])?;
     let bias = node.optional(5);
     Ok(vec![node.plus(product, bias)?])
+}
+
+/// The weight `[n, k]` whose columns stand in any order: `groups` says which block's scale and zero point each has.
+fn ordered(
+    node: &mut Node<'_, '_>,
+    (packed, bits): (ValueId, i64),
+    scales: ValueId,
+    (ZeroPoints::Float(zeros) | ZeroPoints::Codes(zeros)): &ZeroPoints,
+    (groups, [n, k]): (ValueId, [i64; 2]),
+) -> Result<ValueId, Fault> {
+    // It may name columns beyond the last.
+    let groups = if node.known_size(groups, 0, "the order of the columns")? > k {
+        node.cut(groups, 0, 0, k)?
+    } else {
+        groups
+    };
+    let codes = codes(node, packed, bits)?;
+    let width = node.dims(codes).iter().skip(1).fold(Dim::constant(1), |width, dim| width.mul(dim));
+    let codes = node.reshape(codes, vec![Dim::constant(n), width])?;
+    let codes = node.cut(codes, 1, 0, k)?;
+    let (codes, zeros) = (node.cast(codes, node.dtype(scales))?, node.cast(*zeros, node.dtype(scales))?);
+    let by_column = Op::Gather(Gather { axis: 1 });
+    let (zeros, scales) =
+        (node.add(by_column.clone(), &[zeros, groups])?, node.add(by_column, &[scales, groups])?);
+    let centered = node.binary(Binary::Sub, codes, zeros)?;
+    node.binary(Binary::Mul, centered, scales)
 }
 
 enum ZeroPoints {

@@ -16,7 +16,7 @@ use lathe_ops::shape::Slice;
 use crate::error::{Fault, quote};
 use crate::onnx::node::Node;
 use crate::onnx::table::{MANY, Row, row};
-use crate::onnx::{attention as standard, conv, moe};
+use crate::onnx::{attention as standard, conv, moe, quant as standard_quant, shape};
 
 pub(crate) use norm::simplified_layer_norm;
 
@@ -62,6 +62,11 @@ pub(crate) const ROWS: &[Row] = &[
     row("QLinearMul", 1, (7, 8), (1, 1), quant::binary),
     row("QLinearSigmoid", 1, (4, 5), (1, 1), quant::unary),
     row("QLinearSoftmax", 1, (4, 5), (1, 1), quant::unary),
+    row("QLinearWhere", 1, (9, 9), (1, 1), quant::choose),
+    row("DequantizeLinear", 1, (2, 3), (1, 1), standard_quant::dequantize),
+    row("QuantizeLinear", 1, (2, 3), (1, 1), standard_quant::quantize),
+    row("Trilu", 1, (1, 2), (1, 1), shape::trilu),
+    row("TransposeMatMul", 1, (2, 2), (1, 1), matmul::fused_matmul),
 ];
 
 impl Node<'_, '_> {

@@ -89,8 +89,10 @@ pub(super) fn embed_layer_norm(node: &mut Node<'_, '_>) -> Outputs {
     let table = node.input(3)?;
     let places = lookup(node, table, positions)?;
     let mut sum = node.binary(Binary::Add, words, places)?;
-    if let (Some(segments), Some(table)) = (segments, node.optional(4)) {
-        let segments = lookup(node, table, segments)?;
+    if let Some(table) = node.optional(4) {
+        // Without segments all tokens are of the first.
+        let first = node.ints(&[0])?;
+        let segments = lookup(node, table, segments.unwrap_or(first))?;
         sum = node.binary(Binary::Add, sum, segments)?;
     }
     let (scale, bias) = (node.input(5)?, node.input(6)?);

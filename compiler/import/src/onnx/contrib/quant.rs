@@ -1,8 +1,8 @@
 //! Quantised operators.
 
-use lathe_ir::ValueId;
+use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
-use lathe_ops::elementwise::{Binary, LeakyRelu, Unary};
+use lathe_ops::elementwise::{Binary, LeakyRelu, Unary, Where};
 use lathe_ops::norm::Softmax;
 use lathe_ops::quant::{DequantizeLinear, DynamicQuantizeLinear, MatMulInteger, QuantizeLinear};
 use lathe_ops::recurrent::Lstm;
@@ -59,11 +59,18 @@ pub(super) fn unary(node: &mut Node<'_, '_>) -> Outputs {
         }
         "QLinearSoftmax" => {
             let place = axis(node.attributes.int_or("axis", -1)?, node.rank(wide))?;
+            let dims = node.dims(wide).to_vec();
             // Before opset 13 softmax ran over all axes from that one on.
-            if node.attributes.int_or("opset", 13)? < 13 && place + 1 != node.rank(wide) {
-                return Err(Fault::unsupported("QLinearSoftmax of opset 12 over more than the last axis"));
+            if node.attributes.int_or("opset", 13)? < 13 && place + 1 != dims.len() {
+                let (outer, inner) = dims.split_at(place);
+                let product =
+                    |dims: &[Dim]| dims.iter().fold(Dim::constant(1), |product, dim| product.mul(dim));
+                let rows = node.reshape(wide, vec![product(outer), product(inner)])?;
+                let rows = node.add(Op::Softmax(Softmax { axis: 1, log: false }), &[rows])?;
+                node.reshape(rows, dims)?
+            } else {
+                node.add(Op::Softmax(Softmax { axis: place as i64, log: false }), &[wide])?
             }
-            node.add(Op::Softmax(Softmax { axis: place as i64, log: false }), &[wide])?
         }
         "QLinearAveragePool" => average_pool(node, wide)?,
         _ => {
@@ -96,6 +103,17 @@ fn average_pool(node: &mut Node<'_, '_>, x: ValueId) -> Result<ValueId, Fault> {
     let op = pool::average_of(node, x)?;
     let y = node.add(op, &[x])?;
     node.add(Op::Transpose(Transpose { perm: back }), &[y])
+}
+
+/// QLinearWhere: inputs `condition, x, x_scale, x_zero_point, y, y_scale, y_zero_point, z_scale, z_zero_point`.
+pub(super) fn choose(node: &mut Node<'_, '_>) -> Outputs {
+    let (condition, x, y, scale) = (node.input(0)?, node.input(1)?, node.input(4)?, node.input(7)?);
+    let (x_scale, y_scale) = (node.input(2)?, node.input(5)?);
+    let dtype = node.dtype(x);
+    let x = node.dequantised(x, x_scale, node.optional(3), 1)?;
+    let y = node.dequantised(y, y_scale, node.optional(6), 1)?;
+    let z = node.add(Op::Where(Where {}), &[condition, x, y])?;
+    Ok(vec![node.quantised(z, scale, node.optional(8), dtype)?])
 }
 
 /// QLinearAdd and QLinearMul: inputs `a, a_scale, a_zero_point, b, b_scale, b_zero_point, c_scale, c_zero_point`.
