@@ -90,7 +90,7 @@ impl Sharing {
 }
 
 /// The elements of a float tensor of any width, or of integers.
-fn values(cx: &Context<'_>, x: &Tensor) -> Result<Vec<f64>, EvalError> {
+pub(crate) fn values(cx: &Context<'_>, x: &Tensor) -> Result<Vec<f64>, EvalError> {
     cx.spend(x.len().saturating_mul(size_of::<f64>()))?;
     let value = |number| match number {
         Number::Integer(integer) => integer as f64,

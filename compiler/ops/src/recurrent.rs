@@ -1,5 +1,6 @@
 //! Recurrent layers.
 
+mod quantised;
 mod simple;
 
 pub use simple::{Gru, Rnn};
@@ -115,6 +116,8 @@ struct Operands {
     r: Vec<f64>,
     bias: Vec<f64>,
     lengths: Vec<usize>,
+    /// States are rounded to bytes before they are multiplied.
+    rounds: bool,
 }
 
 /// One activation function with its parameters.
@@ -152,12 +155,16 @@ fn function(name: &str) -> Option<(fn(f64, f64, f64) -> f64, Option<f64>, Option
 
 impl Evaluate for Lstm {
     fn arity(&self) -> Arity {
-        Arity::of(3, 8).outputs(1, 3)
+        Arity::of(3, 12).outputs(1, 3)
     }
 
     /// `x` is `[seq, batch, input]`, `w` `[directions, 4 * hidden, input]`, `r` `[directions, 4 * hidden, hidden]`
     /// with the gates in the order i, o, f, c; `b` `[directions, 8 * hidden]`, `p` `[directions, 3 * hidden]` in the
     /// order i, o, f. All in f64.
+    ///
+    /// Inputs 8 to 11, where `w` and `r` are u8 or i8, are the scale and zero point of `w` and those of `r`, `[directions]` or `[directions, 4 * hidden]`.
+    /// Then `x` as a whole and each row's state in each step are rounded to u8 by their range (com.microsoft DynamicQuantizeLSTM-1, which has
+    /// its weights the other way about, and may take the states of several rows together).
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let sizes = Sizes::of(cx, self.hidden, self.direction, self.batch_first)?;
         let activations = Activations {
@@ -166,7 +173,10 @@ impl Evaluate for Lstm {
             betas: &self.activation_beta,
         };
         let functions = activations.functions(cx, ["Sigmoid", "Tanh", "Tanh"], sizes.directions)?;
-        let operands = Operands::of(cx, &sizes, 4)?;
+        let operands = match (cx.optional(8), cx.optional(10)) {
+            (None, None) => Operands::of(cx, &sizes, 4)?,
+            _ => Operands::quantised(cx, &sizes)?,
+        };
         let peephole = optional(cx, 7, "p", &[sizes.directions, 3 * sizes.hidden])?;
         let x = cx.input(0)?;
         let Sizes { batch, hidden, directions, .. } = sizes;
@@ -217,28 +227,49 @@ fn optional(cx: &Context<'_>, index: usize, name: &str, shape: &[usize]) -> Resu
 impl Operands {
     /// Inputs 0 to 4 of a layer with so many gates.
     fn of(cx: &Context<'_>, sizes: &Sizes, gates: usize) -> Result<Self, EvalError> {
-        let Sizes { seq, batch, input, hidden, directions, .. } = *sizes;
+        let Sizes { input, hidden, directions, .. } = *sizes;
         let required = |index: usize, name: &str, shape: &[usize]| {
             cx.input(index)?;
             optional(cx, index, name, shape)
-        };
-        let lengths = match cx.optional(4) {
-            Some(lengths) => {
-                let lengths = cx.integer_list("sequence_lens", lengths)?;
-                let valid = |&length: &i64| usize::try_from(length).ok().filter(|&length| length <= seq);
-                lengths.iter().map(valid).collect::<Option<Vec<_>>>().filter(|lengths| lengths.len() == batch)
-            }
-            None => Some(cx.filled(batch, seq)?),
         };
         Ok(Operands {
             x: cx.floats("x", cx.input(0)?)?,
             w: required(1, "w", &[directions, gates * hidden, input])?,
             r: required(2, "r", &[directions, gates * hidden, hidden])?,
             bias: optional(cx, 3, "b", &[directions, 2 * gates * hidden])?,
-            lengths: lengths
-                .ok_or_else(|| cx.bad(format!("sequence_lens is not [{batch}] of 0 to {seq}")))?,
+            lengths: lengths(cx, sizes)?,
+            rounds: false,
         })
     }
+
+    /// Inputs 0 to 4 of an LSTM whose weights are bytes.
+    fn quantised(cx: &Context<'_>, sizes: &Sizes) -> Result<Self, EvalError> {
+        let mut x = cx.floats("x", cx.input(0)?)?;
+        cx.spend(x.len())?;
+        quantised::round_to_bytes(&mut x);
+        Ok(Operands {
+            x,
+            w: quantised::weights(cx, sizes, 1, 8, sizes.input)?,
+            r: quantised::weights(cx, sizes, 2, 10, sizes.hidden)?,
+            bias: optional(cx, 3, "b", &[sizes.directions, 8 * sizes.hidden])?,
+            lengths: lengths(cx, sizes)?,
+            rounds: true,
+        })
+    }
+}
+
+/// Input 4, or all steps of all rows.
+fn lengths(cx: &Context<'_>, sizes: &Sizes) -> Result<Vec<usize>, EvalError> {
+    let Sizes { seq, batch, .. } = *sizes;
+    let lengths = match cx.optional(4) {
+        Some(lengths) => {
+            let lengths = cx.integer_list("sequence_lens", lengths)?;
+            let valid = |&length: &i64| usize::try_from(length).ok().filter(|&length| length <= seq);
+            lengths.iter().map(valid).collect::<Option<Vec<_>>>().filter(|lengths| lengths.len() == batch)
+        }
+        None => Some(cx.filled(batch, seq)?),
+    };
+    lengths.ok_or_else(|| cx.bad(format!("sequence_lens is not [{batch}] of 0 to {seq}")))
 }
 
 /// The activation functions of a layer: names for each direction (none: the defaults) and their parameters in order.
@@ -313,7 +344,10 @@ impl Cell<'_> {
         let peephole = |gate: usize, j: usize| self.peephole[(self.direction * 3 + gate) * hidden + j];
         let bound = self.lstm.clip.map_or(f64::INFINITY, f64::from);
         let clipped = |value: f64| clip(value, -bound, bound);
-        let old = state.to_vec();
+        let mut old = state.to_vec();
+        if self.operands.rounds {
+            quantised::round_to_bytes(&mut old);
+        }
         for j in 0..hidden {
             cx.work(4 * (hidden + x.len()))?;
             let before = memory[j];

@@ -45,6 +45,15 @@ fn dense(tensor: &Tensor, packing: Packing) -> Result<Tensor, Fault> {
         Packing::Integers { k, n, unsigned } => {
             bytes(&PackedIntegers { k, n }.packed(tensor.bytes(), unsigned)?)
         }
+        Packing::IntegerMatrices { count, k, n, unsigned } => {
+            let mut packed = Vec::new();
+            for matrix in tensor.bytes().chunks_exact(k.saturating_mul(n).max(1)).take(count) {
+                let rows: Vec<u8> =
+                    (0..k).flat_map(|row| matrix.iter().skip(row).step_by(k).copied()).collect();
+                packed.extend(PackedIntegers { k, n }.packed(&rows, unsigned)?);
+            }
+            bytes(&packed)
+        }
         Packing::IntegerConv { layout, unsigned } => bytes(&layout.packed(tensor.bytes(), unsigned)?),
         Packing::Matrix { k, n, transposed, offset } => {
             matrices::<f32>(tensor, 1, [k, n], transposed, offset)

@@ -70,6 +70,17 @@ pub enum Packing {
         /// Of u8.
         unsigned: bool,
     },
+    /// Panels of `count` i8 (or u8) matrices stored as `[n, k]` that fill the constant, one packed matrix after another.
+    IntegerMatrices {
+        /// Number of matrices.
+        count: usize,
+        /// Rows.
+        k: usize,
+        /// Columns.
+        n: usize,
+        /// Of u8.
+        unsigned: bool,
+    },
     /// The i8 (or u8) weights of a convolution.
     IntegerConv {
         /// Their layout.
@@ -107,6 +118,7 @@ impl Packing {
             Packing::Halves { transposed: true, .. } => "#halves.transposed".into(),
             Packing::Blocks { .. } => "#blocks".into(),
             Packing::Integers { .. } => "#integers".into(),
+            Packing::IntegerMatrices { .. } => "#integers.transposed".into(),
             Packing::IntegerConv { .. } => "#integer_conv".into(),
             Packing::Conv { transposed: None, .. } => "#conv".into(),
             Packing::Conv { transposed: Some(_), .. } => "#conv_transpose".into(),
@@ -135,7 +147,10 @@ impl Packing {
     /// Dtype of the packed form's elements.
     pub fn dtype(self) -> DType {
         match self {
-            Packing::Blocks { .. } | Packing::Integers { .. } | Packing::IntegerConv { .. } => DType::U8,
+            Packing::Blocks { .. }
+            | Packing::Integers { .. }
+            | Packing::IntegerMatrices { .. }
+            | Packing::IntegerConv { .. } => DType::U8,
             Packing::Halves { dtype, .. } => dtype,
             _ => DType::F32,
         }
@@ -153,6 +168,9 @@ impl Packing {
                 Some(several(count, k, n, PackedMatrix { k, n }.packed_len()))
             }
             Packing::Integers { k, n, .. } => Some(PackedIntegers { k, n }.packed_len()),
+            Packing::IntegerMatrices { count, k, n, .. } => {
+                Some(several(count, k, n, PackedIntegers { k, n }.packed_len()))
+            }
             Packing::IntegerConv { layout, .. } => Some(layout.packed_len()),
             Packing::Conv { .. } => self.conv_layout().map(|layout| layout.packed_len()),
         }

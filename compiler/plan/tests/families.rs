@@ -149,4 +149,23 @@ graph "sum" (a: u8[n, 2, 8, 8], b: u8[n, 2, 8, 8]) {
   return %4 as sum
 }
 "#,
+    recurrent_layers_multiply_their_input_first: r#"
+graph "main" (x: f32[s, 1, i], h: f32[2, 1, 100]) {
+  c0 = const f32[2, 400, 7] splat 0.5
+  c1 = const f32[2, 400, 100] splat 0.25
+  %0, %1, %2 = lstm x, c0, c1, _, _, h {hidden=100, direction="bidirectional", activations=[], activation_alpha=[], activation_beta=[], clip=null, input_forget=false, batch_first=false}
+  return %0 as y
+}
+"#,
+    recurrent_layers_of_bytes_round_their_input: r#"
+graph "main" (x: f32[b, s, 7]) {
+  c0 = const i8[1, 64, 7] splat 5
+  c1 = const u8[1, 64, 16] splat 3
+  c2 = const f32[1] splat 0.5
+  c3 = const f32[1, 64] splat 0.25
+  c4 = const u8[1] splat 2
+  %0, %1, %2 = lstm x, c0, c1, _, _, _, _, _, c2, _, c3, c4 {hidden=16, direction="reverse", activations=[], activation_alpha=[], activation_beta=[], clip=null, input_forget=false, batch_first=true}
+  return %0 as y
+}
+"#,
 }

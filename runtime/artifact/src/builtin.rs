@@ -357,17 +357,17 @@ builtins! {
     }
     /// One direction of an RNN, GRU or LSTM by the [`crate::builtin::RecurrentCell`] `cell`, whose gates are in ONNX's order (as many as it has):
     /// `gates` are the products of the input with its weights, `gates_step` elements between steps and `gates_row` between rows of the batch, each
-    /// `[gates * hidden]`; `r` `[gates * hidden, hidden]` as it is, or with `packed` one [`crate::layout::PackedMatrix`] `[hidden, hidden]` of its transpose a
-    /// gate. Optional: `bias[2 * gates * hidden]`, `initial_h`, `initial_c` (rows `state_row` apart), `peephole[3 * hidden]` of
+    /// `[gates * hidden]`; `r` are the recurrent weights by the [`crate::builtin::RecurrentWeights`] `form`: bytes have `r_scales` scales (1, or
+    /// `gates * hidden`) and `r_zeros` zero points of their dtype (0 as well), and each row's state is rounded to u8 by its range in each step. Optional: `bias[2 * gates * hidden]`, `initial_h`, `initial_c` (rows `state_row` apart), `peephole[3 * hidden]` of
     /// i, o and f, `lengths[batch]` (i32; others than 0 to `seq` give `BadShape`), `y` (`y_step`, `y_row`; zeros behind a row's end), `y_h`, `y_c`.
-    /// `reverse` walks from a row's end. Workers take rows of the batch, worker `turn` the first of one of `walks` layers that run side by side; with too few
-    /// rows for all workers and with `shared[3 * batch * hidden]` (optional) all workers take units and meet after each step. `clip` bounds what the functions `f`, `g` and
+    /// `reverse` walks from a row's end. Workers take whole layers or rows of the batch, worker `turn` the first of one of `walks` layers that run side by side; with
+    /// few rows and with `shared[3 * batch * hidden]` (optional) all workers take units and meet after each step. `clip` bounds what the functions `f`, `g` and
     /// `h` are given, [`crate::builtin::RecurrentFunction`] codes with their parameters.
     Recurrent "recurrent" {
-        gates: input, r: input, bias: input, initial_h: input, initial_c: input, peephole: input, lengths: input,
+        gates: input, r: input, r_scale: input, r_zero: input, bias: input, initial_h: input, initial_c: input, peephole: input, lengths: input,
         y: inout, y_h: inout, y_c: inout, shared: inout,
         seq: int, batch: int, hidden: int, gates_step: int, gates_row: int, y_step: int, y_row: int, state_row: int,
-        cell: int, packed: int, turn: int, walks: int, reverse: int, input_forget: int, linear_before_reset: int, clip: float,
+        cell: int, form: int, r_scales: int, r_zeros: int, turn: int, walks: int, reverse: int, input_forget: int, linear_before_reset: int, clip: float,
         f: int, f_alpha: float, f_beta: float, g: int, g_alpha: float, g_beta: float, h: int, h_alpha: float, h_beta: float,
     }
     /// Chooses `top_k` of `experts` for each token by `logits[tokens, experts]`: `indices[tokens, top_k]` (i64) in descending order of score plus

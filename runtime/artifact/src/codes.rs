@@ -213,6 +213,27 @@ impl RecurrentCell {
 }
 
 codes! {
+    /// How the recurrent weights of the `recurrent` builtin are stored.
+    RecurrentWeights {
+        /// `[gates * hidden, hidden]` of f32.
+        Plain = 0 "plain",
+        /// A [`crate::layout::PackedMatrix`] of the transpose a gate.
+        Panels = 1 "panels",
+        /// A [`crate::layout::PackedIntegers`] of the transpose a gate, of i8.
+        Signed = 2 "i8",
+        /// Likewise of u8.
+        Unsigned = 3 "u8",
+    }
+}
+
+impl RecurrentWeights {
+    /// Whether they are bytes.
+    pub const fn is_bytes(self) -> bool {
+        matches!(self, Self::Signed | Self::Unsigned)
+    }
+}
+
+codes! {
     /// Activations of the `recurrent` builtin, by the names that ONNX gives them, in small letters.
     RecurrentFunction {
         /// `1 / (1 + exp(-x))`.

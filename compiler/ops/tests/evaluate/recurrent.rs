@@ -46,6 +46,29 @@ fn gated_layers() {
     }
 }
 
+/// Gates i, o and f are the sigmoid of 0 where nothing multiplies them; what multiplies bytes is rounded to 255ths of its range.
+#[test]
+fn layers_of_bytes_round_what_they_multiply() {
+    let mut attributes = layer(json!({"input_forget": false}));
+    attributes["activations"] = json!(["Affine", "Affine", "Affine"]);
+    attributes["activation_alpha"] = json!([0.0, 1.0, 1.0]);
+    attributes["activation_beta"] = json!([1.0, 0.0, 0.0]);
+    // All gates are 1: c = c + candidate, h = c. The input 1, 0.4 of a range of 1: 0.4 is 102 of 255. The candidate's weight is (7 - 2) / 10.
+    let x = f(&[2, 1, 1], &[1.0, 0.401]);
+    let w = of(&[1, 4, 1], &[2u8, 2, 2, 7]);
+    let r = of(&[1, 4, 1], &[0i8, 0, 0, 4]);
+    let (w_scale, w_zero) = (f(&[1, 4], &[0.1; 4]), of(&[1], &[2u8]));
+    let (r_scale, r_zero) = (f(&[1], &[0.25]), of(&[1, 4], &[0i8; 4]));
+    let inputs = [Some(&x), Some(&w), Some(&r), None, None, None, None, None];
+    let scales = [Some(&w_scale), Some(&w_zero), Some(&r_scale), Some(&r_zero)];
+    let y = evaluate_some("lstm", attributes, &[&inputs[..], &scales[..]].concat(), 1)
+        .expect("a layer")
+        .remove(0);
+    let y = y.to_slice::<f32>().expect("f32").to_vec();
+    // One number is its own range: the state 0.5 stays. Then 0.5 + 0.4 / 2 + 0.5.
+    assert!((y[0] - 0.5).abs() < 1e-6 && (y[1] - 1.2).abs() < 1e-6, "{y:?}");
+}
+
 #[test]
 fn linear_attention_updates_a_state() {
     let attributes = |rule: &str| json!({"q_heads": 1, "kv_heads": 1, "rule": rule, "scale": 1.0});

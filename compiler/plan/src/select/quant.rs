@@ -15,6 +15,7 @@ pub(super) use product::{conv_integer, matmul_integer};
 use super::axis_of;
 use super::elementwise::{load, read, store};
 use crate::error::{Refusal, refuse};
+use crate::location::Location;
 use crate::planner::Operand;
 use crate::region::RegionDraft;
 use crate::scope::{Context, Fits};
@@ -162,21 +163,34 @@ pub(super) fn dynamic_quantize(context: &mut Context<'_, '_>, node: &Node) -> Re
     let x = context.required(node, 0)?;
     let outputs = [context.output(node, 0)?, context.output(node, 1)?, context.output(node, 2)?];
     let source = context.dense(x)?;
-    let count = context.planner.sizes.product(&source.dims);
     let mut targets = Vec::new();
     for output in outputs {
         let dims = context.dims(output)?;
         targets.push(context.destination(output, &dims, Fits::Dense)?);
     }
+    quantise_dynamically(context, &source, [&targets[0], &targets[1], &targets[2]]);
+    for (output, target) in outputs.into_iter().zip(targets) {
+        context.place(output, target);
+    }
+    Ok(())
+}
+
+/// Rounds a dense source to u8 by its range: the bytes, their scale and their zero point.
+pub(super) fn quantise_dynamically(
+    context: &mut Context<'_, '_>,
+    source: &Location,
+    [bytes, scale, zero]: [&Location; 3],
+) {
+    let count = context.planner.sizes.product(&source.dims);
     let room = context.size_of(128);
     let partial = context.planner.temporary(DType::F32, &[room], context.scope.depth);
     let operands = |phase: i64| {
         [
-            Operand::Read(&source),
+            Operand::Read(source),
             Operand::Update(&partial),
-            Operand::Write(&targets[0]),
-            Operand::Write(&targets[1]),
-            Operand::Write(&targets[2]),
+            Operand::Write(bytes),
+            Operand::Write(scale),
+            Operand::Write(zero),
             Operand::Size(count),
             Operand::Int(phase),
         ]
@@ -184,8 +198,4 @@ pub(super) fn dynamic_quantize(context: &mut Context<'_, '_>, node: &Node) -> Re
     context.planner.call(Builtin::DynamicQuantize, &operands(0), "the range of the data");
     // The second call updates what the first has written, so that a barrier stands between them.
     context.planner.call(Builtin::DynamicQuantize, &operands(1), "rounded to that range");
-    for (output, target) in outputs.into_iter().zip(targets) {
-        context.place(output, target);
-    }
-    Ok(())
 }

@@ -1,6 +1,8 @@
-//! RNN, GRU and LSTM: one step a direction.
+//! RNN, GRU and LSTM: the products of the input with the weights of each direction, then a walk each.
 
-use lathe_artifact::builtin::{Activation, Builtin, RecurrentCell, RecurrentFunction};
+mod quantised;
+
+use lathe_artifact::builtin::{Activation, Builtin, RecurrentCell, RecurrentFunction, RecurrentWeights};
 use lathe_ir::{ConstantId, Node, ValueId};
 use lathe_ops::recurrent::{Direction, Gru, Lstm, Rnn};
 use lathe_tensor::DType;
@@ -106,18 +108,31 @@ pub(super) fn rnn(context: &mut Context<'_, '_>, node: &Node, rnn: &Rnn) -> Resu
 }
 
 fn plan(context: &mut Context<'_, '_>, node: &Node, attributes: &Attributes<'_>) -> Result<(), Refusal> {
+    let bytes = context.operand(node, 8).is_some();
+    if bytes && [1, 2].into_iter().any(|index| constant(context, node, index).is_none()) {
+        return refuse("no builtin for computed weights of bytes");
+    }
     for (index, value) in node.inputs.iter().enumerate() {
         let Some(value) = *value else { continue };
-        let (found, wanted) = (context.dtype(value), if index == 4 { DType::I32 } else { DType::F32 });
-        if found != wanted {
+        let found = context.dtype(value);
+        let fits = match index {
+            1 | 2 | 9 | 11 if bytes => matches!(found, DType::U8 | DType::I8),
+            4 => found == DType::I32,
+            _ => found == DType::F32,
+        };
+        if !fits {
             return refuse(format!("no builtin for {found} operands"));
         }
     }
     let layer = layer(context, node, attributes)?;
     // The products of all directions come first, so that no barrier stands between their walks.
+    let input = if bytes { Some(quantised::input(context, &layer)?) } else { None };
     let mut gates = Vec::new();
     for direction in 0..layer.directions {
-        gates.push(project(context, node, attributes, &layer, direction)?);
+        gates.push(match &input {
+            Some(input) => quantised::project(context, node, attributes, (&layer, input), direction)?,
+            None => project(context, node, attributes, &layer, direction)?,
+        });
     }
     for (direction, gates) in (0..).zip(&gates) {
         walk(context, node, attributes, &layer, (direction, gates))?;
@@ -142,7 +157,14 @@ fn layer(context: &mut Context<'_, '_>, node: &Node, attributes: &Attributes<'_>
     let directions = if attributes.direction == Direction::Bidirectional { 2 } else { 1 };
     let functions = functions(attributes, directions as usize)?;
     let input = context.size_of(size as i64);
-    let (x, rows, x_row) = input_rows(context, x, input)?;
+    let x = match context.operand(node, 8) {
+        // Rounded as a whole, so that it lies together.
+        Some(_) => context.dense(x)?,
+        None => rows_of(context, x)?,
+    };
+    let Some((rows, x_row)) = rows(context, &x, input) else {
+        return Err(context.planner.bug("rows do not merge").into());
+    };
     let mut outputs = [None, None, None];
     for (index, &value) in node.outputs.iter().enumerate().take(3) {
         if context.scope.remaining[value.index()] > 0 {
@@ -176,20 +198,10 @@ fn layer(context: &mut Context<'_, '_>, node: &Node, attributes: &Attributes<'_>
     })
 }
 
-/// The input as rows of `input` elements, their number, and the elements from row to row.
-fn input_rows(
-    context: &mut Context<'_, '_>,
-    x: ValueId,
-    input: Size,
-) -> Result<(Location, Size, Size), Refusal> {
-    let mut location = context.location(x)?;
-    if !context.fits(&location, Fits::Rows) {
-        location = context.dense(x)?;
-    }
-    match rows(context, &location, input) {
-        Some((count, stride)) => Ok((location, count, stride)),
-        None => Err(context.planner.bug("rows do not merge").into()),
-    }
+/// A value as rows that products read.
+fn rows_of(context: &mut Context<'_, '_>, x: ValueId) -> Result<Location, Refusal> {
+    let location = context.location(x)?;
+    if context.fits(&location, Fits::Rows) { Ok(location) } else { context.dense(x) }
 }
 
 /// The functions f, g and h of each direction. Parameters go in order to the functions that take them.
@@ -298,27 +310,47 @@ fn project(
     Ok(gates)
 }
 
-/// The recurrent weights of a direction, and whether they are packed.
+/// The recurrent weights of a direction, and how they are stored.
 fn recurrent_weights(
     context: &mut Context<'_, '_>,
     node: &Node,
     attributes: &Attributes<'_>,
     layer: &Layer,
     direction: i64,
-) -> Result<(Location, bool), Refusal> {
-    let (hidden, gates) = (attributes.hidden, attributes.cell.gates() as i64);
+) -> Result<(Location, RecurrentWeights), Refusal> {
+    let (k, gates) = (attributes.hidden, attributes.cell.gates() as i64);
+    let value = context.required(node, 2)?;
+    let dtype = context.dtype(value);
     let Some(constant) = constant(context, node, 2) else {
-        let value = context.required(node, 2)?;
         let location = context.dense(value)?;
-        return Ok((row(context, &location, 0, direction), false));
+        return Ok((row(context, &location, 0, direction), RecurrentWeights::Plain));
     };
     // One matrix a gate, padded to whole panels, so that the cells find the sums of their units side by side.
     let count = (layer.directions * gates) as usize;
-    let packing = Packing::Matrices { count, k: hidden, n: hidden, transposed: true };
+    let (packing, form) = match dtype {
+        DType::I8 => (integers(count, k, k, false), RecurrentWeights::Signed),
+        DType::U8 => (integers(count, k, k, true), RecurrentWeights::Unsigned),
+        _ => (Packing::Matrices { count, k, n: k, transposed: true }, RecurrentWeights::Panels),
+    };
+    Ok((packed_part(context, constant, packing, (layer.directions, direction))?, form))
+}
+
+/// The packing of matrices of bytes.
+fn integers(count: usize, k: usize, n: usize, unsigned: bool) -> Packing {
+    Packing::IntegerMatrices { count, k, n, unsigned }
+}
+
+/// The part of a direction of packed weights.
+fn packed_part(
+    context: &mut Context<'_, '_>,
+    constant: ConstantId,
+    packing: Packing,
+    (directions, direction): (i64, i64),
+) -> Result<Location, Refusal> {
     let whole = packed_location(context, constant, packing)?;
-    let length = context.size_of(packed_length(packing) / layer.directions);
+    let length = context.size_of(packed_length(packing) / directions);
     let start = context.planner.sizes.mul_constant(length, direction);
-    Ok((whole.sliced(&mut context.planner.sizes, 0, start, length, 1), true))
+    Ok(whole.sliced(&mut context.planner.sizes, 0, start, length, 1))
 }
 
 /// Elements of a packed form.
@@ -343,7 +375,8 @@ fn walk(
     layer: &Layer,
     (direction, gates): (i64, &Location),
 ) -> Result<(), Refusal> {
-    let (r, packed) = recurrent_weights(context, node, attributes, layer, direction)?;
+    let (r, form) = recurrent_weights(context, node, attributes, layer, direction)?;
+    let [r_scale, r_zero] = quantised::parameters(context, node, attributes, 10, direction)?;
     let state_axis = usize::from(attributes.batch_first);
     let y_axis = if attributes.batch_first { 2 } else { 1 };
     let mut optional = [None, None, None, None, None];
@@ -369,7 +402,7 @@ fn walk(
     }
     let multiplied =
         attributes.cell.gates().saturating_mul(attributes.hidden).saturating_mul(attributes.hidden);
-    let shared = (packed && multiplied >= WORTH_A_BARRIER).then(|| {
+    let shared = (form != RecurrentWeights::Plain && multiplied >= WORTH_A_BARRIER).then(|| {
         let dims = [context.size_of(3), layer.batch, context.size_of(attributes.hidden as i64)];
         context.planner.temporary(DType::F32, &dims, context.scope.depth)
     });
@@ -377,6 +410,8 @@ fn walk(
     let mut operands = vec![
         Operand::Read(gates),
         Operand::Read(&r),
+        r_scale.operand(),
+        r_zero.operand(),
         read(bias),
         read(initial_h),
         read(initial_c),
@@ -395,7 +430,9 @@ fn walk(
         Operand::Size(layer.y_strides[1]),
         Operand::Size(layer.state_row),
         Operand::Int(attributes.cell.code()),
-        Operand::Int(i64::from(packed)),
+        Operand::Int(form.code()),
+        Operand::Size(r_scale.count),
+        Operand::Size(r_zero.count),
         Operand::Int(direction),
         Operand::Int(layer.directions),
         Operand::Int(i64::from(reverse)),
@@ -407,9 +444,10 @@ fn walk(
         operands.push(Operand::Int(function.kind.code()));
         operands.extend([Operand::Float(function.alpha), Operand::Float(function.beta)]);
     }
-    let reason = match packed {
-        true => "weights constant: packed panels a gate, one walk a direction",
-        false => "weights computed: packed by the walk, one a direction",
+    let reason = match form {
+        RecurrentWeights::Plain => "weights computed: packed by the walk, one a direction",
+        RecurrentWeights::Panels => "weights constant: packed panels a gate, one walk a direction",
+        _ => "weights constant bytes: packed panels a gate, states rounded in each step",
     };
     context.planner.call(Builtin::Recurrent, &operands, reason);
     Ok(())

@@ -9,7 +9,7 @@ mod planes;
 mod product;
 mod result;
 mod side;
-mod tile;
+pub(crate) mod tile;
 
 #[cfg(test)]
 mod tests;

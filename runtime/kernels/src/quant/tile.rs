@@ -5,15 +5,15 @@ use lathe_artifact::layout::PackedIntegers;
 use crate::simd::{Dots, LANES, Simd};
 
 /// Columns of a panel.
-pub(super) const PANEL: usize = PackedIntegers::PANEL;
+pub(crate) const PANEL: usize = PackedIntegers::PANEL;
 /// Most rows of a tile.
-pub(super) const ROWS: usize = 12;
+pub(crate) const ROWS: usize = 12;
 /// Vectors of a panel.
-pub(super) const VECTORS: usize = PANEL / LANES;
+pub(crate) const VECTORS: usize = PANEL / LANES;
 
 /// Rows of bytes, `row_bytes` apart and padded to multiples of 4, and a panel `[depth][32][4]`.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(crate) struct Tile {
     pub rows: *const u8,
     pub row_bytes: usize,
     pub panel: *const u8,
@@ -21,7 +21,7 @@ pub(super) struct Tile {
 }
 
 /// What takes the sums of a tile's rows.
-pub(super) trait Finish<S: Simd> {
+pub(crate) trait Finish<S: Simd> {
     /// Takes the sums of a row with the 32 columns.
     ///
     /// # Safety
@@ -50,6 +50,33 @@ impl Tile {
                 }
             };
         }
+    }
+
+    /// The sums of the first row with `P` panels, `panel_bytes` apart: enough of them run side by side.
+    ///
+    /// # Safety
+    /// The row and the panels are readable.
+    #[inline(always)]
+    pub unsafe fn row<D: Dots, const P: usize>(
+        self,
+        dots: D,
+        panel_bytes: usize,
+    ) -> [[<D::S as Simd>::I; VECTORS]; P] {
+        let simd = dots.simd();
+        let mut sums = [[simd.int_splat(0); VECTORS]; P];
+        // SAFETY: a panel holds `128 * depth` bytes, the row `4 * depth`.
+        unsafe {
+            for step in 0..self.depth {
+                let four = simd.int_splat(self.rows.add(4 * step).cast::<i32>().read_unaligned());
+                for (panel, sums) in sums.iter_mut().enumerate() {
+                    let columns = self.panel.add(panel * panel_bytes + 4 * PANEL * step);
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        *sum = dots.dot(*sum, four, load(simd, columns.add(4 * LANES * vector)));
+                    }
+                }
+            }
+        }
+        sums
     }
 
     /// `R` rows from `first` on; their number.
@@ -92,7 +119,7 @@ impl Tile {
 /// # Safety
 /// 64 bytes are readable.
 #[inline(always)]
-pub(super) unsafe fn load<S: Simd>(simd: S, from: *const u8) -> S::I {
+pub(crate) unsafe fn load<S: Simd>(simd: S, from: *const u8) -> S::I {
     // SAFETY: the caller's promise.
     simd.bits(unsafe { simd.load(from.cast()) })
 }

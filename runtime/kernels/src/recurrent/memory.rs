@@ -1,12 +1,16 @@
 //! The memory of one worker's part of a layer, in its scratch memory where that suffices.
 
 use lathe_artifact::abi::Worker;
-use lathe_artifact::builtin::{RecurrentCell, args};
+use lathe_artifact::builtin::{RecurrentCell, RecurrentWeights, args};
 use lathe_artifact::layout::PackedMatrix;
 
 use super::cell::Strip;
+use super::integers::{Factors, Integers};
 use crate::kernel::{Buffer, size};
 use crate::matmul::tile::{DEPTH, LEFT_STRIDE, PANEL};
+
+/// Elements of a row's [`Factors`].
+const FACTORS: usize = size_of::<Factors>() / size_of::<f32>();
 
 /// What a layer's rows remember and compute, and its tables of whole panels. Addresses are in the buffer.
 pub(super) struct Memory {
@@ -29,15 +33,21 @@ pub(super) struct Memory {
     pub peephole: *mut f32,
     /// The recurrent weights in panels, one packed matrix a gate.
     pub weights: *const f32,
+    /// For weights of bytes.
+    pub integers: Option<Integers>,
 }
 
 impl Memory {
     /// Elements of the memory of so many rows, and of its parts; `None` where there are too many.
-    pub fn parts(args: &args::Recurrent, kind: RecurrentCell, rows: usize) -> Option<(usize, [usize; 7])> {
-        let (hidden, gates) = (size(args.hidden), kind.gates());
+    pub fn parts(args: &args::Recurrent, kind: RecurrentCell, rows: usize) -> Option<(usize, [usize; 9])> {
+        let (hidden, gates, form) =
+            (size(args.hidden), kind.gates(), RecurrentWeights::from_code(args.form)?);
         let wide = hidden.div_ceil(PANEL).checked_mul(PANEL)?;
-        let packed =
-            if args.packed != 0 { 0 } else { PackedMatrix { k: hidden, n: hidden }.packed_len().ok()? };
+        let packed = match form {
+            RecurrentWeights::Plain => PackedMatrix { k: hidden, n: hidden }.packed_len().ok()?,
+            _ => 0,
+        };
+        let rounded = Integers::row_bytes(hidden) / 4 + FACTORS;
         let states = hidden.div_ceil(DEPTH).checked_mul(rows.checked_mul(LEFT_STRIDE)?)?;
         let row = rows.checked_mul(wide)?;
         let masks = kind == RecurrentCell::Gru && args.linear_before_reset == 0;
@@ -48,6 +58,8 @@ impl Memory {
             row.checked_mul(gates)?,
             wide.checked_mul(gates + 1)?,
             if args.peephole.is_null() { 0 } else { wide.checked_mul(3)? },
+            if form.is_bytes() { rounded.checked_mul(rows)? } else { 0 },
+            if form.is_bytes() { wide.checked_mul(2 * gates)? } else { 0 },
             packed.checked_mul(gates)?,
         ];
         let total = parts.iter().try_fold(0_usize, |total, part| total.checked_add(*part))?;
@@ -73,7 +85,8 @@ impl Memory {
             next = next.wrapping_add(length);
             first
         };
-        let [h, masked, c, sums, bias, peephole, weights] = lengths.map(&mut part);
+        let [h, masked, c, sums, bias, peephole, rounded, tables, weights] = lengths.map(&mut part);
+        let plain = args.form == RecurrentWeights::Plain.code();
         let memory = Self {
             wide: hidden.div_ceil(PANEL) * PANEL,
             h,
@@ -83,16 +96,26 @@ impl Memory {
             sums,
             bias,
             peephole: if args.peephole.is_null() { std::ptr::null_mut() } else { peephole },
-            weights: if args.packed != 0 { args.r.cast() } else { weights },
+            weights: if plain { weights } else { args.r.cast() },
+            integers: (lengths[6] > 0).then(|| Integers {
+                bytes: rounded.wrapping_add(rows * FACTORS).cast(),
+                row_bytes: Integers::row_bytes(hidden),
+                factors: rounded.cast(),
+                scales: tables,
+                zeros: tables.wrapping_add(lengths[7] / 2).cast(),
+            }),
             _buffer: buffer,
         };
         // SAFETY: the parts lie in the buffer, and the operands are as the contract says.
         unsafe {
-            h.write_bytes(0, total - lengths[6]);
+            h.write_bytes(0, total - lengths[8]);
             memory.fill_tables(args, gates);
-            if args.packed == 0 {
+            if lengths[6] > 0 {
+                fill_columns(args, gates, tables, tables.add(lengths[7] / 2).cast());
+            }
+            if plain {
                 let cells = std::slice::from_raw_parts(args.r.cast::<f32>(), gates * hidden * hidden);
-                let packed = std::slice::from_raw_parts_mut(weights, lengths[6]);
+                let packed = std::slice::from_raw_parts_mut(weights, lengths[8]);
                 pack_gates(PackedMatrix { k: hidden, n: hidden }, cells, packed)?;
             }
         }
@@ -131,6 +154,31 @@ impl Memory {
     #[inline(always)]
     pub fn strip(&self, states: *mut f32, row: usize) -> Strip {
         Strip { first: states.wrapping_add(row * LEFT_STRIDE), piece: self.piece }
+    }
+}
+
+/// Fills the tables of the columns of weights of bytes: scales, and zero points as they are packed.
+///
+/// # Safety
+/// The contract of the builtin's row; the tables have whole panels of each gate.
+unsafe fn fill_columns(args: &args::Recurrent, gates: usize, scales: *mut f32, zeros: *mut i32) {
+    let hidden = size(args.hidden);
+    let wide = hidden.div_ceil(PANEL) * PANEL;
+    let unsigned = args.form == RecurrentWeights::Unsigned.code();
+    for column in 0..gates * hidden {
+        let at = column / hidden * wide + column % hidden;
+        let of = |count: i64| if count > 1 { column } else { 0 };
+        // SAFETY: the caller's promise.
+        unsafe {
+            *scales.add(at) = *args.r_scale.cast::<f32>().add(of(args.r_scales));
+            let zero = args.r_zero.wrapping_add(of(args.r_zeros));
+            *zeros.add(at) = match (args.r_zeros, unsigned) {
+                (0, false) => 0,
+                (0, true) => -128,
+                (_, false) => i32::from(*zero.cast::<i8>()),
+                (_, true) => i32::from(*zero) - 128,
+            };
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! workers share the batch; where there are too few, they share the units and give each other the states of each step.
 
 mod cell;
+mod integers;
 mod memory;
 
 use std::ops::Range;
@@ -15,6 +16,8 @@ use crate::simd::Simd;
 use cell::{Cell, Function, Row};
 use memory::Memory;
 
+/// Bytes of recurrent weights that a worker reads once a step for few rows in more time than a barrier takes.
+const HEAVY: usize = 256 << 10;
 /// Steps between looks at the cancel flag.
 const PATIENCE: usize = 64;
 
@@ -41,8 +44,13 @@ impl Layer<'_> {
     unsafe fn multiply<S: Simd>(&self, simd: S, states: *const f32, gates: Range<usize>) {
         let panels = self.memory.wide / PANEL;
         let own = self.cell.units[0] / PANEL..self.cell.units[1].div_ceil(PANEL);
-        // SAFETY: the panels are there. Those of all units follow one another.
+        // SAFETY: rows and panels are there. Those of all units follow one another.
         unsafe {
+            if let Some(integers) = self.memory.integers {
+                for row in 0..self.rows.len() {
+                    integers.round(simd, row, self.memory.strip(states.cast_mut(), row), self.hidden);
+                }
+            }
             if own.len() == panels {
                 self.panels(simd, states, gates.start * panels..gates.end * panels);
                 return;
@@ -60,6 +68,11 @@ impl Layer<'_> {
     #[inline(always)]
     unsafe fn panels<S: Simd>(&self, simd: S, states: *const f32, panels: Range<usize>) {
         let (rows, k, width) = (self.rows.len(), self.hidden, self.gates * self.memory.wide);
+        if let Some(integers) = self.memory.integers {
+            let (weights, sums) = (self.args.r, self.memory.sums);
+            simd.with_dots(integers::Product { integers, rows, hidden: k, panels, weights, sums, width });
+            return;
+        }
         let blocks = rows.div_ceil(ROWS);
         let most = panels_for::<S>(rows.div_ceil(blocks));
         let mut panel = panels.start;
@@ -282,22 +295,35 @@ struct Share {
 }
 
 impl Share {
-    /// Workers share the rows of all walks that run side by side; where those are too few, and the plan has found the steps long enough for a
-    /// barrier each, all workers share the units of all rows. No worker may then fail alone, so that their memory must be there.
+    /// Walks that run side by side go to a worker each where they come out even. Otherwise workers share the rows of the batch, or, where those
+    /// are few or read many weights in each step, the units of all rows, if the plan has found the steps long enough for a barrier each. No
+    /// worker may then fail alone, so that their memory must be there.
     fn of(args: &args::Recurrent, kind: RecurrentCell, worker: &Worker) -> Self {
-        let (batch, hidden) = (size(args.batch), size(args.hidden));
-        let few = (batch.saturating_mul(size(args.walks)) as u64) < worker.count;
+        let (batch, hidden, walks) = (size(args.batch), size(args.hidden), size(args.walks));
+        let (count, turn) = (worker.count.max(1) as usize, size(args.turn));
+        let index = (worker.index as usize + count - turn % count) % count;
+        if walks.is_multiple_of(count) {
+            let rows = if index == 0 { 0..batch } else { 0..0 };
+            return Self { rows, units: 0..hidden, together: false };
+        }
+        let few = batch.saturating_mul(walks) < count || batch < count * ROWS && is_heavy(args, kind);
         let fits = Memory::parts(args, kind, batch)
             .is_some_and(|(total, _)| total <= SCRATCH_BYTES / size_of::<f32>());
         if few && fits && !args.shared.is_null() && !worker.run.is_null() {
             return Self { rows: 0..batch, units: worker.share(hidden, PANEL), together: true };
         }
-        // Layers of one row run side by side: each begins with another worker.
-        let count = worker.count.max(1);
-        let index = (worker.index + count - size(args.turn) as u64 % count) % count;
+        // Layers of few rows run side by side: each begins with another worker.
+        let (index, count) = (index as u64, count as u64);
         let turned = Worker { run: worker.run, index, count, scratch: worker.scratch };
         Self { rows: turned.share(batch, 1), units: 0..hidden, together: false }
     }
+}
+
+/// Whether a worker's own caches hardly hold the recurrent weights.
+fn is_heavy(args: &args::Recurrent, kind: RecurrentCell) -> bool {
+    let bytes = if args.r_scale.is_null() { size_of::<f32>() } else { 1 };
+    let hidden = size(args.hidden);
+    hidden.saturating_mul(hidden).saturating_mul(kind.gates() * bytes) > HEAVY
 }
 
 /// The cell; `None` where a code is none.

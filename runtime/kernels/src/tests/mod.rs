@@ -12,6 +12,7 @@ mod pool;
 mod position;
 mod products;
 mod recurrent;
+mod recurrent_bytes;
 mod reduce;
 mod resize;
 mod resize_axis;

@@ -1,7 +1,7 @@
 //! Recurrent layers against their ops.
 
 use lathe_artifact::abi::Status;
-use lathe_artifact::builtin::{RecurrentCell, RecurrentFunction, args};
+use lathe_artifact::builtin::{RecurrentCell, RecurrentFunction, RecurrentWeights, args};
 use lathe_artifact::layout::PackedMatrix;
 use lathe_ops::Op;
 use lathe_ops::recurrent::{Direction, Gru, Lstm, Rnn};
@@ -154,6 +154,8 @@ impl Case {
         let args = |to: &[*mut u8]| args::Recurrent {
             gates: address(&products),
             r: if self.packed { address(&packed) } else { address(&r) },
+            r_scale: std::ptr::null(),
+            r_zero: std::ptr::null(),
             bias: optional(bias.as_ref()),
             initial_h: optional(self.initial.then_some(&states[0])),
             initial_c: optional((self.initial && memory).then_some(&states[1])),
@@ -172,7 +174,9 @@ impl Case {
             y_row,
             state_row: width,
             cell: cell.code(),
-            packed: self.packed.into(),
+            form: if self.packed { RecurrentWeights::Panels } else { RecurrentWeights::Plain }.code(),
+            r_scales: 0,
+            r_zeros: 0,
             turn: (self.seed % 3) as i64,
             walks: 1,
             reverse: self.reverse.into(),
@@ -288,6 +292,8 @@ fn workers_share_the_units_of_few_rows() {
                 let args = args::Recurrent {
                     gates: address(&products),
                     r: address(&r),
+                    r_scale: std::ptr::null(),
+                    r_zero: std::ptr::null(),
                     bias: address(&bias),
                     initial_h: std::ptr::null(),
                     initial_c: std::ptr::null(),
@@ -309,7 +315,9 @@ fn workers_share_the_units_of_few_rows() {
                     y_row: width,
                     state_row: width,
                     cell: cell.code(),
-                    packed: 1,
+                    form: RecurrentWeights::Panels.code(),
+                    r_scales: 0,
+                    r_zeros: 0,
                     turn: 0,
                     walks: 1,
                     reverse: 1,

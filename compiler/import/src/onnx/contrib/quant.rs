@@ -237,37 +237,21 @@ pub(super) fn gemm(node: &mut Node<'_, '_>) -> Outputs {
     }
 }
 
-/// DynamicQuantizeLSTM: an LSTM whose weights `[directions, input, 4 * hidden]` are dequantised; inputs 8 to 11 are their scales and
-/// zero points.
+/// DynamicQuantizeLSTM: an LSTM whose weights are bytes, `[directions, input, 4 * hidden]`; inputs 8 to 11 are their scales and
+/// zero points, one a direction or one a column of each.
 pub(super) fn dynamic_lstm(node: &mut Node<'_, '_>) -> Outputs {
     let input_forget = node.attributes.flag("input_forget", false)?;
     let Layer { hidden, direction, activations, activation_alpha, activation_beta, clip, batch_first } =
         Layer::of(node, 3)?;
-    let mut weight = |index: usize, scale: usize| -> Result<ValueId, Fault> {
-        let (x, factor, zero) = (node.input(index)?, node.input(scale)?, node.optional(scale + 1));
-        // One number a direction, or one a column of each direction.
-        let spread = |node: &mut Node<'_, '_>, x: ValueId| {
-            let mut dims = node.dims(x).to_vec();
-            match dims.len() {
-                1 => dims.extend([1.into(), 1.into()]),
-                2 => dims.insert(1, 1.into()),
-                _ => return Err(Fault::bad("a scale has one number a direction or column")),
-            }
-            node.reshape(x, dims)
-        };
-        let mut wide = node.cast(x, DType::F32)?;
-        if let Some(zero) = zero {
-            let zero = node.cast(zero, DType::F32)?;
-            let zero = spread(node, zero)?;
-            wide = node.binary(Binary::Sub, wide, zero)?;
-        }
-        let factor = spread(node, factor)?;
-        let wide = node.binary(Binary::Mul, wide, factor)?;
-        node.add(Op::Transpose(Transpose { perm: vec![0, 2, 1] }), &[wide])
-    };
-    let (w, r) = (weight(1, 8)?, weight(2, 10)?);
-    let mut inputs = vec![Some(node.input(0)?), Some(w), Some(r)];
+    let mut inputs = vec![Some(node.input(0)?)];
+    for index in [1, 2] {
+        let weights = node.input(index)?;
+        inputs.push(Some(node.add(Op::Transpose(Transpose { perm: vec![0, 2, 1] }), &[weights])?));
+    }
     inputs.extend((3..8).map(|index| node.optional(index)));
+    for scale in [8, 10] {
+        inputs.extend([Some(node.input(scale)?), node.optional(scale + 1)]);
+    }
     let given = inputs.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
     let op = Lstm {
         hidden,

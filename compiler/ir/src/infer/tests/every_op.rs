@@ -223,6 +223,11 @@ const CASES: &[(&str, &str)] = &[
         "%0, %1, %2 = lstm x, w, r {hidden=3, direction=\"bidirectional\", activations=[], activation_alpha=[], \
          activation_beta=[], clip=null, input_forget=false, batch_first=false}",
     ),
+    (
+        "x: f32[s, b, 5], w: i8[1, 12, 5], r: u8[1, 12, 3], p: f32[1], q: f32[1, 12], z: u8[1, 12]",
+        "%0, %1, %2 = lstm x, w, r, _, _, _, _, _, p, _, q, z {hidden=3, direction=\"forward\", activations=[], \
+         activation_alpha=[], activation_beta=[], clip=null, input_forget=false, batch_first=false}",
+    ),
 ];
 
 /// Kinds without attributes take the first of these dtypes that they know.
