@@ -6,6 +6,7 @@
 mod depthwise;
 mod few;
 mod general;
+mod pieces;
 mod scatter;
 mod side;
 mod transposed;

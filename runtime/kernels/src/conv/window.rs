@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::pieces::Pieces;
 use crate::matmul::tile::PANEL;
 use crate::simd::{LANES, Simd, WithSimd};
 
@@ -105,7 +106,7 @@ pub(crate) struct Planes {
 impl Planes {
     /// The plane of a channel; null where it lies in the padding.
     #[inline(always)]
-    fn at(&self, channel: usize) -> *const f32 {
+    pub(super) fn at(&self, channel: usize) -> *const f32 {
         let depth = &self.depth;
         if depth.input == 1 && depth.cells == 1 {
             return self.x.wrapping_add(channel * self.plane);
@@ -136,6 +137,9 @@ pub(crate) unsafe fn copy_panel<S: Simd>(
     simd.vectorize(Panel { window, planes, first, count, depth, to });
 }
 
+/// Channels from which on panels are copied by [`Pieces`].
+const FEWEST_CHANNELS: usize = 8;
+
 /// [`copy_panel`]. Made only there, under its conditions.
 struct Panel<'a> {
     window: &'a Window,
@@ -151,6 +155,13 @@ impl WithSimd for Panel<'_> {
 
     #[inline(always)]
     fn with<S: Simd>(self, simd: S) {
+        // What pieces cost is paid back by channels.
+        let pays = S::MASKS && self.depth.len() >= FEWEST_CHANNELS * self.window.cells();
+        if let Some(pieces) = pays.then(|| Pieces::of(self.window, (self.first, self.count))).flatten() {
+            // SAFETY: whoever made the panel vouches for it.
+            unsafe { pieces.copy(simd, &self.planes, &self.depth, self.to) };
+            return;
+        }
         let width = self.window.w.output;
         let mut lane = 0;
         while lane < self.count {

@@ -77,6 +77,7 @@ unsafe impl Simd for Avx512 {
     type M = __mmask16;
 
     const REGISTERS: usize = 32;
+    const MASKS: bool = true;
     const FUSED: bool = true;
 
     #[inline(always)]
@@ -101,6 +102,10 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_first(self, from: *const f32, count: usize) -> __m512 {
         op!(_mm512_maskz_loadu_ps(first(count), from))
+    }
+    #[inline(always)]
+    unsafe fn merge(self, v: __m512, from: *const f32, mask: u16) -> __m512 {
+        op!(_mm512_mask_loadu_ps(v, mask, from))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, v: __m512) {

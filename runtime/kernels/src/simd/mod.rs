@@ -62,6 +62,9 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// Vectors that the registers hold.
     const REGISTERS: usize;
 
+    /// Whether [`Simd::merge`] is as fast as [`Simd::load`].
+    const MASKS: bool = false;
+
     /// Whether [`Simd::fma`] rounds once.
     const FUSED: bool;
 
@@ -83,6 +86,22 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `from` is readable for `count` elements; any alignment.
     unsafe fn load_first(self, from: *const f32, count: usize) -> Self::F;
+    /// `v` with the lanes of `mask` (bit by lane) read from `from`, lane `i` at place `i`.
+    ///
+    /// # Safety
+    /// Those places are readable; the others need not be there.
+    #[inline(always)]
+    unsafe fn merge(self, v: Self::F, from: *const f32, mask: u16) -> Self::F {
+        let mut lanes = self.to_array(v);
+        for (lane, slot) in lanes.iter_mut().enumerate() {
+            if mask >> lane & 1 != 0 {
+                // SAFETY: the caller's promise.
+                *slot = unsafe { from.wrapping_add(lane).read_unaligned() };
+            }
+        }
+        self.from_array(lanes)
+    }
+
     /// Writes 16 elements.
     ///
     /// # Safety

@@ -191,3 +191,31 @@ fn lanes_meet_in_one_order_everywhere() {
         assert_eq!(results[0].1, lanes.into_iter().fold(f32::MIN, f32::max));
     }
 }
+
+/// Lanes of a mask, from memory of which nothing else is there.
+struct Merged<'a>(&'a [f32], u16);
+
+impl WithSimd for Merged<'_> {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn with<S: Simd>(self, simd: S) -> Lanes {
+        let first = self.1.trailing_zeros() as usize;
+        // SAFETY: the lanes of the mask lie in the slice, which begins at the first of them.
+        simd.to_array(unsafe { simd.merge(simd.splat(-1.0), self.0.as_ptr().wrapping_sub(first), self.1) })
+    }
+}
+
+#[test]
+fn lanes_of_a_mask_are_read() {
+    for isa in isas() {
+        for mask in [1u16, 0x8000, 0x00f0, 0xffff, 0x0a50, 0x8001] {
+            let (first, end) = (mask.trailing_zeros() as usize, 16 - mask.leading_zeros() as usize);
+            let there: Vec<f32> = (first..end).map(|lane| lane as f32).collect();
+            let found = on(isa, Merged(&there, mask));
+            for (lane, value) in found.into_iter().enumerate() {
+                assert_eq!(value, if mask >> lane & 1 != 0 { lane as f32 } else { -1.0 }, "{isa:?} {mask:x}");
+            }
+        }
+    }
+}
