@@ -1,11 +1,15 @@
 //! The compile cache: `run model.onnx` compiles once.
 //!
 //! An entry is a sealed artifact in the cache folder, named by the hash of the model file (or `config.json`), the options, the build and the
-//! targets. What else the model read (external data, weights) is listed in the entry with sizes and times, and compared before it is used. A cache that
+//! targets. The hash of a large file is kept beside the entries with the file's stamp, so that a start need not read all of it. What else the model read (external data, weights) is listed in the entry with sizes and times, and compared before it is used. A cache that
 //! fails is one warning, never an error.
+
+mod hashes;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use etcetera::BaseStrategy;
@@ -17,17 +21,28 @@ use crate::{BUILD_ID, CompileError, CompileOptions, compile};
 /// The cache takes at most this many bytes; the entries that were not used for longest go first.
 const MAX_BYTES: u64 = 8 << 30;
 
+/// Entries on their way into a cache.
+static UNFINISHED: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// Waits for the entries that [deferred](Cache::deferred) caches write. A process that ends without it loses them.
+pub fn finish() {
+    let unfinished = UNFINISHED.lock().map(|mut writers| std::mem::take(&mut *writers));
+    // A writer that panicked has left no entry, as one that failed.
+    unfinished.unwrap_or_default().into_iter().for_each(|writer| drop(writer.join()));
+}
+
 /// A folder of compiled models.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
+    deferred: bool,
 }
 
 /// A compiled model and where it came from.
 pub struct Compiled {
     /// The artifact.
     pub artifact: Artifact,
-    /// The file in the cache that holds it.
+    /// The file in the cache that holds it, now or soon.
     pub file: Option<PathBuf>,
     /// Whether it was there already.
     pub hit: bool,
@@ -40,12 +55,18 @@ impl Cache {
             Some(folder) if !folder.is_empty() => PathBuf::from(folder),
             _ => etcetera::choose_base_strategy().ok()?.cache_dir().join("lathe"),
         };
-        Some(Self { folder })
+        Some(Self { folder, deferred: false })
     }
 
     /// A cache in this folder.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), deferred: false }
+    }
+
+    /// The same cache, whose entries are written while their models run: the answer need not wait for the disk. Who takes it calls [`finish`]
+    /// before the process ends.
+    pub fn deferred(self) -> Self {
+        Self { deferred: true, ..self }
     }
 
     /// The folder.
@@ -76,30 +97,53 @@ impl Cache {
         }
         let mut artifact = compile(path, options)?;
         artifact.report["sources"] = sources(path);
-        let written = SealKeys::of_user().and_then(|keys| artifact.write(&entry, &keys));
-        let file = match written {
-            Ok(()) => Some(entry.clone()),
-            Err(error) => {
-                tracing::warn!("the compiled model is not cached: {error}");
-                None
-            }
+        let whole = if self.deferred {
+            let (cache, artifact, entry) = (self.clone(), artifact.clone(), entry.clone());
+            let writer = thread::Builder::new().name("lathe-cache".to_string());
+            let writer = writer.spawn(move || drop((cache.put(&artifact, &entry), lock)));
+            writer.ok().zip(UNFINISHED.lock().ok()).map(|(writer, mut list)| list.push(writer)).is_some()
+        } else {
+            self.put(&artifact, &entry)
         };
+        Ok(Compiled { artifact, file: whole.then_some(entry), hit: false })
+    }
+
+    /// Writes an entry, while its lock is held; whether it is there then.
+    fn put(&self, artifact: &Artifact, entry: &Path) -> bool {
+        let written = SealKeys::of_user().and_then(|keys| artifact.write(entry, &keys));
+        if let Err(error) = &written {
+            tracing::warn!("the compiled model is not cached: {error}");
+        }
         // The lock file goes while the lock is held; a waiter then locks a file that no longer has a name, which is harmless.
         let _ = fs::remove_file(entry.with_extension("lock"));
-        self.shrink(&entry);
-        Ok(Compiled { artifact, file, hit: false })
+        self.shrink(entry);
+        written.is_ok()
     }
 
     fn entry(&self, path: &Path, options: &CompileOptions) -> std::io::Result<PathBuf> {
         fs::create_dir_all(&self.folder)?;
         let mut hasher = blake3::Hasher::new();
-        hash_model(&mut hasher, path)?;
+        self.hash_model(&mut hasher, path)?;
         hasher.update(fs::canonicalize(path)?.as_os_str().as_encoded_bytes());
         hasher.update(options.fingerprint().as_bytes());
         hasher.update(BUILD_ID.as_bytes());
         let native = lathe_codegen::Target::native().map(|target| format!("{target:?}")).unwrap_or_default();
         hasher.update(native.as_bytes());
         Ok(self.folder.join(format!("{}.lathe", hasher.finalize().to_hex())))
+    }
+
+    /// Hashes a model file. Of a folder it is the configuration and the names of the weight files, which are among the sources.
+    fn hash_model(&self, hasher: &mut blake3::Hasher, path: &Path) -> std::io::Result<()> {
+        if !path.is_dir() {
+            hasher.update(&hashes::of(&self.folder, path)?);
+            return Ok(());
+        }
+        hasher.update_reader(File::open(path.join("config.json"))?)?;
+        for file in lathe_import::weight_files(path).map_err(std::io::Error::other)? {
+            hasher.update(file.as_os_str().as_encoded_bytes());
+            hasher.update(&[0]);
+        }
+        Ok(())
     }
 
     /// Removes the entries that were not used for longest until the rest fits.
@@ -152,20 +196,6 @@ fn load(entry: &Path) -> Option<Artifact> {
             None
         }
     }
-}
-
-/// Hashes a model file. Of a folder it is the configuration and the names of the weight files, which are among the sources.
-fn hash_model(hasher: &mut blake3::Hasher, path: &Path) -> std::io::Result<()> {
-    if !path.is_dir() {
-        hasher.update_reader(File::open(path)?)?;
-        return Ok(());
-    }
-    hasher.update_reader(File::open(path.join("config.json"))?)?;
-    for file in lathe_import::weight_files(path).map_err(std::io::Error::other)? {
-        hasher.update(file.as_os_str().as_encoded_bytes());
-        hasher.update(&[0]);
-    }
-    Ok(())
 }
 
 /// External files and weight files of a model with what tells whether they changed.

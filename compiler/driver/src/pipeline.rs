@@ -171,7 +171,7 @@ fn packed(
     let (mut weights, mut read) = (BTreeMap::new(), Vec::new());
     for weight in planned {
         let packed = lathe_plan::pack(module, weight).map_err(|source| plan_error(path, source))?;
-        weights.insert(weight.name.clone(), packed);
+        weights.insert(weight.name.clone(), own_small(packed));
         // Mapped sources are read once: they need not stay in memory beside what was made of them.
         let source = module.constant(weight.constant).tensor.buffer();
         source.release();
@@ -187,6 +187,16 @@ fn packed(
     // Whoever reads a page may map its neighbours, those of weights that were released before.
     read.iter().for_each(Buffer::release);
     Ok(weights)
+}
+
+/// Small weights leave a mapped file: with each of them the system may map megabytes of its neighbours.
+fn own_small(tensor: Tensor) -> Tensor {
+    let bytes = tensor.bytes();
+    if !tensor.buffer().is_mapped() || bytes.len() >= LARGE {
+        return tensor;
+    }
+    let owned = Tensor::new(tensor.dtype(), tensor.shape().to_vec(), Buffer::copy_of(bytes));
+    owned.unwrap_or(tensor)
 }
 
 fn parsed(

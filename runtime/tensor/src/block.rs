@@ -43,6 +43,18 @@ pub enum BlockFormat {
     N8_1,
 }
 
+/// What a run's scale and minimum are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleForm {
+    /// Numbers of f32.
+    F32,
+    /// Numbers of f16.
+    F16,
+    /// Integers of 8 bits, times an f16 of the block: products that f32 holds exactly.
+    Integers,
+}
+
 /// The most elements of a block.
 const MAX_BLOCK: usize = 256;
 /// The fewest elements that share a scale.
@@ -57,11 +69,34 @@ pub struct BlockParts {
     pub scales: [f32; MAX_BLOCK / MIN_RUN],
     /// Minima of the runs; 0 where the format has none.
     pub minima: [f32; MAX_BLOCK / MIN_RUN],
+    /// Factors of the block's scales and minima, where their form is [`ScaleForm::Integers`].
+    pub factors: [f16; 2],
+    /// Integers that the factors make scales and minima of: `scales[i] = factors[0] * integers[0][i]`, minima likewise.
+    pub integers: [[i8; MAX_BLOCK / MIN_RUN]; 2],
 }
 
 impl Default for BlockParts {
     fn default() -> Self {
-        Self { elements: [0; MAX_BLOCK], scales: [0.0; 16], minima: [0.0; 16] }
+        Self {
+            elements: [0; MAX_BLOCK],
+            scales: [0.0; 16],
+            minima: [0.0; 16],
+            factors: [f16::ZERO; 2],
+            integers: [[0; 16]; 2],
+        }
+    }
+}
+
+impl BlockParts {
+    /// Makes scales and minima of their factors and integers.
+    fn multiply(&mut self) {
+        let products = |to: &mut [f32; 16], factor: f16, integers: &[i8; 16]| {
+            for (to, &integer) in to.iter_mut().zip(integers) {
+                *to = factor.to_f32() * f32::from(integer);
+            }
+        };
+        products(&mut self.scales, self.factors[0], &self.integers[0]);
+        products(&mut self.minima, self.factors[1], &self.integers[1]);
     }
 }
 
@@ -170,9 +205,13 @@ impl BlockFormat {
         matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2K | Self::Q4K | Self::Q5K | Self::N4_1 | Self::N8_1)
     }
 
-    /// Whether f16 holds every scale and minimum exactly: those of the formats of 256 elements are products, and those of ONNX are f32.
-    pub const fn half_scales(self) -> bool {
-        self.block() == 32 && !self.is_onnx()
+    /// The form of scales and minima.
+    pub const fn scale_form(self) -> ScaleForm {
+        match self.block() {
+            32 if self.is_onnx() => ScaleForm::F32,
+            32 => ScaleForm::F16,
+            _ => ScaleForm::Integers,
+        }
     }
 
     /// Whether it holds weights of ONNX files, whose products have activations of f32 by the standard.
@@ -280,49 +319,58 @@ impl BlockFormat {
 }
 
 fn half(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+    short(bytes, at).to_f32()
 }
 
-/// Scales and minima in nibbles, elements in pairs of bits of bytes 32 apart, then the super-scales.
+fn short(bytes: &[u8], at: usize) -> f16 {
+    f16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Scales and minima in nibbles, elements in pairs of bits of bytes 32 apart, then the factors.
 fn q2_k(bytes: &[u8], parts: &mut BlockParts) {
-    let (scale, minimum) = (half(bytes, 80), half(bytes, 82));
+    parts.factors = [short(bytes, 80), -short(bytes, 82)];
     for (run, packed) in bytes[..16].iter().enumerate() {
-        parts.scales[run] = scale * f32::from(packed & 15);
-        parts.minima[run] = -(minimum * f32::from(packed >> 4));
+        parts.integers[0][run] = (packed & 15) as i8;
+        parts.integers[1][run] = (packed >> 4) as i8;
     }
+    parts.multiply();
     for (i, element) in parts.elements.iter_mut().enumerate() {
         *element = bytes[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
     }
 }
 
-/// Third bits, pairs of bits, 6-bit scales less 32, super-scale.
+/// Third bits, pairs of bits, 6-bit scales less 32, factor.
 fn q3_k(bytes: &[u8], parts: &mut BlockParts) {
-    let (high, low, packed, scale) = (&bytes[..32], &bytes[32..96], &bytes[96..108], half(bytes, 108));
-    for (run, to) in parts.scales.iter_mut().enumerate() {
+    let (high, low, packed) = (&bytes[..32], &bytes[32..96], &bytes[96..108]);
+    parts.factors[0] = short(bytes, 108);
+    for (run, to) in parts.integers[0].iter_mut().enumerate() {
         let nibble = if run < 8 { packed[run] & 15 } else { packed[run - 8] >> 4 };
         let top = packed[8 + run % 4] >> (run / 4 * 2) & 3;
-        *to = scale * f32::from(i16::from(nibble | top << 4) - 32);
+        *to = (nibble | top << 4) as i8 - 32;
     }
+    parts.multiply();
     for (i, element) in parts.elements.iter_mut().enumerate() {
         let pair = low[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
         *element = pair | (high[i % 32] >> (i / 32) & 1) << 2;
     }
 }
 
-/// Super-scales, 6-bit scales and minima, perhaps fifth bits, nibbles of elements 32 apart.
+/// Factors, 6-bit scales and minima, perhaps fifth bits, nibbles of elements 32 apart.
 fn q4_k(bytes: &[u8], high: &[u8], parts: &mut BlockParts) {
-    let (scale, minimum, packed) = (half(bytes, 0), half(bytes, 2), &bytes[4..16]);
+    parts.factors = [short(bytes, 0), -short(bytes, 2)];
+    let packed = &bytes[4..16];
     for run in 0..8 {
-        let (s, m) = match run {
+        let (scale, minimum) = match run {
             0..4 => (packed[run] & 63, packed[run + 4] & 63),
             _ => (
                 packed[run + 4] & 15 | packed[run - 4] >> 6 << 4,
                 packed[run + 4] >> 4 | packed[run] >> 6 << 4,
             ),
         };
-        parts.scales[run] = scale * f32::from(s);
-        parts.minima[run] = -(minimum * f32::from(m));
+        parts.integers[0][run] = scale as i8;
+        parts.integers[1][run] = minimum as i8;
     }
+    parts.multiply();
     let low = &bytes[16 + high.len()..];
     for (i, element) in parts.elements.iter_mut().enumerate() {
         let nibble = low[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15;
@@ -331,12 +379,14 @@ fn q4_k(bytes: &[u8], high: &[u8], parts: &mut BlockParts) {
     }
 }
 
-/// Nibbles, pairs of high bits, 8-bit scales, super-scale.
+/// Nibbles, pairs of high bits, 8-bit scales, factor.
 fn q6_k(bytes: &[u8], parts: &mut BlockParts) {
-    let (low, high, packed, scale) = (&bytes[..128], &bytes[128..192], &bytes[192..208], half(bytes, 208));
-    for (run, to) in parts.scales.iter_mut().enumerate() {
-        *to = scale * f32::from(packed[run] as i8);
+    let (low, high, packed) = (&bytes[..128], &bytes[128..192], &bytes[192..208]);
+    parts.factors[0] = short(bytes, 208);
+    for (to, packed) in parts.integers[0].iter_mut().zip(packed) {
+        *to = *packed as i8;
     }
+    parts.multiply();
     for (i, element) in parts.elements.iter_mut().enumerate() {
         let (half, place) = (i / 128, i % 128);
         let nibble = low[half * 64 + place % 64] >> (place / 64 * 4) & 15;

@@ -1,10 +1,11 @@
 //! Shared bytes: owned and aligned, or a range of a mapped file.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::TensorError;
 
@@ -99,6 +100,21 @@ impl Buffer {
         }
     }
 
+    /// The hash of the bytes that `compute` works out, once for each range of a mapped file: a model's weights are named by it in more
+    /// than one place, and reading them all takes time.
+    pub fn hash_once(&self, compute: impl FnOnce(&[u8]) -> u64) -> u64 {
+        let Storage::Mapped(file) = &self.storage else { return compute(self) };
+        let key = (self.offset, self.len);
+        if let Some(hash) = file.hashes.lock().ok().and_then(|hashes| hashes.get(&key).copied()) {
+            return hash;
+        }
+        let hash = compute(self);
+        if let Ok(mut hashes) = file.hashes.lock() {
+            hashes.insert(key, hash);
+        }
+        hash
+    }
+
     /// Whether the bytes belong to a mapped file.
     pub fn is_mapped(&self) -> bool {
         matches!(self.storage, Storage::Mapped(_))
@@ -136,6 +152,8 @@ impl fmt::Debug for Buffer {
 pub struct MappedFile {
     path: PathBuf,
     contents: Contents,
+    /// Hashes of ranges, by their offset and length.
+    hashes: Mutex<HashMap<(usize, usize), u64>>,
 }
 
 enum Contents {
@@ -172,7 +190,7 @@ impl MappedFile {
             // checked after reading), and truncation is reported through the SIGBUS handler of the binaries.
             Contents::Map(unsafe { memmap2::Mmap::map(&file) }.map_err(io)?)
         };
-        Ok(Self { path: path.to_path_buf(), contents })
+        Ok(Self { path: path.to_path_buf(), contents, hashes: Mutex::default() })
     }
 
     /// Gives the pages of a range back to the system, where the file is mapped.
@@ -270,6 +288,10 @@ mod tests {
         let buffer = Buffer::mapped(&Arc::new(mapped), 0, 2).expect("inside");
         buffer.release();
         assert_eq!(*buffer, [7, 0], "released bytes are read again");
+        assert_eq!(buffer.hash_once(|bytes| bytes[0].into()), 7);
+        assert_eq!(buffer.clone().hash_once(|_| 8), 7, "worked out once");
+        assert_eq!(buffer.slice(0, 1).expect("inside").hash_once(|_| 8), 8, "another range");
+        assert_eq!(Buffer::zeroed(2).hash_once(|_| 8), 8);
     }
 
     #[test]

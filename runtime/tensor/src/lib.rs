@@ -15,7 +15,7 @@ mod tensor;
 pub mod value;
 mod widen;
 
-pub use block::{BlockFormat, BlockParts};
+pub use block::{BlockFormat, BlockParts, ScaleForm};
 pub use buffer::{ALIGN, Buffer, MappedFile};
 pub use dtype::{DType, Element};
 pub use encoding::Encoding;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lathe_tensor::{BlockFormat, Buffer, DType, Encoding, MappedFile, element_count};
 
 use super::reader::Reader;
-use super::value::{GgufArray, GgufValue};
+use super::value::{GgufArray, GgufValue, Texts};
 use crate::ImportError;
 use crate::error::{Fault, quote};
 
@@ -219,7 +219,7 @@ impl GgufFile {
     ///
     /// # Errors
     /// As [`text`](Self::text).
-    pub fn texts(&self, key: &str) -> Result<Option<&[String]>, ImportError> {
+    pub fn texts(&self, key: &str) -> Result<Option<&Texts>, ImportError> {
         match self.get(key) {
             None => Ok(None),
             Some(GgufValue::Array(GgufArray::Text(texts))) => Ok(Some(texts)),

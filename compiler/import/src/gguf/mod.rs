@@ -16,4 +16,4 @@ pub use facts::check as check_facts;
 pub use file::{GgufFile, GgufTensor};
 pub(crate) use model::import;
 pub use tokenizer::GgufTokenizer;
-pub use value::{GgufArray, GgufValue};
+pub use value::{GgufArray, GgufValue, Texts};

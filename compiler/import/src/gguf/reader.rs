@@ -1,5 +1,7 @@
 //! The bytes of a GGUF file's head: every length is compared with what is left before anything is allocated.
 
+use std::borrow::Cow;
+
 use super::value::{GgufArray, GgufValue};
 use crate::error::{Fault, quote};
 
@@ -88,8 +90,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Text of metadata. Tokens of byte-level tokenizers are not always UTF-8; what is not is replaced.
-    fn text(&mut self) -> Result<String, Fault> {
-        Ok(String::from_utf8_lossy(self.bytes()?).into_owned())
+    fn text(&mut self) -> Result<Cow<'a, str>, Fault> {
+        Ok(String::from_utf8_lossy(self.bytes()?))
     }
 
     fn boolean(&mut self) -> Result<bool, Fault> {
@@ -112,7 +114,7 @@ impl<'a> Reader<'a> {
             5 => Signed(i32::from_le_bytes(self.array()?).into()),
             6 => Float(f32::from_le_bytes(self.array()?).into()),
             7 => Bool(self.boolean()?),
-            8 => Text(self.text()?),
+            8 => Text(self.text()?.into_owned()),
             9 => Array(self.elements()?),
             10 => Unsigned(self.u64()?),
             11 => Signed(i64::from_le_bytes(self.array()?)),
@@ -153,7 +155,7 @@ impl<'a> Reader<'a> {
             1 | 3 | 5 | 11 => each!(Signed),
             6 | 12 => each!(Float),
             7 => each!(Bool),
-            _ => each!(Text),
+            _ => GgufArray::Text((0..count).map(|_| self.text()).collect::<Result<_, _>>()?),
         })
     }
 }

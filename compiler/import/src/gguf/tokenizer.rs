@@ -3,7 +3,7 @@
 use crate::ImportError;
 use crate::error::{Fault, quote};
 
-use super::GgufFile;
+use super::{GgufFile, Texts};
 
 /// What `tokenizer.*` of a GGUF file says, checked: lists have one element a token, and special ids are tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,13 +13,13 @@ pub struct GgufTokenizer {
     /// `tokenizer.ggml.pre`: which way of splitting text comes first.
     pub pre: Option<String>,
     /// The tokens by id.
-    pub tokens: Vec<String>,
+    pub tokens: Texts,
     /// A score a token; empty where there are none.
     pub scores: Vec<f64>,
     /// A type a token: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte; empty where there are none.
     pub token_types: Vec<i64>,
     /// Merges in order, `left right`; empty where there are none.
-    pub merges: Vec<String>,
+    pub merges: Texts,
     /// Id of the token that begins a text.
     pub bos: Option<u32>,
     /// Id of the token that ends a text.
@@ -48,7 +48,7 @@ impl GgufTokenizer {
     pub fn read(file: &GgufFile) -> Result<Option<Self>, ImportError> {
         let bad = |reason: String| Fault::bad(reason).in_file(file.path());
         let Some(model) = file.text("tokenizer.ggml.model")? else { return Ok(None) };
-        let tokens = file.texts("tokenizer.ggml.tokens")?.unwrap_or_default().to_vec();
+        let tokens = file.texts("tokenizer.ggml.tokens")?.cloned().unwrap_or_default();
         if tokens.is_empty() {
             return Err(bad("`tokenizer.ggml.tokens` has no tokens".to_string()));
         }
@@ -65,7 +65,7 @@ impl GgufTokenizer {
             pre: file.text("tokenizer.ggml.pre")?.map(str::to_string),
             scores: file.floats("tokenizer.ggml.scores")?.unwrap_or_default().to_vec(),
             token_types: file.integers("tokenizer.ggml.token_type")?.unwrap_or_default().to_vec(),
-            merges: file.texts("tokenizer.ggml.merges")?.unwrap_or_default().to_vec(),
+            merges: file.texts("tokenizer.ggml.merges")?.cloned().unwrap_or_default(),
             bos: id("bos")?,
             eos: id("eos")?,
             eot: id("eot")?,

@@ -1,5 +1,8 @@
 //! Values of a GGUF file's metadata.
 
+use std::fmt;
+use std::sync::Arc;
+
 /// A value. Integers keep whether they are signed, for what a key means says which it must be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GgufValue {
@@ -29,7 +32,59 @@ pub enum GgufArray {
     /// Truth values.
     Bool(Vec<bool>),
     /// Texts.
-    Text(Vec<String>),
+    Text(Texts),
+}
+
+/// Texts one after another in one piece of memory, which clones share: vocabularies have hundreds of thousands.
+#[derive(Clone, Default, PartialEq)]
+pub struct Texts(Arc<Joined>);
+
+#[derive(Default, PartialEq)]
+struct Joined {
+    text: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    /// Number of texts.
+    pub fn len(&self) -> usize {
+        self.0.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.ends.is_empty()
+    }
+
+    /// Text `index`.
+    pub fn get(&self, index: usize) -> Option<&str> {
+        let end = *self.0.ends.get(index)?;
+        let start = index.checked_sub(1).map_or(0, |before| self.0.ends[before]);
+        self.0.text.get(start..end)
+    }
+
+    /// All of them in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+}
+
+impl<T: AsRef<str>> FromIterator<T> for Texts {
+    fn from_iter<I: IntoIterator<Item = T>>(texts: I) -> Self {
+        let mut joined = Joined::default();
+        for text in texts {
+            joined.text.push_str(text.as_ref());
+            joined.ends.push(joined.text.len());
+        }
+        Self(Arc::new(joined))
+    }
+}
+
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 impl GgufArray {
@@ -56,7 +111,7 @@ impl GgufArray {
             Self::Signed(items) => items.iter().take(most).map(|&item| item.into()).collect(),
             Self::Float(items) => items.iter().take(most).map(|&item| item.into()).collect(),
             Self::Bool(items) => items.iter().take(most).map(|&item| item.into()).collect(),
-            Self::Text(items) => items.iter().take(most).map(|item| item.as_str().into()).collect(),
+            Self::Text(items) => items.iter().take(most).map(Into::into).collect(),
         }
     }
 }

@@ -15,6 +15,13 @@ const MAX_KEPT: usize = 1 << 16;
 
 /// The hash that stands for a large constant: the first 8 bytes of the BLAKE3 of its bytes, read big-endian.
 pub fn constant_hash(tensor: &Tensor) -> u64 {
+    match tensor.dtype() {
+        DType::String => hash(tensor),
+        _ => tensor.buffer().hash_once(|_| hash(tensor)),
+    }
+}
+
+fn hash(tensor: &Tensor) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(tensor.bytes());
     for string in tensor.strings().unwrap_or(&[]) {

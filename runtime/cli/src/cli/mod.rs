@@ -44,7 +44,9 @@ pub fn main(command: Option<&str>) -> ExitCode {
         Err(error) => return usage(&error, &arguments),
     };
     set_up(&cli);
-    match run(&cli) {
+    let result = run(&cli);
+    lathe_compiler::cache::finish();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {

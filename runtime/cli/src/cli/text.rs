@@ -50,7 +50,7 @@ impl Companions {
     pub fn tokenizer(&self) -> Result<Tokenizer, CliError> {
         let model = &self.model;
         if let Some(inside) = self.inside()? {
-            return Ok(Tokenizer::from_gguf(&described(inside.clone()), model.display().to_string())?);
+            return Ok(Tokenizer::from_gguf(&described(inside), model.display().to_string())?);
         }
         let is_config = model.file_name().is_some_and(|name| name.to_string_lossy().starts_with("config."));
         let named = !is_config && model.extension().is_some_and(|extension| extension == "json");
@@ -74,7 +74,7 @@ impl Companions {
         };
         let named =
             [("bos_token", tokenizer.bos), ("eos_token", tokenizer.eos), ("unk_token", tokenizer.unknown)];
-        let piece = |id: u32| tokenizer.tokens.get(id as usize).cloned();
+        let piece = |id: u32| tokenizer.tokens.get(id as usize).map(str::to_string);
         let special = named.into_iter().filter_map(|(name, id)| Some((name.to_string(), piece(id?)?)));
         Ok(ChatTemplate::new(source, special.collect(), model.display().to_string()))
     }
@@ -92,14 +92,14 @@ impl Companions {
     }
 }
 
-fn described(tokenizer: gguf::GgufTokenizer) -> GgufTokenizer {
+fn described(tokenizer: &gguf::GgufTokenizer) -> GgufTokenizer<'_> {
     GgufTokenizer {
-        model: tokenizer.model,
-        pre: tokenizer.pre,
-        tokens: tokenizer.tokens,
-        scores: tokenizer.scores.into_iter().map(|score| score as f32).collect(),
-        types: tokenizer.token_types.into_iter().map(TokenType::of).collect(),
-        merges: tokenizer.merges,
+        model: &tokenizer.model,
+        pre: tokenizer.pre.as_deref(),
+        tokens: tokenizer.tokens.iter().collect(),
+        scores: tokenizer.scores.iter().map(|&score| score as f32).collect(),
+        types: tokenizer.token_types.iter().map(|&number| TokenType::of(number)).collect(),
+        merges: tokenizer.merges.iter().collect(),
         bos: tokenizer.bos,
         eos: tokenizer.eos,
         unknown: tokenizer.unknown,

@@ -1,11 +1,15 @@
-//! The tokenizer in a GGUF file, as the description that [`super::Tokenizer`] reads.
+//! The tokenizer in a GGUF file: what [`super::Tokenizer`] is made of.
 //!
 //! `tokenizer.ggml.model` is `gpt2` (byte-level BPE with the split of `tokenizer.ggml.pre`) or `llama` (SentencePiece BPE, whose
 //! merges follow from the scores: a piece is merged from every pair of pieces that make it up, the best score first).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+
+use super::guard::guarded;
 
 /// `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,19 +44,19 @@ impl TokenType {
 
 /// What a GGUF file says about its tokenizer, under `tokenizer.ggml.`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct GgufTokenizer {
+pub struct GgufTokenizer<'a> {
     /// `model`: `gpt2` or `llama`.
-    pub model: String,
+    pub model: &'a str,
     /// `pre`: how text is split, for `gpt2`.
-    pub pre: Option<String>,
+    pub pre: Option<&'a str>,
     /// `tokens`.
-    pub tokens: Vec<String>,
+    pub tokens: Vec<&'a str>,
     /// `scores`, one a token, for `llama`.
     pub scores: Vec<f32>,
     /// `token_type`, one a token; all normal where there is none.
     pub types: Vec<TokenType>,
     /// `merges`: pairs separated by a space, for `gpt2`.
-    pub merges: Vec<String>,
+    pub merges: Vec<&'a str>,
     /// `bos_token_id`.
     pub bos: Option<u32>,
     /// `eos_token_id`.
@@ -72,18 +76,18 @@ const CONTRACTIONS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
 /// What ends the patterns of most byte-level tokenizers.
 const SPACES: &str = r"\s*[\r\n]+|\s+(?!\S)|\s+";
 
-impl GgufTokenizer {
-    /// The same as a `tokenizer.json`.
+impl<'a> GgufTokenizer<'a> {
+    /// The same as a `tokenizer.json`, but for the tokens and merges, which there are too many of to be written and read.
     ///
     /// # Errors
     /// A model or a split that is not known, or lists of different lengths.
-    pub(super) fn to_json(&self) -> Result<Value, String> {
+    pub(super) fn frame(&self) -> Result<Value, String> {
         for (name, length) in [("scores", self.scores.len()), ("token_type", self.types.len())] {
             if length != 0 && length != self.tokens.len() {
                 return Err(format!("`{name}` has {length} entries for {} tokens", self.tokens.len()));
             }
         }
-        let mut tokenizer = match self.model.as_str() {
+        let mut tokenizer = match self.model {
             "gpt2" => self.byte_level()?,
             "llama" => self.sentence_piece()?,
             other => {
@@ -91,23 +95,53 @@ impl GgufTokenizer {
             }
         };
         tokenizer["version"] = json!("1.0");
-        tokenizer["added_tokens"] = self.added_tokens();
+        tokenizer["model"] = json!({"type": "BPE", "vocab": {}, "merges": []});
         tokenizer["post_processor"] = self.post_processor()?;
         Ok(tokenizer)
     }
 
-    /// Tokens with ids; the first of equal ones counts.
-    fn vocabulary(&self) -> serde_json::Map<String, Value> {
-        let mut vocabulary = serde_json::Map::new();
-        for (id, token) in self.tokens.iter().enumerate() {
-            vocabulary.entry(token.clone()).or_insert_with(|| json!(id));
+    /// The model: tokens and merges.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub(super) fn model(&self) -> Result<BPE, String> {
+        if self.model == "llama" {
+            return self.build(self.merges_of_scores());
         }
-        vocabulary
+        let pairs = || self.merges.iter().filter_map(|merge| merge.split_once(' ')).map(|(a, b)| [a, b]);
+        // A merge whose tokens are not all there is an error: it is looked for only where there is one.
+        let all = guarded(|| self.build(pairs()));
+        all.and_then(|made| made).or_else(|_| self.build(self.known(pairs())))
+    }
+
+    fn build<'b>(&self, merges: impl IntoIterator<Item = [&'b str; 2]>) -> Result<BPE, String> {
+        // The first of equal tokens counts.
+        let mut vocabulary = Vocab::default();
+        vocabulary.reserve(self.tokens.len());
+        for (id, token) in self.tokens.iter().enumerate() {
+            vocabulary.entry(token.to_string()).or_insert(id as u32);
+        }
+        let merges: Merges = merges.into_iter().map(|[a, b]| (a.to_string(), b.to_string())).collect();
+        let pieces = self.model == "llama";
+        let whole_words = !pieces && splits(self.split_name())?.whole_words;
+        let mut builder = BPE::builder()
+            .vocab_and_merges(vocabulary, merges)
+            .ignore_merges(whole_words)
+            .fuse_unk(pieces)
+            .byte_fallback(pieces);
+        if let Some(unknown) = self.unknown_piece().filter(|_| pieces) {
+            builder = builder.unk_token(unknown.to_string());
+        }
+        builder.build().map_err(|error| error.to_string())
+    }
+
+    fn split_name(&self) -> &'a str {
+        self.pre.unwrap_or("gpt-2")
     }
 
     fn byte_level(&self) -> Result<Value, String> {
         let level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex});
-        let splits = splits(self.pre.as_deref().unwrap_or("gpt-2"))?;
+        let splits = splits(self.split_name())?;
         let mut steps: Vec<Value> = splits
             .patterns
             .iter()
@@ -119,20 +153,17 @@ impl GgufTokenizer {
         Ok(json!({
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
             "decoder": level(true),
-            "model": {"type": "BPE", "vocab": self.vocabulary(), "merges": self.known_merges(),
-                      "ignore_merges": splits.whole_words},
         }))
     }
 
     /// The merges whose tokens are all there.
-    fn known_merges(&self) -> Vec<[&str; 2]> {
-        let known: HashMap<&str, ()> = self.tokens.iter().map(|token| (token.as_str(), ())).collect();
-        let pairs = self.merges.iter().filter_map(|merge| merge.split_once(' '));
-        let whole = |(first, second): &(&str, &str)| {
+    fn known<'b>(&self, merges: impl Iterator<Item = [&'b str; 2]>) -> Vec<[&'b str; 2]> {
+        let known: HashSet<&str> = self.tokens.iter().copied().collect();
+        let whole = |[first, second]: &[&str; 2]| {
             let joined = format!("{first}{second}");
-            [*first, *second, joined.as_str()].iter().all(|token| known.contains_key(token))
+            [*first, *second, joined.as_str()].iter().all(|token| known.contains(token))
         };
-        pairs.filter(whole).map(|(first, second)| [first, second]).collect()
+        merges.filter(whole).collect()
     }
 
     fn sentence_piece(&self) -> Result<Value, String> {
@@ -148,29 +179,29 @@ impl GgufTokenizer {
             normalizers.insert(0, json!({"type": "Prepend", "prepend": "\u{2581}"}));
             decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
         }
-        let unknown = self
-            .unknown
-            .map(|id| id as usize)
-            .or_else(|| self.types.iter().position(|kind| *kind == TokenType::Unknown));
         Ok(json!({
             "normalizer": {"type": "Sequence", "normalizers": normalizers},
             "decoder": {"type": "Sequence", "decoders": decoders},
-            "model": {"type": "BPE", "vocab": self.vocabulary(), "merges": self.merges_of_scores(),
-                      "fuse_unk": true, "byte_fallback": true,
-                      "unk_token": unknown.and_then(|id| self.tokens.get(id))},
         }))
     }
 
+    /// The piece for what no piece stands for.
+    fn unknown_piece(&self) -> Option<&'a str> {
+        let first = || self.types.iter().position(|kind| *kind == TokenType::Unknown);
+        let id = self.unknown.map(|id| id as usize).or_else(first);
+        id.and_then(|id| self.tokens.get(id).copied())
+    }
+
     /// Every pair of pieces that makes up a piece; those of the best piece first, then longer parts first.
-    fn merges_of_scores(&self) -> Vec<[&str; 2]> {
+    fn merges_of_scores(&self) -> Vec<[&'a str; 2]> {
         let ids: HashMap<&str, usize> =
-            self.tokens.iter().enumerate().rev().map(|(id, token)| (token.as_str(), id)).collect();
+            self.tokens.iter().enumerate().rev().map(|(id, token)| (*token, id)).collect();
         let mut merges = Vec::new();
-        for (id, token) in self.tokens.iter().enumerate() {
+        for (id, &token) in self.tokens.iter().enumerate() {
             if !matches!(self.kind(id), TokenType::Normal | TokenType::UserDefined) {
                 continue;
             }
-            let mut pairs: Vec<(usize, usize, [&str; 2])> = token
+            let mut pairs: Vec<(usize, usize, [&'a str; 2])> = token
                 .char_indices()
                 .skip(1)
                 .filter_map(|(place, _)| {
@@ -191,7 +222,7 @@ impl GgufTokenizer {
     }
 
     /// Tokens that are found in a text before it is split: control tokens, and those the model's maker added.
-    fn added_tokens(&self) -> Value {
+    pub(super) fn added_tokens(&self) -> Vec<AddedToken> {
         let spaced = self.model == "llama" && self.add_space_prefix == Some(false);
         let tokens = self.tokens.iter().enumerate().filter(|(_, token)| !token.is_empty());
         let added = tokens.filter_map(|(id, token)| {
@@ -202,8 +233,7 @@ impl GgufTokenizer {
             };
             // Runs of spaces are found after spaces have become their sign.
             let normalized = spaced && !special && token.contains('\u{2581}');
-            Some(json!({"id": id, "content": token, "special": special, "normalized": normalized,
-                        "single_word": false, "lstrip": false, "rstrip": false}))
+            Some(AddedToken::from(token.to_string(), special).normalized(normalized))
         });
         added.collect()
     }
@@ -213,7 +243,7 @@ impl GgufTokenizer {
         let token = |id: Option<u32>, wanted: bool, name: &str| match id.filter(|_| wanted) {
             None => Ok(None),
             Some(id) => match self.tokens.get(id as usize) {
-                Some(token) => Ok(Some((id, token.as_str()))),
+                Some(&token) => Ok(Some((id, token))),
                 None => Err(format!("`{name}` is {id}, of {} tokens", self.tokens.len())),
             },
         };
@@ -296,32 +326,28 @@ mod tests {
     use super::*;
     use crate::text::Tokenizer;
 
-    fn strings(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|text| text.to_string()).collect()
-    }
-
     #[test]
     fn byte_level_tokens_split_as_the_file_says() {
         let mut description = GgufTokenizer {
-            model: "gpt2".into(),
-            pre: Some("smollm".into()),
-            tokens: strings(&["1", "2", "a", "Ġ", "Ġa", "12", "<|end|>", "b", "ab"]),
+            model: "gpt2",
+            pre: Some("smollm"),
+            tokens: vec!["1", "2", "a", "Ġ", "Ġa", "12", "<|end|>", "b", "ab"],
             types: (0..9).map(|id| if id == 6 { TokenType::Control } else { TokenType::Normal }).collect(),
-            merges: strings(&["1 2", "Ġ a", "a b", "x y"]),
+            merges: vec!["1 2", "Ġ a", "a b", "x y"],
             ..GgufTokenizer::default()
         };
-        let make = |description: &GgufTokenizer| Tokenizer::from_gguf(description, "m.gguf".into());
+        let make = |description: &GgufTokenizer<'_>| Tokenizer::from_gguf(description, "m.gguf".into());
         let tokenizer = make(&description).unwrap();
         let tokens = tokenizer.encode("ab a12<|end|>", true).unwrap();
         assert_eq!(tokens, [8, 4, 0, 1, 6], "digits stand alone");
         assert_eq!(tokenizer.decode(&tokens, false).unwrap(), "ab a12");
-        description.pre = Some("gpt-2".into());
+        description.pre = Some("gpt-2");
         assert_eq!(make(&description).unwrap().encode("12", true).unwrap(), [5]);
         (description.add_bos, description.bos) = (Some(true), Some(6));
         assert_eq!(make(&description).unwrap().encode("12", true).unwrap(), [6, 5]);
         description.bos = Some(60);
         assert!(make(&description).unwrap_err().to_string().contains("bos_token_id"));
-        description.pre = Some("new".into());
+        description.pre = Some("new");
         assert!(make(&description).unwrap_err().to_string().contains("`new`"));
     }
 
@@ -329,9 +355,9 @@ mod tests {
     fn every_known_split_is_a_pattern() {
         for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2", "gpt-4o"] {
             let description = GgufTokenizer {
-                model: "gpt2".into(),
-                pre: Some(pre.into()),
-                tokens: strings(&["a"]),
+                model: "gpt2",
+                pre: Some(pre),
+                tokens: vec!["a"],
                 ..GgufTokenizer::default()
             };
             let tokenizer = Tokenizer::from_gguf(&description, pre.into()).unwrap();
@@ -345,8 +371,8 @@ mod tests {
         let types = [TokenType::Unknown, TokenType::Control, TokenType::Byte, TokenType::Byte];
         let types = types.into_iter().chain(std::iter::repeat_n(TokenType::Normal, 6)).collect();
         let description = GgufTokenizer {
-            model: "llama".into(),
-            tokens: strings(&tokens),
+            model: "llama",
+            tokens: tokens.to_vec(),
             scores: vec![0.0, 0.0, 0.0, 0.0, -9.0, -8.0, -7.0, -1.0, -2.0, -3.0],
             types,
             bos: Some(1),

@@ -48,6 +48,19 @@ fn templates_have_what_transformers_gives_them() {
     assert_eq!(render("{{ tools is none }} {{ tools is defined }}", "[]").unwrap(), "True True");
 }
 
+/// `tools.txt` is what Jinja 3.1 makes of the other files in the environment that transformers gives to templates: a sandbox with
+/// `trim_blocks`, `lstrip_blocks`, loop controls and `tojson` by Python's `json.dumps(ensure_ascii=False)`.
+#[test]
+fn functions_and_their_calls_are_written_as_transformers_does() {
+    let template = ChatTemplate::new(include_str!("fixtures/tools.jinja").into(), Vec::new(), "t".into());
+    let talk = include_str!("fixtures/talk.json");
+    let rendered = template.render(talk, Some(include_str!("fixtures/tools.json")), true).unwrap();
+    assert_eq!(rendered, include_str!("fixtures/tools.txt"));
+    let without = template.render(talk, None, false).unwrap();
+    assert!(without.starts_with("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"), "{without}");
+    assert!(without.ends_with("Thanks<|im_end|>\n"), "{without}");
+}
+
 #[test]
 fn what_would_not_end_is_an_error() {
     for source in [

@@ -94,22 +94,31 @@ impl Tokenizer {
         drop(value);
         let made = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(bad)?;
         let mut inner = made.map_err(|error| bad(error.to_string()))?;
+        let longest = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
         // Neither belongs to the text: callers pad and cut as they need.
         inner.with_truncation(None).map_err(|error| bad(error.to_string()))?;
         inner.with_padding(None);
-        let longest = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0) as u64;
-        Ok(Self { inner, growth, longest, place })
+        Ok(Self { inner, growth, longest: longest as u64, place })
     }
 
     /// A tokenizer from what a GGUF file says.
     ///
     /// # Errors
     /// [`TokenizerError::Bad`] where it is of an unknown kind or makes no tokenizer.
-    pub fn from_gguf(description: &GgufTokenizer, place: String) -> Result<Self, TokenizerError> {
-        let json = description
-            .to_json()
-            .map_err(|reason| TokenizerError::Bad { place: place.clone(), reason: plain(&reason) })?;
-        Self::from_json(json.to_string().as_bytes(), place)
+    pub fn from_gguf(description: &GgufTokenizer<'_>, place: String) -> Result<Self, TokenizerError> {
+        let bad = |reason: String| TokenizerError::Bad { place: place.clone(), reason: plain(&reason) };
+        let frame = description.frame().map_err(bad)?;
+        let growth = check(&frame).map_err(bad)?;
+        let made = guarded(|| {
+            let failed = |error: tokenizers::Error| error.to_string();
+            let mut inner = tokenizers::Tokenizer::from_bytes(frame.to_string()).map_err(failed)?;
+            inner.with_model(description.model()?);
+            inner.add_tokens(description.added_tokens()).map_err(failed)?;
+            Ok(inner)
+        });
+        let inner = made.and_then(|made: Result<_, String>| made).map_err(bad)?;
+        let longest = description.tokens.iter().map(|token| token.len()).max().unwrap_or(0) as u64;
+        Ok(Self { inner, growth, longest, place })
     }
 
     fn text_error(&self, reason: &str) -> TokenizerError {

@@ -1,8 +1,9 @@
 //! Prints what matrix products, convolutions and attention reach on one core, beside its multiply-add peak.
 //!
-//! `cargo run --release -p lathe-kernels --example bench [matmul|conv|attention] [isa]`
+//! `cargo run --release -p lathe-kernels --example bench [matmul|blocks|conv|attention] [isa]`
 
 mod attention;
+mod blocks;
 mod conv;
 mod matmul;
 
@@ -51,6 +52,9 @@ fn main() {
     println!("{}: GFLOP/s of one worker; peak {:.1}", isa.name(), peak_gflops(isa, 1));
     if wants("matmul") {
         matmul::run(isa);
+    }
+    if wants("blocks") {
+        blocks::run(isa);
     }
     if wants("conv") {
         conv::run(isa);

@@ -1,5 +1,7 @@
 //! Products with matrices that are not stored as f32, and rows of them.
 
+use std::slice::from_raw_parts;
+
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::Activation;
 use lathe_artifact::builtin::args::{GatherEncoded, MatMulEncoded};
@@ -33,7 +35,7 @@ impl Right {
 pub(crate) fn form(code: i64, k: usize, int8: i64) -> Option<MatrixForm> {
     let form = MatrixForm::from_code(code)?;
     let whole = match form {
-        MatrixForm::Blocks(_) => k.is_multiple_of(GROUP),
+        MatrixForm::Blocks(kind) => k.is_multiple_of(kind.unit()),
         _ => int8 == 0,
     };
     whole.then_some(form)
@@ -119,11 +121,11 @@ impl Kernel for GatherEncoded {
                 let element = (panel * k + depth.start) * PANEL + column;
                 match Right::of(form, self.x) {
                     Right::Blocks(blocks) => {
-                        let bytes = blocks.kind.group_bytes();
-                        let data = self.x.add((panel * groups + group) * bytes);
-                        let data = std::slice::from_raw_parts(data, bytes);
+                        let (kind, panel) = (blocks.kind, blocks.panel(k, panel));
+                        let head = from_raw_parts(panel.add(kind.head_at(group)), kind.head_bytes());
+                        let group = from_raw_parts(panel.add(kind.group_at(group)), kind.group_bytes());
                         for row in 0..depth.len() {
-                            *y.add(row) = blocks.kind.value(data, row, column);
+                            *y.add(row) = kind.value(head, group, row, column);
                         }
                     }
                     Right::Halves(halves) => {

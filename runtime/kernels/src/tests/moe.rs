@@ -179,7 +179,7 @@ fn expert_matrix(form: MatrixForm, [k, n]: [usize; 2], seed: u64) -> Vec<u8> {
         let packed = PackedMatrix { k, n }.packed(&halves, 1, k).unwrap();
         return packed.iter().flat_map(|bits| bits.to_ne_bytes()).collect();
     };
-    let format = if kind.nibbles { BlockFormat::Q4_1 } else { BlockFormat::Q8_0 };
+    let format = if kind.bits == 4 { BlockFormat::Q4_1 } else { BlockFormat::Q8_0 };
     let mut blocks = vec![0; format.storage_bytes(&[n, k]).unwrap()];
     format.encode(&values, &mut blocks).unwrap();
     let layout = PackedBlocks { k, n, kind };

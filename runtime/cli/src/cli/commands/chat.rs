@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, IsTerminal};
 
+use lathe_compiler::cache::Cache;
 use lathe_generate::text::{ChatTemplate, Message, Tokenizer};
 use lathe_generate::{Generator, LanguageModel};
 use serde_json::json;
@@ -25,6 +26,7 @@ pub fn run(common: &Common, args: &ChatArgs) -> Result<(), CliError> {
     let config = companions.generation();
     let (mut options, team) = (load::load_options(common, None)?, load::team(common)?);
     options.compile.kv = args.kv.dtype();
+    options.cache = options.cache.map(Cache::deferred);
     let native = config.context.and_then(|native| usize::try_from(native).ok());
     let context = args.context.unwrap_or(native.map_or(CONTEXT, |native| native.min(CONTEXT)));
     let open = Open {

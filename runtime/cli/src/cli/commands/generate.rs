@@ -2,6 +2,7 @@
 
 mod diffuse;
 
+use lathe_compiler::cache::Cache;
 use lathe_generate::{BeamSearch, EarlyStopping, Finish, Generator, Sampling};
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ pub fn run(common: &Common, args: &GenerateArgs) -> Result<(), CliError> {
     let settings = Settings::of(args, &config);
     let (mut options, team) = (load::load_options(common, None)?, load::team(common)?);
     options.compile.kv = args.kv.dtype();
+    options.cache = options.cache.map(Cache::deferred);
     let open = Open {
         cache: args.cache,
         decoder_start: args.decoder_start,

@@ -10,14 +10,16 @@ mod quantise;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod unpack;
 
 use std::ops::Range;
+use std::ptr::null_mut;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
 use lathe_artifact::layout::{BlockKind, PackedBlocks};
 
 use self::quantise::Rows;
-use self::tile::{Panels, TILE_ROWS};
+use self::tile::{Panels, STORED_ROWS, TILE_ROWS};
 use super::product::Product;
 use super::tile::PANEL;
 use crate::kernel::Buffer;
@@ -27,6 +29,8 @@ use crate::simd::Simd;
 pub(crate) const GROUP: usize = PackedBlocks::GROUP;
 /// Rows on the left that are quantised at a time.
 const CHUNK_ROWS: usize = 16 * TILE_ROWS;
+/// Rows from which on a panel is taken apart once for all of them.
+const WIDE_ROWS: usize = STORED_ROWS + 1;
 
 /// A matrix in [`PackedBlocks`].
 #[derive(Clone, Copy)]
@@ -55,18 +59,24 @@ pub(crate) unsafe fn integers<S: Simd>(
     }
     const TILE: usize = TILE_ROWS * PANEL;
     let row_len = Rows::row_len(product.k, b.kind);
-    let room = (SCRATCH_BYTES / 4 - TILE) / row_len.max(1);
+    let wide = match rows.len() < WIDE_ROWS || b.kind.bits == 8 {
+        true => 0,
+        false => b.kind.wide().panel_bytes(product.k / GROUP) / 4,
+    };
+    let room = (SCRATCH_BYTES / 4 - TILE).saturating_sub(wide) / row_len.max(1);
     let chunk = room.clamp(1, CHUNK_ROWS).min(rows.len());
-    let Some(mut buffer) = row_len.checked_mul(chunk).and_then(|len| Buffer::new(worker, len + TILE)) else {
+    let length = row_len.checked_mul(chunk).and_then(|length| length.checked_add(TILE + wide));
+    let Some(mut buffer) = length.and_then(|length| Buffer::new(worker, length)) else {
         return Status::OutOfMemory;
     };
     let scratch = buffer.pointer();
     let mut first = rows.start;
     while first < rows.end {
         let count = chunk.min(rows.end - first);
-        // SAFETY: the rows lie in the left operand; the buffer holds a tile and `chunk` rows.
+        // SAFETY: the rows lie in the left operand; the buffer holds a tile, perhaps a panel, and `chunk` rows.
         unsafe {
-            let quantised = Rows::new(scratch.add(TILE), count, product.k, b.kind);
+            let panel = scratch.add(TILE);
+            let quantised = Rows::new(panel.add(wide), count, product.k, b.kind);
             quantised.fill(simd, product.a.offset(first as isize * product.a_strides.0), product.a_strides.0);
             simd.with_dots(Panels {
                 product,
@@ -75,6 +85,7 @@ pub(crate) unsafe fn integers<S: Simd>(
                 first,
                 panels: panels.clone(),
                 tile: scratch,
+                wide: if wide > 0 { panel.cast() } else { null_mut() },
             });
         }
         first += count;

@@ -149,7 +149,7 @@ fn products_agree_with_the_op_on_every_set_and_number_of_workers() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_and_among_others() {
-    for format in [BlockFormat::Q4_1, BlockFormat::Q6K] {
+    for &format in BlockFormat::ALL {
         for int8 in [false, true] {
             let (k, n) = (512, 64);
             let many = Case { m: 13, k, n, format, int8 };
