@@ -24,7 +24,7 @@ fn logits_and_tokens_are_those_of_the_reference() {
 #[test]
 fn what_an_answer_was_compiled_for_is_in_the_cache_behind_it() {
     let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/families");
-    let model = families.join("gemma");
+    let model = families.join("gemma/hf");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cache = folder.path().join("cache");
     let answer = || {
