@@ -11,5 +11,6 @@ pub(crate) mod merge_reshapes;
 pub(crate) mod merge_transposes;
 pub(crate) mod no_ops;
 pub(crate) mod scatter_boxes;
+pub(crate) mod sink_transposes;
 pub(crate) mod unroll_experts;
 pub(crate) mod whole_non_zero;

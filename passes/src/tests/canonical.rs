@@ -142,6 +142,67 @@ fn transposes_merge() {
 }
 
 #[test]
+fn transposes_between_convolutions_meet() {
+    assert_snapshot!(check(
+        "sink_transposes",
+        r#"graph "main" (x: f32[1, 2, h, w]) {
+  c0 = const f32[2, 2, 1, 1] [1.0, 2.0, 3.0, 4.0]
+  c1 = const f32[2] [0.5, 0.25]
+  c2 = const f32[] 0.0
+  c3 = const i64[6] [1, 2, 0, 3, 4, 0]
+  c4 = const f32[3, 1] [1.0, 2.0, 3.0]
+  %0 = conv x, c0 {activation="none", dilations=[1,1], groups=1, padding={"explicit":{"begins":[0,0],"ends":[0,0]}}, strides=[1,1]} // "first"
+  %1 = transpose %0 {perm=[0,2,3,1]}  // "last"
+  %2 = squeeze %1 {axes=[0]}          // "squeeze"
+  %3 = mul %2, c1                     // "scale"
+  %4 = exp %3                         // "exp"
+  %5 = less %3, c2                    // "less"
+  %6 = where %5, %4, %3               // "where"
+  %7 = pad %6, c3 {mode="constant"}   // "pad"
+  %8 = unsqueeze %7 {axes=[0]}        // "unsqueeze"
+  %9 = transpose %8 {perm=[0,3,1,2]}  // "back"
+  %10 = conv %9, c0 {activation="none", dilations=[1,1], groups=1, padding={"explicit":{"begins":[0,0],"ends":[0,0]}}, strides=[1,1]} // "second"
+  return %10 as y
+}"#
+    ));
+}
+
+#[test]
+fn transposes_of_two_convolutions_meet_behind_their_sum() {
+    assert_snapshot!(check(
+        "sink_transposes",
+        r#"graph "main" (x: f32[n, 2, 5]) {
+  c0 = const f32[2, 2, 1] [1.0, 2.0, 3.0, 4.0]
+  c1 = const f32[5, 2] [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+  %0 = conv x, c0 {activation="none", dilations=[1], groups=1, padding={"explicit":{"begins":[0],"ends":[0]}}, strides=[1]} // "first"
+  %1 = transpose %0 {perm=[0,2,1]}    // "last"
+  %2 = conv x, c0 {activation="none", dilations=[1], groups=1, padding={"explicit":{"begins":[0],"ends":[0]}}, strides=[1]} // "second"
+  %3 = transpose %2 {perm=[0,2,1]}    // "last too"
+  %4 = add %1, %3                     // "sum"
+  %5 = add %4, c1                     // "places"
+  %6 = transpose %5 {perm=[0,2,1]}    // "back"
+  return %6 as y, %4 as sums
+}"#
+    ));
+}
+
+#[test]
+fn transposes_that_do_not_meet_stay() {
+    assert_snapshot!(check(
+        "sink_transposes",
+        r#"graph "main" (x: f32[n, 2, 5]) {
+  c0 = const f32[2, 2, 1] [1.0, 2.0, 3.0, 4.0]
+  %0 = conv x, c0 {activation="none", dilations=[1], groups=1, padding={"explicit":{"begins":[0],"ends":[0]}}, strides=[1]} // "first"
+  %1 = transpose %0 {perm=[0,2,1]}    // "last"
+  %2 = exp %1                         // "exp"
+  %3 = tanh %2                        // "tanh"
+  %4 = transpose %3 {perm=[0,2,1]}    // "back"
+  return %1 as a, %2 as b, %3 as c, %4 as y
+}"#
+    ));
+}
+
+#[test]
 fn reshapes_merge() {
     assert_snapshot!(check(
         "merge_reshapes",
