@@ -159,12 +159,12 @@ graph "main" (x: f32[s, 1, i], h: f32[2, 1, 100]) {
 "#,
     recurrent_layers_of_bytes_round_their_input: r#"
 graph "main" (x: f32[b, s, 7]) {
-  c0 = const i8[1, 64, 7] splat 5
-  c1 = const u8[1, 64, 16] splat 3
-  c2 = const f32[1] splat 0.5
-  c3 = const f32[1, 64] splat 0.25
-  c4 = const u8[1] splat 2
-  %0, %1, %2 = lstm x, c0, c1, _, _, _, _, _, c2, _, c3, c4 {hidden=16, direction="reverse", activations=[], activation_alpha=[], activation_beta=[], clip=null, input_forget=false, batch_first=true}
+  c0 = const i8[2, 64, 7] splat 5
+  c1 = const u8[2, 64, 16] splat 3
+  c2 = const f32[2] splat 0.5
+  c3 = const f32[2, 64] splat 0.25
+  c4 = const u8[2] splat 2
+  %0, %1, %2 = lstm x, c0, c1, _, _, _, _, _, c2, _, c3, c4 {hidden=16, direction="bidirectional", activations=[], activation_alpha=[], activation_beta=[], clip=null, input_forget=false, batch_first=true}
   return %0 as y
 }
 "#,

@@ -126,7 +126,7 @@ fn plan(context: &mut Context<'_, '_>, node: &Node, attributes: &Attributes<'_>)
     }
     let layer = layer(context, node, attributes)?;
     // The products of all directions come first, so that no barrier stands between their walks.
-    let input = if bytes { Some(quantised::input(context, &layer)?) } else { None };
+    let input = if bytes { Some(quantised::input(context, node, &layer)?) } else { None };
     let mut gates = Vec::new();
     for direction in 0..layer.directions {
         gates.push(match &input {

@@ -15,11 +15,11 @@ use crate::select::elementwise::read;
 use crate::select::quant::quantise_dynamically;
 use crate::size::Size;
 
-/// An input rounded to u8: its bytes, their scale and their zero point.
+/// An input rounded to u8: its bytes and their zero point, and their scale times those of the weights, a row a direction.
 pub(super) struct Input {
     bytes: Location,
-    scale: Location,
     zero: Location,
+    factors: Location,
 }
 
 /// Scales or zero points of a direction's weights: one, or one a column; none where they are absent.
@@ -35,16 +35,21 @@ impl Parameters {
 }
 
 /// The input, rounded to u8 by its range.
-pub(super) fn input(context: &mut Context<'_, '_>, layer: &Layer) -> Result<Input, Refusal> {
+pub(super) fn input(context: &mut Context<'_, '_>, node: &Node, layer: &Layer) -> Result<Input, Refusal> {
     let depth = context.scope.depth;
     let mut temporary = |dtype: DType, dims: &[Size]| context.planner.temporary(dtype, dims, depth);
-    let input = Input {
-        bytes: temporary(DType::U8, &layer.x.dims),
-        scale: temporary(DType::F32, &[]),
-        zero: temporary(DType::U8, &[]),
-    };
-    quantise_dynamically(context, &layer.x, [&input.bytes, &input.scale, &input.zero]);
-    Ok(input)
+    let bytes = temporary(DType::U8, &layer.x.dims);
+    let (scale, zero) = (temporary(DType::F32, &[]), temporary(DType::U8, &[]));
+    quantise_dynamically(context, &layer.x, [&bytes, &scale, &zero]);
+    let scales = context.required(node, 8)?;
+    let scales = context.dense(scales)?;
+    let factors = context.planner.temporary(DType::F32, &scales.dims, depth);
+    let mut draft = RegionDraft::new(scales.dims.clone());
+    let (a, b) = (read(context, &mut draft, &scales)?, read(context, &mut draft, &scale)?);
+    let product = draft.binary(BinaryOp::Mul, a, b);
+    draft.write(factors.clone(), product);
+    draft.emit(context.planner, "scales of the products");
+    Ok(Input { bytes, zero, factors })
 }
 
 /// The scales (operand `operand`) and zero points (the next) of a direction.
@@ -91,8 +96,7 @@ pub(super) fn project(
     let packing = integers(layer.directions as usize, k, n, unsigned);
     let weights = packed_part(context, constant, packing, (layer.directions, direction))?;
     let [scale, zero] = parameters(context, node, attributes, 8, direction)?;
-    let Some(own) = &scale.location else { return Err(context.planner.bug("no scale").into()) };
-    let factor = factors(context, own, &input.scale, scale.count)?;
+    let factor = row(context, &input.factors, 0, direction);
     let gates = context.planner.temporary(DType::F32, &[layer.rows, width], context.scope.depth);
     let operands = [
         Operand::Read(&input.bytes),
@@ -118,23 +122,4 @@ pub(super) fn project(
     let reason = format!("rounded input of all steps, constant bytes [{k}, {n}]");
     context.planner.call(Builtin::MatMulInteger, &operands, reason);
     Ok(gates)
-}
-
-/// The scale of the input times those of the weights.
-fn factors(
-    context: &mut Context<'_, '_>,
-    scales: &Location,
-    input: &Location,
-    count: Size,
-) -> Result<Location, Refusal> {
-    let target = context.planner.temporary(DType::F32, &[count], context.scope.depth);
-    let Some(scales) = scales.reshaped(&mut context.planner.sizes, &[count]) else {
-        return Err(context.planner.bug("scales of a direction are no row").into());
-    };
-    let mut draft = RegionDraft::new(vec![count]);
-    let (a, b) = (read(context, &mut draft, &scales)?, read(context, &mut draft, input)?);
-    let product = draft.binary(BinaryOp::Mul, a, b);
-    draft.write(target.clone(), product);
-    draft.emit(context.planner, "scales of the products");
-    Ok(target)
 }
