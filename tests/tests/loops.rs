@@ -190,6 +190,35 @@ fn loops_without_end_are_stopped() {
     assert_eq!(error.to_string(), "the run was stopped: it was cancelled");
 }
 
+/// Few rows of many units: workers meet after each step, in the middle of a builtin.
+#[test]
+fn long_layers_are_stopped_and_run_again() {
+    let text = r#"graph "main" (x: f32[s, 1, 1], h: f32[1, 1, 128]) {
+  c0 = const f32[1, 512, 1] splat 0.25
+  c1 = const f32[1, 512, 128] splat 0.01
+  %0, %1, %2 = lstm x, c0, c1, _, _, h {hidden=128, direction="forward", activations=[], activation_alpha=[], activation_beta=[], clip=null, input_forget=false, batch_first=false}
+  return %1 as last
+}"#;
+    let (_, model, evaluated) = compiled(text);
+    assert_eq!(evaluated, 0, "no evaluator step");
+    let h: Vec<f32> = (0..128).map(|unit| unit as f32 / 128.0 - 0.4).collect();
+    let h = f(&[1, 1, 128], &h);
+    let x = |steps: usize| f(&[steps, 1, 1], &(0..steps).map(|step| (step % 7) as f32).collect::<Vec<_>>());
+    let (long, short) = (x(60_000), x(50));
+    let mut first: Option<Vec<u8>> = None;
+    for workers in 1..4 {
+        let team = Team::new(workers).expect("a team");
+        let mut session = Session::with_team(&model, &team).expect("a session");
+        let deadline = Some(Instant::now() + Duration::from_millis(10));
+        let options = RunOptions { deadline, ..RunOptions::default() };
+        let error = session.run_with(&[("x", &long), ("h", &h)], &options).expect_err("a deadline");
+        assert_eq!(error.to_string(), "the run was stopped: its deadline passed");
+        let outputs = session.run(&[("x", &short), ("h", &h)]).expect("a run");
+        let bytes = outputs.tensors()[0].bytes().to_vec();
+        assert_eq!(first.get_or_insert_with(|| bytes.clone()), &bytes, "{workers} workers");
+    }
+}
+
 const GROW: &str = r#"graph "main" (m: i64[], x: f32[a]) {
   c0 = const f32[0] []
   c1 = const i64[0] []
