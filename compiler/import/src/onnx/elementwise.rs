@@ -251,10 +251,7 @@ pub(crate) fn mish(node: &mut Node<'_, '_>) -> Outputs {
 /// Softsign-1 and 22: `x / (1 + |x|)`.
 pub(crate) fn softsign(node: &mut Node<'_, '_>) -> Outputs {
     let x = node.input(0)?;
-    let one = node.number_like(x, 1.0)?;
-    let size = node.unary(Unary::Abs, x)?;
-    let divisor = node.binary(Binary::Add, one, size)?;
-    Ok(vec![node.binary(Binary::Div, x, divisor)?])
+    Ok(vec![node.soft_sign(x)?])
 }
 
 /// Elu-1 to 22, `x < 0 ? alpha * (exp(x) - 1) : x`; Selu-6 and 22 with the result times `gamma`.
@@ -265,17 +262,7 @@ pub(crate) fn elu(node: &mut Node<'_, '_>) -> Outputs {
     let alpha = node.attributes.float_or("alpha", default)?;
     let gamma = if selu { node.attributes.float_or("gamma", 1.050_701)? } else { 1.0 };
     let (given, x) = widened(node)?;
-    let (zero, one) = (node.number_like(x, 0.0)?, node.number_like(x, 1.0)?);
-    let exp = node.unary(Unary::Exp, x)?;
-    let shifted = node.binary(Binary::Sub, exp, one)?;
-    let alpha = node.number_like(x, f64::from(alpha))?;
-    let below = node.binary(Binary::Mul, shifted, alpha)?;
-    let negative = node.add(Op::Compare(Compare::Less), &[x, zero])?;
-    let mut result = node.add(Op::Where(Where {}), &[negative, below, x])?;
-    if selu {
-        let gamma = node.number_like(x, f64::from(gamma))?;
-        result = node.binary(Binary::Mul, result, gamma)?;
-    }
+    let result = node.exponential_step(x, alpha, gamma)?;
     Ok(vec![node.cast(result, given)?])
 }
 
@@ -306,9 +293,40 @@ fn widened(node: &mut Node<'_, '_>) -> Result<(DType, ValueId), Fault> {
 pub(crate) fn thresholded_relu(node: &mut Node<'_, '_>) -> Outputs {
     let alpha = node.attributes.float_or("alpha", 1.0)?;
     let x = node.input(0)?;
-    let (zero, alpha) = (node.number_like(x, 0.0)?, node.number_like(x, f64::from(alpha))?);
-    let above = node.add(Op::Compare(Compare::Greater), &[x, alpha])?;
-    Ok(vec![node.add(Op::Where(Where {}), &[above, x, zero])?])
+    Ok(vec![node.thresholded(x, alpha)?])
+}
+
+impl Node<'_, '_> {
+    /// `gamma * (x < 0 ? alpha * (exp(x) - 1) : x)`.
+    pub(crate) fn exponential_step(&mut self, x: ValueId, alpha: f32, gamma: f32) -> Result<ValueId, Fault> {
+        let (zero, one) = (self.number_like(x, 0.0)?, self.number_like(x, 1.0)?);
+        let exp = self.unary(Unary::Exp, x)?;
+        let shifted = self.binary(Binary::Sub, exp, one)?;
+        let alpha = self.number_like(x, f64::from(alpha))?;
+        let below = self.binary(Binary::Mul, shifted, alpha)?;
+        let negative = self.add(Op::Compare(Compare::Less), &[x, zero])?;
+        let result = self.add(Op::Where(Where {}), &[negative, below, x])?;
+        if gamma == 1.0 {
+            return Ok(result);
+        }
+        let gamma = self.number_like(x, f64::from(gamma))?;
+        self.binary(Binary::Mul, result, gamma)
+    }
+
+    /// `x / (1 + |x|)`.
+    pub(crate) fn soft_sign(&mut self, x: ValueId) -> Result<ValueId, Fault> {
+        let one = self.number_like(x, 1.0)?;
+        let size = self.unary(Unary::Abs, x)?;
+        let divisor = self.binary(Binary::Add, one, size)?;
+        self.binary(Binary::Div, x, divisor)
+    }
+
+    /// `x > alpha ? x : 0`.
+    pub(crate) fn thresholded(&mut self, x: ValueId, alpha: f32) -> Result<ValueId, Fault> {
+        let (zero, alpha) = (self.number_like(x, 0.0)?, self.number_like(x, f64::from(alpha))?);
+        let above = self.add(Op::Compare(Compare::Greater), &[x, alpha])?;
+        self.add(Op::Where(Where {}), &[above, x, zero])
+    }
 }
 
 /// Shrink-9: `x < -lambd ? x + bias : x > lambd ? x - bias : 0`.

@@ -226,7 +226,8 @@ const ROWS: &[Row] = &[
     row("LpNormalization", 1, (1, 1), (1, 1), norm::lp_norm),
     row("MeanVarianceNormalization", 9, (1, 1), (1, 1), norm::mean_variance),
     row("InstanceNormalization", 1, (3, 3), (1, 1), norm::instance_norm),
-    row("LayerNormalization", 17, (2, 3), (1, 3), norm::layer_norm),
+    // onnxruntime writes it into models of any opset.
+    row("LayerNormalization", 1, (2, 3), (1, 3), norm::layer_norm),
     row("LogSoftmax", 1, (1, 1), (1, 1), norm::softmax),
     row("SimplifiedLayerNormalization", 1, (2, 2), (1, 1), contrib::simplified_layer_norm),
     row("RMSNormalization", 23, (2, 2), (1, 1), norm::rms_norm),

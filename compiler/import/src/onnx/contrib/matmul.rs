@@ -1,7 +1,7 @@
 use lathe_ir::ValueId;
 use lathe_ops::Op;
 use lathe_ops::conv::Conv;
-use lathe_ops::elementwise::Binary;
+use lathe_ops::elementwise::{Activation, Binary, Unary};
 use lathe_ops::matmul::MatMul;
 use lathe_ops::shape::Transpose;
 
@@ -29,11 +29,20 @@ pub(super) fn fused_conv(node: &mut Node<'_, '_>) -> Outputs {
 pub(super) fn fused_gemm(node: &mut Node<'_, '_>) -> Outputs {
     let (alpha, beta) =
         (node.attributes.float("activation_alpha")?, node.attributes.float("activation_beta")?);
-    node.attributes.ignore(&["activation_gamma"]);
+    let gamma = node.attributes.float("activation_gamma")?;
+    let name = node.attributes.string("activation")?.unwrap_or("").to_string();
+    let steps = matches!(&name[..], "Elu" | "Selu" | "Softplus" | "Softsign" | "ThresholdedRelu");
     let parameters: Vec<f32> = alpha.into_iter().chain(beta).collect();
-    let activation = activation(node, &parameters)?;
+    let activation = if steps { Activation::None } else { activation(node, &parameters)? };
     let [product] = crate::onnx::matmul::gemm(node)?[..] else { return Err(Fault::bad("it has no product")) };
-    Ok(vec![activated(node, product, &activation)?])
+    Ok(vec![match &name[..] {
+        "Elu" => node.exponential_step(product, alpha.unwrap_or(1.0), 1.0)?,
+        "Selu" => node.exponential_step(product, alpha.unwrap_or(1.673_263_2), gamma.unwrap_or(1.050_701))?,
+        "Softplus" => node.unary(Unary::Softplus, product)?,
+        "Softsign" => node.soft_sign(product)?,
+        "ThresholdedRelu" => node.thresholded(product, alpha.unwrap_or(1.0))?,
+        _ => activated(node, product, &activation)?,
+    }])
 }
 
 /// `alpha * op(a) @ op(b)`.
