@@ -39,6 +39,20 @@ pub enum CompileError {
         /// Why.
         reason: String,
     },
+    /// A weight of an artifact is packed in a layout that this version does not read.
+    #[error(
+        "{path}: the weight `{weight}` is packed in {found} bytes where this version reads {expected}: compile the model again"
+    )]
+    Packed {
+        /// The artifact.
+        path: PathBuf,
+        /// The weight.
+        weight: String,
+        /// Its bytes.
+        found: usize,
+        /// The bytes of the layout.
+        expected: usize,
+    },
     /// Evaluating the graph failed.
     #[error("{path}: evaluation failed: {reason}")]
     Evaluate {

@@ -102,6 +102,9 @@ pub fn optimise(
 
 /// Compiles the IR of an artifact whose code cannot be used: not trusted, of another build or for another CPU. Its weights are taken as
 /// they are packed.
+///
+/// # Errors
+/// Where the IR cannot be read or compiled, and where weights are packed in an older layout.
 pub fn compile_ir_text(
     path: &Path,
     artifact: &Artifact,
@@ -117,7 +120,18 @@ pub fn compile_ir_text(
         bytes.filter(|bytes| *bytes as u64 <= limit).and_then(|_| Tensor::zeros(dtype, shape).ok())
     };
     let module = parsed(&artifact.ir_text, &placeholder, path, options)?;
-    let (functions, _) = plan_and_generate(&module, path, options)?;
+    let (functions, planned) = plan_and_generate(&module, path, options)?;
+    for weight in &planned {
+        let expected = weight.packing.packed_len().and_then(Result::ok);
+        let expected = expected.and_then(|length| weight.packing.dtype().storage_bytes(length));
+        let found = artifact.weights.get(&weight.name).map(|packed| packed.bytes().len());
+        if let (Some(expected), Some(found)) = (expected, found)
+            && expected != found
+        {
+            let (path, weight) = (path.to_path_buf(), weight.name.clone());
+            return Err(CompileError::Packed { path, weight, found, expected });
+        }
+    }
     Ok(Artifact {
         functions,
         weights: artifact.weights.clone(),
@@ -305,4 +319,44 @@ fn report(artifact: &Artifact, module: &Module, passes: &Report, ops_before: usi
         "cache": caching::report(module, passes, decode),
         "kv_bytes_per_token": decode.map_or(0, |plan| plan.kv_bytes_per_token()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+graph "main" (x: f32[s, 64]) {
+  c0 = const f32[96, 64] #0000000000000002 {"blocked":"q5_0"}
+  %0 = transpose c0 {perm=[1,0]}
+  %1 = matmul x, %0
+  return %1 as y
+}
+"#;
+
+    #[test]
+    fn weights_of_another_layout_are_refused() {
+        let mut artifact = Artifact {
+            functions: Vec::new(),
+            weights: BTreeMap::new(),
+            ir_text: TEXT.to_string(),
+            build_id: "older".to_string(),
+            report: Value::Null,
+        };
+        let (path, options) = (Path::new("m.lathe"), CompileOptions::default());
+        let packed = |artifact: &Artifact| compile_ir_text(path, artifact, &options);
+        let first = packed(&artifact).expect("a program");
+        let mut names = first.functions[0].plan.slots.iter().filter_map(|slot| match &slot.kind {
+            lathe_artifact::plan::SlotKind::Weight(name) => Some(name.clone()),
+            _ => None,
+        });
+        let name = names.next().expect("a weight");
+        let with = |bytes: usize| Tensor::zeros(DType::U8, &[bytes]).expect("bytes");
+        // A byte an element and a scale of 16 bits a block, as 5 bits were once packed.
+        artifact.weights.insert(name.clone(), with(96 * 64 + 96 * 2 * 2));
+        let error = packed(&artifact).expect_err("another layout").to_string();
+        assert!(error.contains(&name) && error.contains("compile the model again"), "{error}");
+        artifact.weights.insert(name, with(96 * 2 * (2 + 4 + 16)));
+        assert!(packed(&artifact).is_ok());
+    }
 }

@@ -40,7 +40,7 @@ pub struct PackedBlocks {
 }
 
 impl PackedBlocks {
-    /// Version of the layout; artifacts name it.
+    /// Version of the layout; the build id counts it in.
     pub const VERSION: u32 = 2;
     /// Columns of a panel.
     pub const PANEL: usize = 32;

@@ -79,7 +79,7 @@ fn greatest_common_divisor(mut a: usize, mut b: usize) -> usize {
 }
 
 impl PackedConv {
-    /// Version of the layout; artifacts name it.
+    /// Version of the layout; the build id counts it in.
     pub const VERSION: u32 = 1;
     /// Output channels of a block.
     pub const ROWS: usize = 12;

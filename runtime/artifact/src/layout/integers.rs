@@ -18,7 +18,7 @@ pub struct PackedIntegers {
 }
 
 impl PackedIntegers {
-    /// Version of the layout; artifacts name it.
+    /// Version of the layout; the build id counts it in.
     pub const VERSION: u32 = 1;
     /// Columns of a panel.
     pub const PANEL: usize = 32;
@@ -110,7 +110,7 @@ pub struct PackedIntegerConv {
 }
 
 impl PackedIntegerConv {
-    /// Version of the layout; artifacts name it.
+    /// Version of the layout; the build id counts it in.
     pub const VERSION: u32 = 1;
     /// Output channels of a block.
     pub const ROWS: usize = 12;

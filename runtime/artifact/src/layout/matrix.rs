@@ -17,7 +17,7 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Version of the layout; artifacts name it.
+    /// Version of the layout; the build id counts it in.
     pub const VERSION: u32 = 1;
     /// Columns of a panel.
     pub const PANEL: usize = 32;
