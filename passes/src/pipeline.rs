@@ -34,7 +34,7 @@ pub const CANONICAL: &[Pass<'static>] = &[
     Pass::Rule(&canonical::scatter_boxes::ScatterBoxes),
     // What stood around a scatter meets what stands around the concatenation.
     Pass::Rule(&canonical::merge_transposes::MergeTransposes),
-    Pass::Rule(&canonical::sink_transposes::SinkTransposes),
+    Pass::Function(&canonical::sink_transposes::SinkTransposes),
     Pass::Rule(&canonical::merge_reshapes::MergeReshapes),
     Pass::Function(&canonical::common_subexpressions::CommonSubexpressions),
     Pass::Function(&canonical::dead_code::DeadCode),
