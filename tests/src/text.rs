@@ -21,14 +21,23 @@ pub fn compiled_with(text: &str, options: &LoadOptions) -> (lathe_ir::Module, Mo
     let module = lathe_ir::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(lathe_ir::parse(&module.to_string()).expect("parses").to_string(), module.to_string());
     lathe_ir::verify(&module).expect("valid");
+    let (model, evaluated) = program(&module, options);
+    (module, model, evaluated)
+}
+
+/// The program of a module, and how many evaluator steps it has.
+///
+/// # Panics
+/// Where the program cannot be made.
+pub fn program(module: &lathe_ir::Module, options: &LoadOptions) -> (Model, usize) {
     let main = module.main().expect("a function");
-    let planned = lathe_plan::plan(&module, main, &lathe_plan::PlanOptions::default()).expect("a plan");
+    let planned = lathe_plan::plan(module, main, &lathe_plan::PlanOptions::default()).expect("a plan");
     planned.plan.check().expect("well formed");
     let evaluated = evaluated(&planned.plan.steps);
     let weights: BTreeMap<String, Tensor> = planned
         .weights
         .iter()
-        .map(|weight| (weight.name.clone(), lathe_plan::pack(&module, weight).expect("packed")))
+        .map(|weight| (weight.name.clone(), lathe_plan::pack(module, weight).expect("packed")))
         .collect();
     let code =
         lathe_codegen::generate(&planned.plan, &Target::native().expect("this machine")).expect("code");
@@ -39,8 +48,7 @@ pub fn compiled_with(text: &str, options: &LoadOptions) -> (lathe_ir::Module, Mo
         build_id: lathe_artifact::build_id().to_string(),
         report: serde_json::Value::Null,
     };
-    let model = Model::from_artifact(artifact, options).expect("a model");
-    (module, model, evaluated)
+    (Model::from_artifact(artifact, options).expect("a model"), evaluated)
 }
 
 /// Evaluator steps of a block.

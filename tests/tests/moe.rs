@@ -1,10 +1,5 @@
 //! Mixtures of experts: the compiled program against the evaluation of the op, over random routers, experts and sizes.
 
-use std::collections::BTreeMap;
-
-use lathe_artifact::plan::StepKind;
-use lathe_artifact::{Artifact, PlannedFunction};
-use lathe_codegen::Target;
 use lathe_ir::{EvaluateOptions, Module};
 use lathe_runtime::{Isa, LoadOptions, Model, Session, Team};
 use lathe_tensor::{SplitMix64, Tensor};
@@ -97,24 +92,10 @@ impl Case {
 }
 
 fn compiled(module: &Module, isa: Isa) -> Model {
-    let main = module.main().expect("a function");
-    let planned = lathe_plan::plan(module, main, &lathe_plan::PlanOptions::default()).expect("a plan");
-    let evaluated = planned.plan.steps.iter().find(|step| matches!(step.kind, StepKind::Evaluate(_)));
-    assert!(evaluated.is_none(), "{}", evaluated.map_or("", |step| &step.reason));
-    let weight = |weight| lathe_plan::pack(module, weight).expect("packed");
-    let weights: BTreeMap<String, Tensor> =
-        planned.weights.iter().map(|planned| (planned.name.clone(), weight(planned))).collect();
-    let code =
-        lathe_codegen::generate(&planned.plan, &Target::native().expect("this machine")).expect("code");
-    let artifact = Artifact {
-        functions: vec![PlannedFunction { plan: planned.plan, code: vec![code] }],
-        weights,
-        ir_text: module.to_string(),
-        build_id: lathe_artifact::build_id().to_string(),
-        report: serde_json::Value::Null,
-    };
-    Model::from_artifact(artifact, &LoadOptions { isa: Some(isa), ..LoadOptions::default() })
-        .expect("a model")
+    let options = LoadOptions { isa: Some(isa), ..LoadOptions::default() };
+    let (model, evaluated) = lathe_tests::text::program(module, &options);
+    assert_eq!(evaluated, 0, "steps of the evaluator");
+    model
 }
 
 proptest! {
