@@ -4,7 +4,7 @@ use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::args;
 
 use crate::kernel::{Kernel, size};
-use crate::rows;
+use crate::rows::{self, Memory, SquaresAround};
 use crate::simd::{LANES, Simd};
 
 /// `to[i] = a[i] + b[i]`.
@@ -25,28 +25,25 @@ unsafe fn add_rows<S: Simd>(simd: S, a: *const f32, b: *const f32, to: *mut f32,
     }
 }
 
-/// `y[i] = (v[i] - mean) * factor * scale[i] + bias[i]`; the flags say whether scale and bias are there.
+/// `y[i] = (v[i] - mean) / deviation * scale[i] + bias[i]`, each step rounded on its own; the flags say whether scale and bias are there,
+/// and whether, as root mean squares are written, the mean is left out and `v[i]` multiplied with `1 / deviation`.
 ///
 /// # Safety
 /// All that are there are valid for `count` elements; `y` may be `v`.
 #[inline(always)]
-unsafe fn normalise<S: Simd, const SCALE: bool, const BIAS: bool>(
+unsafe fn normalise<S: Simd, const RMS: bool, const SCALE: bool, const BIAS: bool>(
     simd: S,
     v: *const f32,
     y: *mut f32,
     count: usize,
-    (mean, factor): (f32, f32),
+    (mean, deviation): (f32, f32),
     (scale, bias): (*const f32, *const f32),
 ) {
-    let (mean, factor) = (simd.splat(mean), simd.splat(factor));
+    let (mean, factor, deviation) = (simd.splat(mean), simd.splat(1.0 / deviation), simd.splat(deviation));
     let apply = |x, scale, bias| {
-        let x = simd.mul(simd.sub(x, mean), factor);
-        match (SCALE, BIAS) {
-            (true, true) => simd.fma(x, scale, bias),
-            (true, false) => simd.mul(x, scale),
-            (false, true) => simd.add(x, bias),
-            (false, false) => x,
-        }
+        let x = if RMS { simd.mul(x, factor) } else { simd.div(simd.sub(x, mean), deviation) };
+        let x = if SCALE { simd.mul(x, scale) } else { x };
+        if BIAS { simd.add(x, bias) } else { x }
     };
     let zero = simd.splat(0.0);
     let whole = count / LANES * LANES;
@@ -71,18 +68,49 @@ unsafe fn normalise<S: Simd, const SCALE: bool, const BIAS: bool>(
     }
 }
 
-/// Mean (0 where it is left out) and the reciprocal of the standard deviation.
+/// [`normalise`] with the scale and the bias that are there.
+///
+/// # Safety
+/// As [`normalise`].
+#[inline(always)]
+unsafe fn with_parameters<S: Simd, const RMS: bool>(
+    simd: S,
+    v: *const f32,
+    y: *mut f32,
+    count: usize,
+    numbers: (f32, f32),
+    parameters: (*const f32, *const f32),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (!parameters.0.is_null(), !parameters.1.is_null()) {
+            (true, true) => normalise::<S, RMS, true, true>(simd, v, y, count, numbers, parameters),
+            (true, false) => normalise::<S, RMS, true, false>(simd, v, y, count, numbers, parameters),
+            (false, true) => normalise::<S, RMS, false, true>(simd, v, y, count, numbers, parameters),
+            (false, false) => normalise::<S, RMS, false, false>(simd, v, y, count, numbers, parameters),
+        }
+    }
+}
+
+/// Mean (0 where it is left out) and standard deviation of row `index`.
 ///
 /// # Safety
 /// `v` is readable for `count` elements.
 #[inline(always)]
-unsafe fn statistics<S: Simd>(simd: S, v: *const f32, count: usize, rms: bool, epsilon: f32) -> (f32, f32) {
+unsafe fn statistics<S: Simd>(
+    simd: S,
+    (v, index): (*const f32, usize),
+    count: usize,
+    rms: bool,
+    epsilon: f32,
+) -> (f32, f32) {
+    let lead = rows::lead(index, count);
     // SAFETY: the caller's promise.
-    unsafe {
-        let mean = if rms { 0.0 } else { rows::sum(simd, v, count) / count as f32 };
-        let variance = rows::squares(simd, v, count, mean) / count as f32;
-        (mean, 1.0 / (variance + epsilon).sqrt())
-    }
+    let memory = || unsafe { Memory::new(v) };
+    let mean = if rms { 0.0 } else { rows::sum(simd, count, lead, &mut memory()) / count as f32 };
+    let mut squares = SquaresAround::<S>(memory(), simd.splat(mean));
+    let variance = rows::sum(simd, count, lead, &mut squares) / count as f32;
+    (mean, (variance + epsilon).sqrt())
 }
 
 impl Kernel for args::LayerNorm {
@@ -104,12 +132,12 @@ impl Kernel for args::LayerNorm {
                 } else if !self.sum.is_null() && !std::ptr::eq(self.sum.cast_const(), self.x) {
                     std::ptr::copy_nonoverlapping(v, self.sum.cast::<f32>().add(start), cols);
                 }
-                let numbers = statistics(simd, v, cols, self.rms != 0, self.epsilon as f32);
-                match (!scale.is_null(), !bias.is_null()) {
-                    (true, true) => normalise::<S, true, true>(simd, v, y, cols, numbers, (scale, bias)),
-                    (true, false) => normalise::<S, true, false>(simd, v, y, cols, numbers, (scale, bias)),
-                    (false, true) => normalise::<S, false, true>(simd, v, y, cols, numbers, (scale, bias)),
-                    (false, false) => normalise::<S, false, false>(simd, v, y, cols, numbers, (scale, bias)),
+                let rms = self.rms != 0;
+                let numbers = statistics(simd, (v, row), cols, rms, self.epsilon as f32);
+                if rms {
+                    with_parameters::<S, true>(simd, v, y, cols, numbers, (scale, bias));
+                } else {
+                    with_parameters::<S, false>(simd, v, y, cols, numbers, (scale, bias));
                 }
             }
         }
@@ -127,9 +155,7 @@ unsafe fn affine<S: Simd>(
     x: *const f32,
     y: *mut f32,
     count: usize,
-    mean: f32,
-    factor: f32,
-    bias: f32,
+    (mean, factor, bias): (f32, f32, f32),
 ) {
     let (mean, factor, bias) = (simd.splat(mean), simd.splat(factor), simd.splat(bias));
     let apply = |x| simd.fma(simd.sub(x, mean), factor, bias);
@@ -159,7 +185,7 @@ impl Kernel for args::GroupNorm {
             unsafe {
                 let x = self.x.cast::<f32>().add(row * cols);
                 let y = self.y.cast::<f32>().add(row * cols);
-                let (mean, factor) = statistics(simd, x, cols, false, self.epsilon as f32);
+                let (mean, deviation) = statistics(simd, (x, row), cols, false, self.epsilon as f32);
                 for c in 0..channels {
                     let channel = row % groups * channels + c;
                     let parameter = |of: *const u8, otherwise: f32| {
@@ -167,7 +193,7 @@ impl Kernel for args::GroupNorm {
                     };
                     let (scale, bias) = (parameter(self.scale, 1.0), parameter(self.bias, 0.0));
                     let at = c * per_channel;
-                    affine(simd, x.add(at), y.add(at), per_channel, mean, factor * scale, bias);
+                    affine(simd, x.add(at), y.add(at), per_channel, (mean, 1.0 / deviation * scale, bias));
                 }
             }
         }

@@ -6,17 +6,53 @@ use lathe_artifact::builtin::{Number as Element, Reduction, args};
 
 use crate::kernel::{Kernel, size};
 use crate::number::{Half, Number};
-use crate::rows::{self, Fold, Memory};
+use crate::rows::{self, Fold, Memory, Row};
 use crate::simd::{LANES, Simd};
 
 /// A fold with what happens to its result.
 trait Reduce: Fold {
+    /// What an element gives to a sum; `None` where the fold is no sum.
+    const TERM: Option<Term>;
     /// The result of `n` elements.
     fn finish<S: Simd>(simd: S, accumulator: S::F, n: usize) -> S::F;
 }
 
+/// What an element gives to a sum.
+#[derive(Clone, Copy)]
+enum Term {
+    Itself,
+    Magnitude,
+    Square,
+}
+
+impl Term {
+    #[inline(always)]
+    fn of<S: Simd>(self, simd: S, x: S::F) -> S::F {
+        match self {
+            Term::Itself => x,
+            Term::Magnitude => simd.abs(x),
+            Term::Square => simd.mul(x, x),
+        }
+    }
+}
+
+/// The terms of a row's sum.
+struct Terms(Memory, Term);
+
+impl<S: Simd> Row<S> for Terms {
+    #[inline(always)]
+    fn whole(&mut self, simd: S, i: usize) -> S::F {
+        self.1.of(simd, self.0.whole(simd, i))
+    }
+    #[inline(always)]
+    fn part(&mut self, simd: S, i: usize, count: usize) -> S::F {
+        self.1.of(simd, self.0.part(simd, i, count))
+    }
+}
+
 macro_rules! folds {
     ($($(#[doc = $doc:literal])* $name:ident {
+        term: $term:expr,
         identity: $identity:expr,
         step: |$s:ident, $a:ident, $x:ident| $step:expr,
         combine: |$l:ident, $r:ident| $combine:expr,
@@ -38,6 +74,7 @@ macro_rules! folds {
         }
 
         impl Reduce for $name {
+            const TERM: Option<Term> = $term;
             #[inline(always)]
             fn finish<S: Simd>($s: S, $result: S::F, $n: usize) -> S::F {
                 let _ = ($s, $n);
@@ -50,6 +87,7 @@ macro_rules! folds {
 folds! {
     /// Sum.
     Sum {
+        term: Some(Term::Itself),
         identity: 0.0,
         step: |s, a, x| s.add(a, x),
         combine: |l, r| s.add(l, r),
@@ -57,6 +95,7 @@ folds! {
     }
     /// Mean; NaN of nothing.
     Mean {
+        term: Some(Term::Itself),
         identity: 0.0,
         step: |s, a, x| s.add(a, x),
         combine: |l, r| s.add(l, r),
@@ -64,6 +103,7 @@ folds! {
     }
     /// Largest; NaN where there is one.
     Max {
+        term: None,
         identity: f32::NEG_INFINITY,
         step: |s, a, x| s.max_nan(a, x),
         combine: |l, r| s.max_nan(l, r),
@@ -71,6 +111,7 @@ folds! {
     }
     /// Smallest; NaN where there is one.
     Min {
+        term: None,
         identity: f32::INFINITY,
         step: |s, a, x| s.min_nan(a, x),
         combine: |l, r| s.min_nan(l, r),
@@ -78,6 +119,7 @@ folds! {
     }
     /// Product.
     Prod {
+        term: None,
         identity: 1.0,
         step: |s, a, x| s.mul(a, x),
         combine: |l, r| s.mul(l, r),
@@ -85,6 +127,7 @@ folds! {
     }
     /// Sum of magnitudes.
     L1 {
+        term: Some(Term::Magnitude),
         identity: 0.0,
         step: |s, a, x| s.add(a, s.abs(x)),
         combine: |l, r| s.add(l, r),
@@ -92,15 +135,17 @@ folds! {
     }
     /// Euclidean length.
     L2 {
+        term: Some(Term::Square),
         identity: 0.0,
-        step: |s, a, x| s.fma(x, x, a),
+        step: |s, a, x| s.add(a, s.mul(x, x)),
         combine: |l, r| s.add(l, r),
         finish: |v, n| s.sqrt(v),
     }
     /// Sum of squares.
     SumSquare {
+        term: Some(Term::Square),
         identity: 0.0,
-        step: |s, a, x| s.fma(x, x, a),
+        step: |s, a, x| s.add(a, s.mul(x, x)),
         combine: |l, r| s.add(l, r),
         finish: |v, n| v,
     }
@@ -153,9 +198,12 @@ unsafe fn run<S: Simd, R: Reduce>(simd: S, worker: &Worker, args: &args::Reduce,
         for o in worker.share(outer, 1) {
             // SAFETY: `x` holds `outer` rows of `n`, `y` one element for each.
             unsafe {
-                let lanes = rows::fold(simd, reduce, n, &mut Memory::new(x.add(o * n)));
-                let value = simd.splat(rows::across(simd, reduce, lanes));
-                simd.store_first(y.add(o), 1, R::finish(simd, value, n));
+                let mut row = Memory::new(x.add(o * n));
+                let value = match R::TERM {
+                    Some(term) => rows::sum(simd, n, rows::lead(o, n), &mut Terms(row, term)),
+                    None => rows::across(simd, reduce, rows::fold(simd, reduce, n, &mut row)),
+                };
+                simd.store_first(y.add(o), 1, R::finish(simd, simd.splat(value), n));
             }
         }
         return;

@@ -1,5 +1,7 @@
 //! Folding a contiguous row with four vectors of accumulators, whose combination is fixed by the row's length alone.
 
+use std::ops::Range;
+
 use crate::simd::{LANES, Simd};
 
 /// How the elements of a row meet.
@@ -87,53 +89,85 @@ pub(crate) fn across<S: Simd, T: Fold>(simd: S, fold: &T, accumulator: S::F) -> 
     lanes[0]
 }
 
-/// Sum of elements.
-pub(crate) struct Sum;
-
-impl Fold for Sum {
-    const IDENTITY: f32 = 0.0;
-    #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, accumulator: S::F, x: S::F) -> S::F {
-        simd.add(accumulator, x)
-    }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, simd: S, a: S::F, b: S::F) -> S::F {
-        simd.add(a, b)
-    }
-}
-
-/// Sum of squared distances from a number.
-pub(crate) struct SquaresAround(pub(crate) f32);
-
-impl Fold for SquaresAround {
-    const IDENTITY: f32 = 0.0;
-    #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, accumulator: S::F, x: S::F) -> S::F {
-        let d = simd.sub(x, simd.splat(self.0));
-        simd.fma(d, d, accumulator)
-    }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, simd: S, a: S::F, b: S::F) -> S::F {
-        simd.add(a, b)
-    }
-}
-
-/// Sum of the elements of a row.
+/// Sum of `count` elements of which the one at `lead < 4` is the first at a multiple of four.
 ///
-/// # Safety
-/// `row` is readable for `count` elements.
+/// The order is that of Eigen's vectors of four, in which onnxruntime adds up: eight sums, one an element of each eight from `lead` on,
+/// meet 4 apart; a last four joins; lanes meet 2 apart and 1 apart; the elements before `lead` and the last few follow one by
+/// one. Norms and means thus have the bits that the codes of dynamically quantised models were made with.
 #[inline(always)]
-pub(crate) unsafe fn sum<S: Simd>(simd: S, row: *const f32, count: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    simd.sum(fold(simd, &Sum, count, &mut unsafe { Memory::new(row) }))
+pub(crate) fn sum<S: Simd, R: Row<S>>(simd: S, count: usize, lead: usize, row: &mut R) -> f32 {
+    let lead = lead.min(count);
+    let fours = (count - lead) / 4;
+    if fours == 0 {
+        return one_by_one(simd, 0.0, 0..count, row);
+    }
+    let eights = lead + fours / 2 * 8;
+    let (mut sums, mut i) = (simd.splat(0.0), lead);
+    while i + LANES <= eights {
+        sums = simd.add_halves(sums, row.whole(simd, i));
+        i += LANES;
+    }
+    let mut sums = simd.to_array(sums);
+    if i < eights {
+        let eight = simd.to_array(row.part(simd, i, 8));
+        (0..8).for_each(|lane| sums[lane] += eight[lane]);
+        i = eights;
+    }
+    (0..4).for_each(|lane| sums[lane] += sums[lane + 4]);
+    if fours % 2 != 0 {
+        let four = simd.to_array(row.part(simd, i, 4));
+        (0..4).for_each(|lane| sums[lane] += four[lane]);
+        i += 4;
+    }
+    let sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    let sum = one_by_one(simd, sum, 0..lead, row);
+    one_by_one(simd, sum, i..count, row)
 }
 
-/// Sum of the squared distances from `centre`.
-///
-/// # Safety
-/// `row` is readable for `count` elements.
+/// `sum` and fewer than eight elements.
 #[inline(always)]
-pub(crate) unsafe fn squares<S: Simd>(simd: S, row: *const f32, count: usize, centre: f32) -> f32 {
-    // SAFETY: the caller's promise.
-    simd.sum(fold(simd, &SquaresAround(centre), count, &mut unsafe { Memory::new(row) }))
+fn one_by_one<S: Simd, R: Row<S>>(simd: S, sum: f32, places: Range<usize>, row: &mut R) -> f32 {
+    if places.is_empty() {
+        return sum;
+    }
+    let elements = simd.to_array(row.part(simd, places.start, places.len()));
+    elements[..places.len()].iter().fold(sum, |sum, x| sum + x)
+}
+
+/// Sum of `count` elements in 16 lanes of one vector.
+#[inline(always)]
+pub(crate) fn sum_in_lanes<S: Simd, R: Row<S>>(simd: S, count: usize, row: &mut R) -> f32 {
+    let mut sums = simd.splat(0.0);
+    let mut i = 0;
+    while i + LANES <= count {
+        sums = simd.add(sums, row.whole(simd, i));
+        i += LANES;
+    }
+    if i < count {
+        let next = simd.add(sums, row.part(simd, i, count - i));
+        sums = simd.select(simd.first(count - i), next, sums);
+    }
+    simd.sum(sums)
+}
+
+/// How many elements of row `index` of `count` elements stand before the first at a multiple of four of the whole.
+#[inline(always)]
+pub(crate) fn lead(index: usize, count: usize) -> usize {
+    (index * count).wrapping_neg() % 4
+}
+
+/// The squares of a row's distances from a number.
+pub(crate) struct SquaresAround<S: Simd>(pub(crate) Memory, pub(crate) S::F);
+
+impl<S: Simd> Row<S> for SquaresAround<S> {
+    #[inline(always)]
+    fn whole(&mut self, simd: S, i: usize) -> S::F {
+        let d = simd.sub(self.0.whole(simd, i), self.1);
+        simd.mul(d, d)
+    }
+    #[inline(always)]
+    fn part(&mut self, simd: S, i: usize, count: usize) -> S::F {
+        let d = simd.sub(self.0.part(simd, i, count), self.1);
+        simd.mul(d, d)
+    }
 }

@@ -37,19 +37,16 @@ impl<S: Simd, const MASK: bool> Row<S> for Logits<S, MASK> {
         // SAFETY: `row` gives rows of the elements that it folds, the mask too where there is one.
         unsafe {
             let x = simd.load(self.x.add(i));
-            if MASK { simd.fma(x, self.scale, simd.load(self.mask.add(i))) } else { simd.mul(x, self.scale) }
+            let x = simd.mul(x, self.scale);
+            if MASK { simd.add(x, simd.load(self.mask.add(i))) } else { x }
         }
     }
     #[inline(always)]
     fn part(&mut self, simd: S, i: usize, count: usize) -> S::F {
         // SAFETY: as above.
         unsafe {
-            let x = simd.load_first(self.x.add(i), count);
-            if MASK {
-                simd.fma(x, self.scale, simd.load_first(self.mask.add(i), count))
-            } else {
-                simd.mul(x, self.scale)
-            }
+            let x = simd.mul(simd.load_first(self.x.add(i), count), self.scale);
+            if MASK { simd.add(x, simd.load_first(self.mask.add(i), count)) } else { x }
         }
     }
 }
@@ -118,12 +115,12 @@ unsafe fn row<S: Simd, const MASK: bool, const LOG: bool>(
     let largest = simd.splat(simd.largest(rows::fold(simd, &Largest, n, &mut logits)));
     if !LOG {
         let mut exponentials = Exponentials::<S, MASK, true> { logits, largest, y };
-        let sum = simd.sum(rows::fold(simd, &rows::Sum, n, &mut exponentials));
+        let sum = rows::sum_in_lanes(simd, n, &mut exponentials);
         // SAFETY: the caller's promise.
         return unsafe { multiply(simd, y, n, 1.0 / sum) };
     }
     let mut exponentials = Exponentials::<S, MASK, false> { logits, largest, y };
-    let sum = simd.sum(rows::fold(simd, &rows::Sum, n, &mut exponentials));
+    let sum = rows::sum_in_lanes(simd, n, &mut exponentials);
     let log_sum = ln(simd, simd.splat(sum));
     let mut i = 0;
     while i < n {

@@ -3,7 +3,8 @@
 //! What fixes the bits of a row, whatever rows share its block: keys stand in tiles of 64 from place 0 of their sequence; a
 //! score is one chain of multiply-adds over the head's elements in ascending order; tiles are joined in ascending order
 //! within chunks of [`CHUNK`], each of which begins anew, and chunks in ascending order; the weights' sum is kept in 16
-//! lanes. A tile in which a row sees nothing leaves the row as it is.
+//! lanes. A tile in which a row sees nothing leaves the row as it is. Where all its keys stand in the first tile, a row's weights
+//! are divided by their sum before they meet the values, as softmax and product do it one after the other.
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
 use lathe_artifact::layout::CHUNK_PAGES;
@@ -394,6 +395,9 @@ impl WithSimd for Weigh<'_> {
                     hide(simd, row, start, &mut values);
                 }
                 self.update(simd, index, line, values);
+                if row.end <= KEYS && self.scores.sinks.is_null() {
+                    self.settle(simd, index, line);
+                }
             }
         }
     }
@@ -449,9 +453,30 @@ impl Weigh<'_> {
             for (v, weight) in weights.iter_mut().enumerate() {
                 *weight = exp_bounded(simd, simd.sub(*weight, base));
                 simd.store(line.add(v * LANES), *weight);
+                sum = simd.add(sum, *weight);
             }
-            let halves = (simd.add(weights[0], weights[1]), simd.add(weights[2], weights[3]));
-            simd.store(lanes, simd.add(sum, simd.add(halves.0, halves.1)));
+            simd.store(lanes, sum);
+        }
+    }
+
+    /// Divides the weights of a row that has no other tile by their sum, which becomes 1.
+    ///
+    /// # Safety
+    /// As [`update`](Self::update).
+    #[inline(always)]
+    unsafe fn settle<S: Simd>(&self, simd: S, index: usize, line: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let lanes = self.memory.chunk.lanes.add(index * LANES);
+            if *self.memory.chunk.largest.add(index) == f32::NEG_INFINITY {
+                return;
+            }
+            let factor = simd.splat(1.0 / simd.sum(simd.load(lanes)));
+            for at in (0..KEYS).step_by(LANES) {
+                simd.store(line.add(at), simd.mul(simd.load(line.add(at)), factor));
+            }
+            lanes.write_bytes(0, LANES);
+            *lanes = 1.0;
         }
     }
 }

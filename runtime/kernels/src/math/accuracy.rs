@@ -89,7 +89,7 @@ const BOUNDS: &[(TileFunction, f32, f32, f64, f64)] = &[
     (TileFunction::Exp, -110.0, 90.0, 2.0, 0.0),
     (TileFunction::Log, 0.0, 1e4, 2.0, 0.0),
     (TileFunction::Log, 0.9, 1.1, 2.0, 0.0),
-    (TileFunction::Tanh, -12.0, 12.0, 4.0, 0.0),
+    (TileFunction::Tanh, -12.0, 12.0, 5.0, 1e-42),
     (TileFunction::Erf, -6.0, 6.0, 4.0, 0.0),
     (TileFunction::Sigmoid, -80.0, 90.0, 3.0, 0.0),
     (TileFunction::Sin, -20.0, 20.0, 4.0, 2e-7),

@@ -3,13 +3,18 @@
 use super::polynomial;
 use crate::simd::Simd;
 
-/// ln(2) in two parts; the first has 9 bits, so that its product with an exponent is exact.
-const LN2_HIGH: f32 = 0.693_359_375;
-const LN2_LOW: f32 = -2.121_944_4e-4;
+/// ln(2) in two parts; the first has so few bits that its product with an exponent is exact.
+const LN2_HIGH: f32 = 6.931_457_52e-1;
+const LN2_LOW: f32 = 1.428_606_77e-6;
+
+/// 1.5 * 2^23: the sum with a small number is that number rounded to a whole one.
+const ROUNDING: f32 = 12_582_912.0;
 
 /// `exp(x)`.
 ///
-/// `x = n ln(2) + r` with `|r| <= ln(2) / 2`; a polynomial gives `exp(r)`.
+/// `x = n ln(2) + r` with `|r| <= ln(2) / 2`; a polynomial gives `exp(r)`. Its coefficients are N. Juffa's for `expf`, which
+/// onnxruntime uses too: where [`Simd::FUSED`], both give the same bits, on which the codes of a dynamically quantised model
+/// depend.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::F) -> S::F {
     // Above this bound the result is infinite; the order of the operands keeps NaN.
@@ -21,16 +26,29 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::F) -> S::F {
 pub(crate) fn exp_bounded<S: Simd>(simd: S, x: S::F) -> S::F {
     // Below this bound the result is 0; the order of the operands keeps NaN.
     let x = simd.max(simd.splat(-104.0), x);
-    let n = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
+    exp_reduced(
+        simd,
+        x,
+        [
+            1.378_059_387_2e-3,
+            8.373_124_525e-3,
+            4.166_953_638_2e-2,
+            1.666_647_195_8e-1,
+            4.999_998_509_9e-1,
+            1.0,
+            1.0,
+        ],
+    )
+}
+
+/// `exp(x)` for `x` between -104 and 89 by these coefficients of the reduced argument.
+#[inline(always)]
+pub(super) fn exp_reduced<S: Simd>(simd: S, x: S::F, coefficients: [f32; 7]) -> S::F {
+    let rounding = simd.splat(ROUNDING);
+    let n = simd.sub(simd.fma(x, simd.splat(std::f32::consts::LOG2_E), rounding), rounding);
     let r = simd.fma(n, simd.splat(-LN2_HIGH), x);
     let r = simd.fma(n, simd.splat(-LN2_LOW), r);
-    let p = polynomial(
-        simd,
-        r,
-        [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1],
-    );
-    let p = simd.add(simd.fma(p, simd.mul(r, r), r), simd.splat(1.0));
-    simd.scale(p, n)
+    simd.scale(polynomial(simd, r, coefficients), n)
 }
 
 /// `ln(x)`: -inf at 0, NaN below.
@@ -38,6 +56,8 @@ pub(crate) fn exp_bounded<S: Simd>(simd: S, x: S::F) -> S::F {
 /// `x = m 2^e` with `m` between sqrt(1/2) and sqrt(2); a polynomial gives `ln(m)`.
 #[inline(always)]
 pub(crate) fn ln<S: Simd>(simd: S, x: S::F) -> S::F {
+    // ln(2) in two parts; the first has 9 bits, so that its product with an exponent is exact.
+    let (ln2_high, ln2_low) = (simd.splat(0.693_359_375), simd.splat(-2.121_944_4e-4));
     let subnormal = simd.less(x, simd.splat(f32::MIN_POSITIVE));
     let scaled = simd.select(subnormal, simd.mul(x, simd.splat(8_388_608.0)), x);
     let bits = simd.bits(scaled);
@@ -65,9 +85,9 @@ pub(crate) fn ln<S: Simd>(simd: S, x: S::F) -> S::F {
         ],
     );
     let y = simd.mul(simd.mul(m, z), p);
-    let y = simd.fma(e, simd.splat(LN2_LOW), y);
+    let y = simd.fma(e, ln2_low, y);
     let y = simd.fma(z, simd.splat(-0.5), y);
-    let y = simd.fma(e, simd.splat(LN2_HIGH), simd.add(m, y));
+    let y = simd.fma(e, ln2_high, simd.add(m, y));
 
     let zero = simd.splat(0.0);
     let infinity = simd.splat(f32::INFINITY);

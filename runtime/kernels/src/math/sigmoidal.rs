@@ -1,5 +1,6 @@
 //! Functions with the shape of a step, and the activations made of them.
 
+use super::exponential::exp_reduced;
 use super::{exp, ln, polynomial};
 use crate::simd::Simd;
 
@@ -29,46 +30,79 @@ pub(crate) fn softplus<S: Simd>(simd: S, x: S::F) -> S::F {
     simd.add(simd.max(simd.splat(0.0), x), log)
 }
 
-/// `tanh(x)`: an odd polynomial near 0, else `1 - 2 / (exp(2 |x|) + 1)`.
+/// `tanh(x)`: the quotient of an odd and an even polynomial, which reaches 1 at 9.
+///
+/// The coefficients are those of Eigen's `ptanh`, which onnxruntime uses too: where [`Simd::FUSED`], both give the same bits, but
+/// for the last unit above 1 that it has near 9.
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(simd: S, x: S::F) -> S::F {
-    let one = simd.splat(1.0);
-    let t = simd.abs(x);
-    let z = simd.mul(x, x);
-    let p = polynomial(
+    // The order of the operands keeps NaN.
+    let x = simd.min(simd.splat(9.0), simd.max(simd.splat(-9.0), x));
+    let square = simd.mul(x, x);
+    let odd = polynomial(
         simd,
-        z,
-        [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1],
+        square,
+        [
+            -2.760_768_477e-16,
+            2.000_187_904_8e-13,
+            -8.604_671_521_4e-11,
+            5.122_297_091e-8,
+            1.485_722_357_2e-5,
+            6.372_619_288_8e-4,
+            4.893_524_558_9e-3,
+        ],
     );
-    let inner = simd.fma(simd.mul(p, z), x, x);
-    let e = exp(simd, simd.add(t, t));
-    let outer = simd.sub(one, simd.div(simd.splat(2.0), simd.add(e, one)));
-    simd.select(simd.less(t, simd.splat(0.625)), inner, simd.copy_sign(outer, x))
+    let even = polynomial(
+        simd,
+        square,
+        [1.198_258_394_7e-6, 1.185_347_056_9e-4, 2.268_434_632_4e-3, 4.893_525_185_5e-3],
+    );
+    let y = simd.div(simd.mul(odd, x), even);
+    simd.min(simd.splat(1.0), simd.max(simd.splat(-1.0), y))
 }
 
 /// `erf(x)`: an odd polynomial near 0, else `1 - exp(p(|x|))`.
+///
+/// The coefficients are N. Juffa's, as onnxruntime has them: where [`Simd::FUSED`], both give the same bits.
 #[inline(always)]
 pub(crate) fn erf<S: Simd>(simd: S, x: S::F) -> S::F {
     // erf(4) rounds to 1.
     let t = simd.min(simd.splat(4.0), simd.abs(x));
-    let s = simd.mul(t, t);
-
-    let even = polynomial(simd, t, [-1.728_534_7e-5, 3.831_971_3e-4]);
-    let odd = polynomial(simd, t, [-3.883_964_4e-3, 2.425_462_2e-2]);
-    let p = simd.fma(even, s, odd);
-    let p = simd.fma(p, t, simd.splat(-1.067_778_8e-1));
-    let p = simd.fma(p, t, simd.splat(-6.348_466_9e-1));
-    let p = simd.fma(p, t, simd.splat(-1.287_175_1e-1));
+    let p = polynomial(
+        simd,
+        t,
+        [
+            -1.729_489_3e-5,
+            3.832_086_8e-4,
+            -3.883_934_35e-3,
+            2.425_456_05e-2,
+            -1.067_778_47e-1,
+            -6.348_466_87e-1,
+            -1.287_175_12e-1,
+        ],
+    );
     let p = simd.fma(p, t, simd.neg(t));
-    let outer = simd.copy_sign(simd.sub(simd.splat(1.0), exp(simd, p)), x);
+    let e = exp_reduced(
+        simd,
+        p,
+        [1.383_198_08e-3, 8.375_500_33e-3, 4.166_895_15e-2, 1.666_644_66e-1, 4.999_998_51e-1, 1.0, 1.0],
+    );
+    let outer = simd.sub(simd.splat(1.0), e);
 
     let q = polynomial(
         simd,
-        s,
-        [-5.967_617e-4, 4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_3e-1, -3.761_253_4e-1, 1.283_791_7e-1],
+        simd.mul(t, t),
+        [
+            -5.991_049_69e-4,
+            4.993_395_88e-3,
+            -2.676_673_42e-2,
+            1.128_180_25e-1,
+            -3.761_248_59e-1,
+            1.283_791_51e-1,
+        ],
     );
-    let inner = simd.fma(q, x, x);
-    simd.select(simd.less(t, simd.splat(0.927_734_4)), inner, outer)
+    let inner = simd.fma(q, t, t);
+    simd.copy_sign(simd.select(simd.less(simd.splat(0.921_875), t), outer, inner), x)
 }
 
 /// `x / 2 * (1 + erf(x / sqrt(2)))`.
@@ -78,11 +112,41 @@ pub(crate) fn gelu<S: Simd>(simd: S, x: S::F) -> S::F {
     simd.mul(simd.mul(x, simd.splat(0.5)), simd.add(simd.splat(1.0), e))
 }
 
-/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, which is `x * sigmoid` of twice the argument.
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
 #[inline(always)]
 pub(crate) fn gelu_tanh<S: Simd>(simd: S, x: S::F) -> S::F {
-    const TWICE: f32 = -1.595_769_1;
+    const SCALE: f32 = 0.797_884_56;
+    // Every step rounds on its own, as in onnxruntime's FastGelu.
+    let inner = simd.mul(simd.mul(simd.splat(SCALE * 0.044_715), x), x);
+    let inner = simd.mul(x, simd.add(inner, simd.splat(SCALE)));
+    simd.mul(simd.mul(x, simd.splat(0.5)), simd.add(tanh(simd, inner), simd.splat(1.0)))
+}
+
+/// [`sigmoid`] to 1e-7 in all: half and the quotient of an odd and an even polynomial, for the gates of recurrent cells.
+///
+/// The coefficients are those of Eigen's logistic function, which onnxruntime uses too: where [`Simd::FUSED`], both give the same bits.
+#[inline(always)]
+pub(crate) fn logistic<S: Simd>(simd: S, x: S::F) -> S::F {
+    // The order of the operands keeps NaN.
+    let x = simd.min(simd.splat(18.0), simd.max(simd.splat(-18.0), x));
     let square = simd.mul(x, x);
-    let inner = simd.mul(x, simd.fma(square, simd.splat(TWICE * 0.044_715), simd.splat(TWICE)));
-    simd.div(x, simd.add(simd.splat(1.0), exp(simd, inner)))
+    let odd = polynomial(
+        simd,
+        square,
+        [4.370_310_125_8e-11, 1.156_273_244_6e-7, 6.085_748_646e-5, 8.513_771_333e-3, 2.482_879_470_6e-1],
+    );
+    let even = polynomial(
+        simd,
+        square,
+        [
+            6.102_473_897_6e-13,
+            5.761_021_369_9e-9,
+            6.291_067_850_2e-6,
+            1.701_988_173_7e-3,
+            1.168_176_569e-1,
+            9.931_519_210_2e-1,
+        ],
+    );
+    let y = simd.add(simd.div(simd.mul(odd, x), even), simd.splat(0.5));
+    simd.min(simd.splat(1.0), simd.max(simd.splat(0.0), y))
 }

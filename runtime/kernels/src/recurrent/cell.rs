@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lathe_artifact::builtin::RecurrentFunction;
 
-use crate::math::{exp, sigmoid, softplus, tanh};
+use crate::math::{exp, logistic, softplus, tanh};
 use crate::matmul::tile::DEPTH;
 use crate::simd::{LANES, Simd};
 
@@ -22,7 +22,7 @@ impl Function {
         let (alpha, beta) = (simd.splat(self.alpha), simd.splat(self.beta));
         let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
         match self.kind {
-            RecurrentFunction::Sigmoid => sigmoid(simd, x),
+            RecurrentFunction::Sigmoid => logistic(simd, x),
             RecurrentFunction::Tanh => tanh(simd, x),
             RecurrentFunction::Relu => simd.select(simd.less(x, zero), zero, x),
             RecurrentFunction::Softsign => simd.div(x, simd.add(one, simd.abs(x))),
@@ -166,7 +166,7 @@ impl Cell {
     fn activated<S: Simd, const PLAIN: bool>(&self, simd: S, index: usize, x: S::F) -> S::F {
         let x = self.bounded::<S, PLAIN>(simd, x);
         match (PLAIN, index) {
-            (true, 0) => sigmoid(simd, x),
+            (true, 0) => logistic(simd, x),
             (true, _) => tanh(simd, x),
             (false, _) => self.functions[index].apply(simd, x),
         }

@@ -21,18 +21,18 @@ impl Avx2 {
         Self(())
     }
 
-    /// Sum of 8 lanes: 4, 2 and 1 apart.
+    /// Sum of 8 lanes: neighbours, neighbouring pairs, the two fours.
     #[inline(always)]
     pub(super) fn sum_8(self, a: __m256) -> f32 {
         // SAFETY: the token proves that the CPU has the instructions.
         unsafe {
-            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
-            _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+            let a = _mm256_add_ps(a, _mm256_movehdup_ps(a));
+            let a = _mm256_add_ps(a, _mm256_permute_ps::<2>(a));
+            _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)))
         }
     }
 
-    /// Largest of 8 lanes in the same order.
+    /// Largest of 8 lanes.
     #[inline(always)]
     pub(super) fn largest_8(self, a: __m256) -> f32 {
         // SAFETY: the token proves that the CPU has the instructions.
@@ -367,6 +367,11 @@ unsafe impl Simd for Avx2 {
     fn sum(self, a: F) -> f32 {
         // SAFETY: the token proves that the CPU has the instruction.
         self.sum_8(unsafe { _mm256_add_ps(a.0, a.1) })
+    }
+    #[inline(always)]
+    fn add_halves(self, a: F, x: F) -> F {
+        // SAFETY: the token proves that the CPU has the instruction.
+        Pair(unsafe { _mm256_add_ps(_mm256_add_ps(a.0, x.0), x.1) }, a.1)
     }
     #[inline(always)]
     fn largest(self, a: F) -> f32 {

@@ -302,6 +302,14 @@ unsafe impl Simd for Avx512 {
         self.avx2().sum_8(op!(_mm256_add_ps(low, high)))
     }
     #[inline(always)]
+    fn add_halves(self, a: __m512, x: __m512) -> __m512 {
+        let a = op!(_mm512_castps512_ps256(a));
+        let low = op!(_mm512_castps512_ps256(x));
+        let high = op!(_mm512_extractf32x8_ps::<1>(x));
+        let a = op!(_mm256_add_ps(_mm256_add_ps(a, low), high));
+        op!(_mm512_castps256_ps512(a))
+    }
+    #[inline(always)]
     fn largest(self, a: __m512) -> f32 {
         let low = op!(_mm512_castps512_ps256(a));
         let high = op!(_mm512_extractf32x8_ps::<1>(a));

@@ -190,9 +190,11 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// Lanes 0, 2, 4, ... of `a`, then those of `b`.
     fn even(self, a: Self::F, b: Self::F) -> Self::F;
 
-    /// Sum of the lanes: lane `i` with `i + 8`, then 4, 2 and 1 apart.
+    /// Sum of the lanes: lane `i` with `i + 8`, then neighbours, neighbouring pairs and fours.
     fn sum(self, a: Self::F) -> f32;
-    /// Largest lane in the same order by [`Simd::max`]; unspecified with NaN among them.
+    /// `a` with the first 8 lanes of `x` added to its first 8, then the last 8 of `x` to the same; its last 8 are unspecified.
+    fn add_halves(self, a: Self::F, x: Self::F) -> Self::F;
+    /// Largest lane by [`Simd::max`]; unspecified with NaN among them.
     fn largest(self, a: Self::F) -> f32;
 
     /// Transposes 8 x 8 elements of 4 bytes.

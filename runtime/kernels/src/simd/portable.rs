@@ -46,12 +46,15 @@ fn zip<A: Copy, R: Copy + Default>(a: Lanes<A>, b: Lanes<A>, f: impl Fn(A, A) ->
     lanes!(R::default(), |i| f(a.0[i], b.0[i]))
 }
 
-/// Combines lanes 8, 4, 2 and 1 apart.
+/// Combines lanes 8 apart, then neighbours, neighbouring pairs and fours.
 #[inline(always)]
 fn fold(mut a: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            a[i] = f(a[i], a[i + half]);
+    for i in 0..8 {
+        a[i] = f(a[i], a[i + 8]);
+    }
+    for step in [1, 2, 4] {
+        for i in (0..8).step_by(2 * step) {
+            a[i] = f(a[i], a[i + step]);
         }
     }
     a[0]
@@ -287,6 +290,10 @@ unsafe impl Simd for Portable {
     #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {
         fold(a.0, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn add_halves(self, a: Self::F, x: Self::F) -> Self::F {
+        lanes!(0.0, |i| a.0[i] + x.0[i % 8] + x.0[i % 8 + 8])
     }
     #[inline(always)]
     fn largest(self, a: Self::F) -> f32 {
