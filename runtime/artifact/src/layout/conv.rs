@@ -10,7 +10,7 @@ const LAYOUT: &str = "packed convolution";
 ///
 /// - *Depthwise* (one input channel and fewer than [`DEPTHWISE_MULTIPLIER`](Self::DEPTHWISE_MULTIPLIER) output channels a
 ///   group, not transposed): `[out_channels][kernel_h * kernel_w]`, as they came.
-/// - *General*: output channels of a group in blocks of 12 rows: `[group][out_channels / groups / 12][k][12]`, where
+/// - *General*: output channels of a group in blocks of 16 rows: `[group][out_channels / groups / 16][k][16]`, where
 ///   `k` counts `(in_channel, kernel_h, kernel_w)`; rows beyond the channels are zero.
 /// - *Transposed*: the cells of the kernel fall into classes that reach the same output positions (see [`ConvClass`]); each class
 ///   of rows times columns is a general layout of its own, classes in the order of their first cells.
@@ -80,9 +80,9 @@ fn greatest_common_divisor(mut a: usize, mut b: usize) -> usize {
 
 impl PackedConv {
     /// Version of the layout; the build id counts it in.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
     /// Output channels of a block.
-    pub const ROWS: usize = 12;
+    pub const ROWS: usize = 16;
     /// Groups of one input channel and fewer output channels than this use the depthwise layout.
     pub const DEPTHWISE_MULTIPLIER: usize = 4;
 
@@ -197,7 +197,7 @@ impl PackedConv {
         }
     }
 
-    /// Blocks of 12 output channels of a group.
+    /// Blocks of 16 output channels of a group.
     pub const fn row_blocks(&self) -> usize {
         self.group_out_channels().div_ceil(Self::ROWS)
     }
@@ -256,7 +256,7 @@ mod tests {
             for group in 0..groups {
                 for out in 0..outs {
                     for index in 0..k {
-                        let at = ((group * conv.row_blocks() + out / 12) * k + index) * 12 + out % 12;
+                        let at = ((group * conv.row_blocks() + out / 16) * k + index) * 16 + out % 16;
                         prop_assert_eq!(packed[at], source[(group * outs + out) * k + index]);
                     }
                 }

@@ -3,18 +3,19 @@
 use std::ops::Range;
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
+use lathe_artifact::layout::PackedConv;
 
-use super::few::Few;
+use super::outs::Outs;
 use super::window::{Axis, Planes, Window, copy_panel, copy_pointwise};
 use crate::matmul::epilogue::{Epilogue, Rectangle};
 use crate::matmul::product::{BUFFER, Stage, Target, share};
 use crate::matmul::tile::{Left, PANEL, PANELS, ROWS, Tile, panels_for};
 use crate::simd::Simd;
 
+/// Output channels of a block of the weights.
+pub(super) const BLOCK: usize = PackedConv::ROWS;
 /// Most of the sums' length that is copied at a time.
 const DEPTH: usize = 2048;
-/// Up to this many positions lanes may run along the output channels.
-const FEW_POSITIONS: usize = 2 * PANEL;
 /// Elements of patches in scratch memory.
 const RIGHT: usize = PANELS * DEPTH * PANEL;
 /// Elements of patches that stay in the second cache, for which more panels are copied together.
@@ -28,7 +29,7 @@ pub(super) const PHASES: usize = 8;
 const _: () = assert!((RIGHT + (PHASES + 1) * BUFFER) * 4 <= SCRATCH_BYTES);
 const _: () = assert!(NEAR <= RIGHT && WHOLE <= RIGHT && PANELS <= TOGETHER);
 
-/// A convolution whose weights are in blocks of 12 output channels, or one class of a transposed one.
+/// A convolution whose weights are in blocks of 16 output channels, or one class of a transposed one.
 #[derive(Clone, Copy)]
 pub(crate) struct General {
     /// `[batch, groups * channels, depth, input]`.
@@ -45,7 +46,7 @@ pub(crate) struct General {
     pub(crate) outs: usize,
     /// What each output position reads.
     pub(crate) window: Window,
-    /// `[groups][outs / 12][channels * cells][12]`.
+    /// `[groups][outs / 16][channels * cells][16]`.
     pub(crate) weight: *const f32,
     /// `[batch, groups * outs, depth, y_plane]`.
     pub(crate) y: *mut f32,
@@ -74,25 +75,31 @@ pub(crate) struct Scatter {
 
 /// One image and group, with a worker's scratch memory.
 #[derive(Clone, Copy)]
-struct Image<'a> {
+pub(super) struct Image<'a> {
     conv: &'a General,
-    planes: Planes,
-    weight: *const f32,
-    target: Target,
-    panels: *mut f32,
+    pub(super) planes: Planes,
+    pub(super) weight: *const f32,
+    pub(super) target: Target,
+    pub(super) scratch: *mut f32,
 }
 
 impl General {
     /// Length of the sums.
     #[inline(always)]
-    fn k(&self) -> usize {
+    pub(super) fn k(&self) -> usize {
         self.channels * self.window.cells()
     }
 
     /// Blocks of output channels of a group.
     #[inline(always)]
     fn blocks(&self) -> usize {
-        self.outs.div_ceil(ROWS)
+        self.outs.div_ceil(BLOCK)
+    }
+
+    /// Images, groups and depths of the result, which are computed one by one.
+    #[inline(always)]
+    pub(super) fn images(&self) -> usize {
+        self.batch * self.groups * self.depth.output
     }
 
     /// Computes the worker's share.
@@ -101,16 +108,16 @@ impl General {
     /// The fields describe readable and writable memory; the worker's scratch memory is its own.
     #[inline(never)]
     pub(crate) unsafe fn compute<S: Simd>(&self, simd: S, worker: &Worker) {
-        let positions = self.window.positions();
-        let panels = positions.div_ceil(PANEL);
-        // 12 of 16 lanes, against those of the panels that are positions.
-        let emptier = 4 * positions < 3 * panels * PANEL;
-        let few =
-            emptier && positions <= FEW_POSITIONS && self.k() * PANEL <= RIGHT && self.scatter.is_none();
-        let columns = if few { 1 } else { self.columns::<S>(panels, worker.count as usize) };
+        if let Some(outs) = Outs::of::<S>(self, worker.count as usize) {
+            // SAFETY: as the caller promises.
+            unsafe { outs.compute(simd, worker) };
+            return;
+        }
+        let panels = self.window.positions().div_ceil(PANEL);
+        let columns = self.columns::<S>(panels, worker.count as usize);
         // Units of work: a block of channels of some panels of an image and group.
         let units = columns * self.blocks();
-        let mine = share(self.batch * self.groups * self.depth.output * units, worker);
+        let mine = share(self.images() * units, worker);
         let mut unit = mine.start;
         while unit < mine.end {
             let (image, within) = (unit / units, unit % units);
@@ -119,12 +126,8 @@ impl General {
             // SAFETY: the unit lies in the work, so its image, group, panels and blocks are there.
             unsafe {
                 let image = self.image(image, worker);
-                if few {
-                    image.few_positions(simd, block..end);
-                } else {
-                    let (first, last) = (panels * column / columns, panels * (column + 1) / columns);
-                    image.columns(simd, first..last, block..end);
-                }
+                let (first, last) = (panels * column / columns, panels * (column + 1) / columns);
+                image.columns(simd, first..last, block..end);
             }
             unit += end - block;
         }
@@ -165,13 +168,13 @@ impl General {
     /// Panels of one tile.
     #[inline(always)]
     fn side_by_side<S: Simd>(&self) -> usize {
-        if self.outs < ROWS { panels_for::<S>(self.outs) } else { 1 }
+        panels_for::<S>(self.outs)
     }
 
     /// # Safety
     /// `index` is below `batch * groups * depth.output`.
     #[inline(always)]
-    unsafe fn image(&self, index: usize, worker: &Worker) -> Image<'_> {
+    pub(super) unsafe fn image(&self, index: usize, worker: &Worker) -> Image<'_> {
         let (index, position) = (index / self.depth.output, index % self.depth.output);
         let group = index % self.groups;
         let plane = self.window.h.input * self.window.w.input;
@@ -195,14 +198,14 @@ impl General {
                     position,
                     memory: (self.x, self.x.add(images * channels * self.depth.input * plane)),
                 },
-                weight: self.weight.add(group * self.blocks() * self.k() * ROWS),
+                weight: self.weight.add(group * self.blocks() * self.k() * BLOCK),
                 target: Target {
                     c: self.y.add(y),
                     c_row: self.depth.output * self.y_plane,
                     epilogue,
                     buffer: scratch.add(RIGHT),
                 },
-                panels: scratch,
+                scratch,
             }
         }
     }
@@ -243,19 +246,19 @@ impl Image<'_> {
             unsafe { self.scattered(simd, scatter, (start, end - start), blocks) };
             return;
         }
-        let together = self.conv.side_by_side::<S>();
         for (depth, stage) in self.depths() {
             // SAFETY: the columns lie in the window and the blocks in the weights.
             unsafe {
                 self.copy(simd, (start, end - start), &depth);
                 for block in blocks.clone() {
-                    let rows = ROWS.min(self.conv.outs - block * ROWS);
+                    let rows = BLOCK.min(self.conv.outs - block * BLOCK);
+                    let together = panels_for::<S>(rows);
                     let tile = self.tile(block, &depth);
                     for panel in panels.clone().step_by(together) {
                         let count = together.min(panels.end - panel);
                         let column = panel * PANEL;
                         let columns = (count * PANEL).min(end - column);
-                        let at = Rectangle { row: block * ROWS, column, rows, columns };
+                        let at = Rectangle { row: block * BLOCK, column, rows, columns };
                         let tile = Tile { b: tile.b.add((panel - panels.start) * tile.b_panel), ..tile };
                         self.target.tile(simd, tile, at, count, stage);
                     }
@@ -278,7 +281,7 @@ impl Image<'_> {
     unsafe fn copy<S: Simd>(&self, simd: S, (column, columns): (usize, usize), depth: &Range<usize>) {
         let (window, from) = (&self.conv.window, self.planes);
         if window.is_pointwise() && from.depth.input == 1 && from.depth.cells == 1 {
-            let to = (self.panels, self.panel_size());
+            let to = (self.scratch, self.panel_size());
             // SAFETY: as the caller promises.
             unsafe { copy_pointwise(simd, (from.x, from.plane), (column, columns), depth.clone(), to) };
             return;
@@ -288,7 +291,7 @@ impl Image<'_> {
             let first = column + panel * PANEL;
             // SAFETY: as the caller promises.
             unsafe {
-                let to = self.panels.add(panel * self.panel_size());
+                let to = self.scratch.add(panel * self.panel_size());
                 copy_panel(simd, window, from, (first, count), depth.clone(), to);
             }
         }
@@ -303,9 +306,9 @@ impl Image<'_> {
         Tile {
             k: depth.len(),
             // SAFETY: the caller's promise.
-            a: unsafe { self.weight.add((block * self.conv.k() + depth.start) * ROWS) },
-            left: Left::Columns,
-            b: self.panels,
+            a: unsafe { self.weight.add((block * self.conv.k() + depth.start) * BLOCK) },
+            left: Left::Blocks,
+            b: self.scratch,
             b_row: PANEL,
             b_panel: self.panel_size(),
             c: self.target.buffer,
@@ -329,7 +332,7 @@ impl Image<'_> {
     ) {
         let panels = columns.div_ceil(PANEL);
         for block in blocks.clone() {
-            let rows = ROWS.min(self.conv.outs - block * ROWS);
+            let rows = BLOCK.min(self.conv.outs - block * BLOCK);
             for (depth, stage) in self.depths() {
                 // SAFETY: the columns lie in the window and the block in the weights of each class; each class has a buffer.
                 unsafe {
@@ -378,14 +381,14 @@ impl Image<'_> {
         (first, count): (usize, usize),
     ) {
         let Target { c_row, epilogue, buffer, .. } = self.target;
-        let rows = ROWS.min(self.conv.outs - block * ROWS);
+        let rows = BLOCK.min(self.conv.outs - block * BLOCK);
         // SAFETY: places lie in the output plane; each class has a buffer, and there is one more.
         unsafe {
             let sums = buffer.add(phase * BUFFER + panel * ROWS * PANEL);
             let residual = buffer.add(PHASES * BUFFER);
             if !epilogue.residual.is_null() {
                 for row in 0..rows {
-                    let from = epilogue.residual.add((block * ROWS + row) * c_row);
+                    let from = epilogue.residual.add((block * BLOCK + row) * c_row);
                     for column in 0..count {
                         *residual.add(row * PANEL + column) =
                             *from.add(self.place(scatter, first + column) + phase);
@@ -393,7 +396,7 @@ impl Image<'_> {
                 }
             }
             let local = Epilogue {
-                row_bias: offset(epilogue.row_bias, block * ROWS),
+                row_bias: offset(epilogue.row_bias, block * BLOCK),
                 residual: if epilogue.residual.is_null() { epilogue.residual } else { residual },
                 residual_row: PANEL as isize,
                 ..epilogue
@@ -412,7 +415,7 @@ impl Image<'_> {
     #[inline(always)]
     unsafe fn put(&self, scatter: Scatter, block: usize, panel: usize, (first, count): (usize, usize)) {
         let Target { c, c_row, buffer, .. } = self.target;
-        let rows = ROWS.min(self.conv.outs - block * ROWS);
+        let rows = BLOCK.min(self.conv.outs - block * BLOCK);
         let width = self.conv.window.w.output;
         let mut column = 0;
         while column < count {
@@ -423,7 +426,7 @@ impl Image<'_> {
                 // SAFETY: places lie in the output plane, sums in the buffers.
                 unsafe {
                     let from = buffer.add((panel * ROWS + row) * PANEL + column);
-                    let to = c.add((block * ROWS + row) * c_row + place);
+                    let to = c.add((block * BLOCK + row) * c_row + place);
                     if scatter.phases == 2 && scatter.column == 2 {
                         let second = from.add(BUFFER);
                         for index in 0..run {
@@ -440,39 +443,6 @@ impl Image<'_> {
                 }
             }
             column += run;
-        }
-    }
-
-    /// All positions, where they are too few to fill vectors: lanes run along the output channels.
-    ///
-    /// # Safety
-    /// The blocks are there; there are at most [`FEW_POSITIONS`].
-    #[inline(always)]
-    unsafe fn few_positions<S: Simd>(&self, simd: S, blocks: Range<usize>) {
-        let (k, positions) = (self.conv.k(), self.conv.window.positions());
-        let window = &self.conv.window;
-        let Target { c, c_row, epilogue, buffer } = self.target;
-        // SAFETY: there is room for `k` rows of patches, as `compute` checked, and for the tiles of 4 blocks.
-        unsafe {
-            for first in (0..positions).step_by(PANEL) {
-                let count = PANEL.min(positions - first);
-                copy_panel(simd, window, self.planes, (first, count), 0..k, self.panels);
-                let mut block = blocks.start;
-                while block < blocks.end {
-                    let together = if blocks.end - block >= 4 { 4 } else { 1 };
-                    let weight = self.weight.add(block * k * ROWS);
-                    let few = Few { k, weight, patches: self.panels, positions: count, to: buffer };
-                    few.compute(simd, together);
-                    for index in 0..together {
-                        let row = (block + index) * ROWS;
-                        let rows = ROWS.min(self.conv.outs - row);
-                        let at = Rectangle { row, column: first, rows, columns: count };
-                        let from = buffer.add(index * ROWS * PANEL);
-                        epilogue.apply(simd, at, from, PANEL, c.add(row * c_row + first), c_row);
-                    }
-                    block += together;
-                }
-            }
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Convolution and transposed convolution in f32.
 //!
 //! Each output element is one chain of multiply-adds over `(channel, kernel row, kernel column)` from 0, then bias, residual
-//! and activation. Patches are copied panel by panel into scratch memory; there is no image-sized buffer.
+//! and activation. Lanes run along the positions, for which patches are copied panel by panel into scratch memory, or along the
+//! output channels, for which strips of the image are; there is no image-sized buffer.
 
 mod depthwise;
-mod few;
 mod general;
+mod outs;
 mod pieces;
 mod scatter;
 mod side;

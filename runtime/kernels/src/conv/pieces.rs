@@ -163,7 +163,7 @@ unsafe fn read<S: Simd, const STRIDE: usize, const MOST: usize>(
 
 /// Bit `i` at place `2 i`.
 #[inline(always)]
-fn apart(mask: u8) -> u16 {
+pub(super) fn apart(mask: u8) -> u16 {
     let mut bits = u16::from(mask);
     bits = (bits | bits << 4) & 0x0f0f;
     bits = (bits | bits << 2) & 0x3333;

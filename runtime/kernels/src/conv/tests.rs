@@ -255,7 +255,7 @@ fn check_call<A: Arguments>(isa: Isa, workers: u64, args: &A) {
 
 prop_compose! {
     fn cases()(
-        batch in 1usize..3, groups in 1usize..4, channels in [1usize..4, 1usize..15],
+        batch in 1usize..3, groups in 1usize..4, channels in [1usize..4, 1usize..36],
         input in [1usize..9, 1usize..40], kernel in [1usize..4, 1usize..5], stride in [1usize..4, 1usize..4],
         dilation in [1usize..3, 1usize..4], pads in [[-1i64..3, -1i64..3], [-1i64..4, 0i64..4]],
         bias: bool, residual: bool, activation in 0i64..22,
@@ -301,10 +301,41 @@ fn pointwise_and_flat_shapes_are_right() {
         Case { bias: true, ..Case::new([6, 61], [3, 5], [3, 3], 1, 1) },
         Case::new([4, 1], [20, 30], [3, 3], 1, 1),
         Case::new([3, 2], [1, 100], [1, 9], 2, 0),
-        // Few positions, with lanes along the output channels; two and then one panel of them.
+        // Few positions.
         Case { bias: true, residual: true, ..Case::new([20, 50], [6, 6], [3, 3], 1, 1) },
         Case::new([70, 61], [3, 3], [1, 1], 1, 0),
         Case { bias: true, ..Case::new([3, 20], [40, 75], [7, 7], 2, 3) },
+    ];
+    for isa in isas() {
+        for case in &cases {
+            for workers in 1..4 {
+                case.check(isa, workers, false);
+            }
+        }
+    }
+}
+
+#[test]
+fn lanes_along_the_output_channels_are_right() {
+    let cases = [
+        // Rows of one tile, of several, and in pairs with one that is left; 2, 4 and 3 blocks, the last not full.
+        Case { bias: true, residual: true, ..Case::new([20, 32], [14, 14], [3, 3], 1, 1) },
+        Case { batch: 2, ..Case::new([9, 61], [11, 31], [3, 3], 1, 1) },
+        Case { bias: true, activation: Activation::Relu, ..Case::new([30, 48], [7, 7], [3, 3], 1, 1) },
+        Case { groups: 2, residual: true, ..Case::new([8, 40], [9, 7], [1, 1], 1, 0) },
+        Case::new([5, 64], [3, 3], [3, 3], 1, 1),
+        Case::new([5, 72], [1, 1], [1, 1], 1, 0),
+        Case { batch: 3, bias: true, ..Case::new([6, 80], [2, 3], [1, 1], 1, 0) },
+        // Strides, with cells in one phase, in some and in all of them.
+        Case { bias: true, ..Case::new([3, 64], [40, 46], [7, 7], 2, 3) },
+        Case::new([40, 32], [15, 14], [1, 1], 2, 0),
+        Case { stride: [1, 3], ..Case::new([10, 32], [6, 50], [2, 2], 1, 0) },
+        Case { stride: [2, 5], pads: [[-1, 2], [2, -1]], ..Case::new([7, 32], [9, 60], [3, 4], 1, 0) },
+        Case { dilation: [2, 3], stride: [1, 2], ..Case::new([7, 32], [12, 33], [3, 3], 1, 3) },
+        // A long row, many channels, and channels that are copied part by part.
+        Case { bias: true, ..Case::new([6, 32], [1, 1900], [1, 5], 1, 2) },
+        Case::new([5, 32], [70, 20], [4, 1], 1, 2),
+        Case { residual: true, ..Case::new([1500, 40], [1, 28], [3, 3], 1, 1) },
     ];
     for isa in isas() {
         for case in &cases {

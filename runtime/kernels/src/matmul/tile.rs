@@ -1,4 +1,4 @@
-//! The microkernel: a tile of up to 12 rows and some panels of 32 columns, held in registers over all of `k`.
+//! The microkernel: a tile of up to 16 rows and some panels of 32 columns, held in registers over all of `k`.
 //!
 //! Each element is one chain of multiply-adds over `k` in ascending order, whatever the size of the tile: that fixes its bits.
 
@@ -6,8 +6,10 @@ use crate::simd::{LANES, Simd, WithSimd, prefetch};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
-/// Most rows of a tile.
+/// Most rows of a tile in registers.
 pub(crate) const ROWS: usize = 12;
+/// Most rows of a tile.
+const MOST_ROWS: usize = 16;
 /// Most panels of a tile.
 pub(crate) const PANELS: usize = 4;
 /// Elements from row to row where the left operand is copied row by row: [`DEPTH`] and a line that keeps rows out of
@@ -21,8 +23,10 @@ pub(crate) const DEPTH: usize = 512;
 pub(crate) enum Left {
     /// Row by row, [`LEFT_STRIDE`] apart.
     Rows,
-    /// `[k][12]`, as [`lathe_artifact::layout::PackedConv`] has it.
+    /// `[k][12]`.
     Columns,
+    /// `[k][16]`, as [`lathe_artifact::layout::PackedConv`] has it.
+    Blocks,
     /// Row by row, 64 apart.
     Scores,
 }
@@ -57,25 +61,26 @@ pub(crate) struct Tile {
 pub(crate) fn panels_for<S: Simd>(rows: usize) -> usize {
     match (S::REGISTERS, rows) {
         (32.., 1) => 4,
-        (32.., 2 | 3) => 2,
+        (32.., 2..=6) => 2,
         (8.., 1) => 2,
         _ => 1,
     }
 }
 
 impl Tile {
-    /// Computes `rows` rows (1 to 12) of `panels` panels (1 to 4).
+    /// Computes `rows` rows (1 to 16) of `panels` panels (1 to 4).
     ///
     /// # Safety
     /// `a` and `b` are readable and `c` writable for the tile by their strides: `c` for whole panels.
     #[inline(never)]
     pub(crate) unsafe fn multiply<S: Simd>(self, simd: S, rows: usize, panels: usize) {
-        debug_assert!((1..=ROWS).contains(&rows) && (1..=PANELS).contains(&panels));
+        debug_assert!((1..=MOST_ROWS).contains(&rows) && (1..=PANELS).contains(&panels));
         // SAFETY: the parts below cover the tile that the caller vouches for.
         unsafe {
             match self.left {
                 Left::Rows => self.split::<S, LEFT_STRIDE, 1, false>(simd, rows, panels, 0),
                 Left::Columns => self.split::<S, 1, ROWS, false>(simd, rows, panels, 0),
+                Left::Blocks => self.split::<S, 1, MOST_ROWS, false>(simd, rows, panels, 0),
                 Left::Scores => self.split::<S, 64, 1, false>(simd, rows, panels, 0),
             }
         }
@@ -88,12 +93,13 @@ impl Tile {
     /// As [`multiply`](Self::multiply).
     #[inline(never)]
     pub(crate) unsafe fn stream<S: Simd>(self, simd: S, rows: usize, panels: usize, ahead: isize) {
-        debug_assert!((1..=ROWS).contains(&rows) && (1..=PANELS).contains(&panels));
+        debug_assert!((1..=MOST_ROWS).contains(&rows) && (1..=PANELS).contains(&panels));
         // SAFETY: the parts below cover the tile that the caller vouches for.
         unsafe {
             match self.left {
                 Left::Rows => self.split::<S, LEFT_STRIDE, 1, true>(simd, rows, panels, ahead),
                 Left::Columns => self.split::<S, 1, ROWS, true>(simd, rows, panels, ahead),
+                Left::Blocks => self.split::<S, 1, MOST_ROWS, false>(simd, rows, panels, 0),
                 Left::Scores => self.split::<S, 64, 1, true>(simd, rows, panels, ahead),
             }
         }
@@ -136,8 +142,15 @@ impl Tile {
             // SAFETY: the panel lies in the tile.
             let tile = unsafe { self.part(0, A_ROW, panel, 0) };
             if const { S::REGISTERS >= 32 } {
-                // SAFETY: as the caller promises.
-                unsafe { tile.rows_of_32::<S, A_ROW, A_STEP, AHEAD>(simd, rows, ahead) };
+                let parts = rows.div_ceil(ROWS);
+                for part in 0..parts {
+                    let (first, end) = (rows * part / parts, rows * (part + 1) / parts);
+                    // SAFETY: rows of the tile.
+                    unsafe {
+                        let tile = tile.part(first, A_ROW, 0, 0);
+                        tile.rows_of_32::<S, A_ROW, A_STEP, AHEAD>(simd, end - first, ahead);
+                    }
+                }
                 continue;
             }
             let most = if const { S::REGISTERS >= 8 } { 6 } else { 2 };
@@ -191,7 +204,10 @@ impl Tile {
                 1 if panels == 2 => simd.vectorize(Part::<1, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
                 1 => simd.vectorize(Part::<1, 8, A_ROW, A_STEP, AHEAD>(self, ahead)),
                 2 => simd.vectorize(Part::<2, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
-                _ => simd.vectorize(Part::<3, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
+                3 => simd.vectorize(Part::<3, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
+                4 => simd.vectorize(Part::<4, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
+                5 => simd.vectorize(Part::<5, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
+                _ => simd.vectorize(Part::<6, 4, A_ROW, A_STEP, AHEAD>(self, ahead)),
             }
         } else if const { S::REGISTERS >= 8 } {
             simd.vectorize(Part::<1, 4, A_ROW, A_STEP, AHEAD>(self, ahead));
