@@ -8,6 +8,7 @@ use lathe_artifact::layout::PackedConv;
 use super::outs::Outs;
 use super::window::{Axis, Planes, Window, copy_panel, copy_pointwise};
 use crate::matmul::epilogue::{Epilogue, Rectangle};
+use crate::matmul::finish::Finish;
 use crate::matmul::product::{BUFFER, Stage, Target, share};
 use crate::matmul::tile::{Left, PANEL, PANELS, ROWS, Tile, panels_for};
 use crate::simd::Simd;
@@ -260,7 +261,18 @@ impl Image<'_> {
                         let columns = (count * PANEL).min(end - column);
                         let at = Rectangle { row: block * BLOCK, column, rows, columns };
                         let tile = Tile { b: tile.b.add((panel - panels.start) * tile.b_panel), ..tile };
-                        self.target.tile(simd, tile, at, count, stage);
+                        let Target { c, c_row, epilogue, .. } = self.target;
+                        let once = count == 1 && stage.first && stage.last;
+                        match Finish::of(&epilogue, at).filter(|_| once) {
+                            Some(finish) => {
+                                let tile = Tile { c: c.add(at.row * c_row + column), c_row, ..tile };
+                                // The first tile asks for the weights of the next block.
+                                let more = panel == panels.start && block + 1 < blocks.end;
+                                let ahead = if more { self.conv.k() * BLOCK } else { 0 };
+                                tile.multiply_finished(simd, rows, finish, ahead as isize);
+                            }
+                            None => self.target.tile(simd, tile, at, count, stage),
+                        }
                     }
                 }
             }

@@ -305,6 +305,21 @@ fn pointwise_and_flat_shapes_are_right() {
         Case { bias: true, residual: true, ..Case::new([20, 50], [6, 6], [3, 3], 1, 1) },
         Case::new([70, 61], [3, 3], [1, 1], 1, 0),
         Case { bias: true, ..Case::new([3, 20], [40, 75], [7, 7], 2, 3) },
+        // Tiles that are finished in registers.
+        Case { bias: true, ..Case::new([6, 21], [20, 20], [1, 1], 1, 0) },
+        Case {
+            bias: true,
+            residual: true,
+            activation: Activation::Relu,
+            ..Case::new([6, 21], [20, 20], [1, 1], 1, 0)
+        },
+        Case {
+            batch: 2,
+            residual: true,
+            activation: Activation::Clip,
+            ..Case::new([9, 29], [8, 9], [1, 1], 1, 0)
+        },
+        Case { bias: true, activation: Activation::HardSwish, ..Case::new([2, 8], [9, 40], [3, 3], 1, 1) },
     ];
     for isa in isas() {
         for case in &cases {

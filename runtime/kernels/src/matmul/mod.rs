@@ -7,6 +7,7 @@ pub(crate) mod blocks;
 pub(crate) mod copy;
 pub(crate) mod encoded;
 pub(crate) mod epilogue;
+pub(crate) mod finish;
 mod halves;
 mod number;
 pub(crate) mod product;

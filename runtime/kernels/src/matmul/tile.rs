@@ -9,7 +9,7 @@ pub(crate) const PANEL: usize = 32;
 /// Most rows of a tile in registers.
 pub(crate) const ROWS: usize = 12;
 /// Most rows of a tile.
-const MOST_ROWS: usize = 16;
+pub(super) const MOST_ROWS: usize = 16;
 /// Most panels of a tile.
 pub(crate) const PANELS: usize = 4;
 /// Elements from row to row where the left operand is copied row by row: [`DEPTH`] and a line that keeps rows out of
@@ -283,10 +283,41 @@ impl<const R: usize, const V: usize, const A_ROW: usize, const A_STEP: usize, co
 
     #[inline(always)]
     fn with<S: Simd>(self, simd: S) {
-        let Tile { k, mut a, mut b, b_row, b_panel, c, c_row, c_panel, accumulate, .. } = self.0;
+        let Tile { c, c_row, c_panel, .. } = self.0;
+        // SAFETY: whoever made the part vouches for the tile: R rows of `c`, V vectors wide, and what is multiplied.
+        unsafe {
+            let sums = self.0.sums::<S, R, V, A_ROW, A_STEP, AHEAD>(simd, self.1);
+            for (r, row) in sums.iter().enumerate() {
+                for (v, sum) in row.iter().enumerate() {
+                    simd.store(c.add(v / 2 * c_panel + r * c_row + v % 2 * LANES), *sum);
+                }
+            }
+        }
+    }
+}
+
+impl Tile {
+    /// The sums of exactly `R` rows and `V` vectors, in registers. Asks for what lies `ahead` elements behind each vector of `b` where `AHEAD`,
+    /// and behind the elements of `a` where these are blocks.
+    ///
+    /// # Safety
+    /// R rows of `a` by A_ROW and A_STEP and k rows of `b`, V vectors wide, are readable, and `c` where sums go on.
+    #[inline(always)]
+    pub(super) unsafe fn sums<
+        S: Simd,
+        const R: usize,
+        const V: usize,
+        const A_ROW: usize,
+        const A_STEP: usize,
+        const AHEAD: bool,
+    >(
+        self,
+        simd: S,
+        ahead: isize,
+    ) -> [[S::F; V]; R] {
+        let Tile { k, mut a, mut b, b_row, b_panel, c, c_row, c_panel, accumulate, .. } = self;
         let mut sums = [[simd.splat(0.0); V]; R];
-        // SAFETY: whoever made the part vouches for the tile: R rows of `a` by A_ROW and A_STEP, k rows of `b` and R rows of
-        // `c`, V vectors wide.
+        // SAFETY: the caller's promise.
         unsafe {
             if accumulate {
                 for (r, row) in sums.iter_mut().enumerate() {
@@ -301,7 +332,7 @@ impl<const R: usize, const V: usize, const A_ROW: usize, const A_STEP: usize, co
                     let at = b.add(v / 2 * b_panel + v % 2 * LANES);
                     *right = simd.load(at);
                     if AHEAD {
-                        prefetch(at.wrapping_offset(self.1));
+                        prefetch(at.wrapping_offset(ahead));
                     }
                 }
                 for (r, row) in sums.iter_mut().enumerate() {
@@ -310,14 +341,13 @@ impl<const R: usize, const V: usize, const A_ROW: usize, const A_STEP: usize, co
                         *sum = simd.fma(left, right, *sum);
                     }
                 }
+                if A_STEP == MOST_ROWS {
+                    prefetch(a.wrapping_offset(ahead));
+                }
                 a = a.wrapping_add(A_STEP);
                 b = b.wrapping_add(b_row);
             }
-            for (r, row) in sums.iter().enumerate() {
-                for (v, sum) in row.iter().enumerate() {
-                    simd.store(c.add(v / 2 * c_panel + r * c_row + v % 2 * LANES), *sum);
-                }
-            }
         }
+        sums
     }
 }

@@ -64,11 +64,12 @@ impl<'a> Outs<'a> {
     #[inline(always)]
     pub(super) fn of<S: Simd>(conv: &'a General, workers: usize) -> Option<Self> {
         let window = &conv.window;
-        if conv.scatter.is_some() || !(1..=CELLS).contains(&window.cells()) || !pays(conv) {
+        if conv.scatter.is_some() || !(1..=CELLS).contains(&window.cells()) || !pays::<S>(conv) {
             return None;
         }
         let [h, w] = [window.h.output, window.w.output];
-        let room = if conv.k() * conv.outs > LARGE { PIXELS } else { NEAR };
+        let heavy = conv.k() * conv.outs > LARGE;
+        let room = if heavy { PIXELS } else { NEAR };
         let size = |channels: usize, rows: usize, columns: usize| {
             Layout::of(window, channels, [rows, columns]).map(|layout| layout.size)
         };
@@ -93,11 +94,11 @@ impl<'a> Outs<'a> {
             if paired <= most_positions::<S>() { paired } else { positions.min(most_positions::<S>()) };
         let most = blocks_for::<S>(tile);
         let together = if rows * columns > FEW { most.min(2) } else { most };
-        // Parts that workers can share evenly.
+        // Workers keep to their own positions, which the layer before has left in their caches, but for weights that are better shared out.
         let (images, panels) = (conv.images(), blocks.div_ceil(together));
-        let (units, whole) = (images * strips[0] * strips[1], blocks.is_multiple_of(together));
-        let even = units.is_multiple_of(workers) || whole && (units * panels).is_multiple_of(workers);
-        if !even && units * panels < 8 * workers {
+        let units = images * strips[0] * strips[1];
+        let shared = heavy && blocks.is_multiple_of(together) && (units * panels).is_multiple_of(workers);
+        if !units.is_multiple_of(workers) && !shared && units < 8 * workers {
             if across == 1 && h > 1 {
                 strips[0] = strips[0].next_multiple_of(workers).min(h);
             } else if across > 1 || h == 1 {
@@ -170,14 +171,15 @@ impl<'a> Outs<'a> {
                         block: self.conv.k() * BLOCK,
                         to: image.scratch.add(PIXELS),
                         to_strides: [self.together * BLOCK, self.together * BLOCK * layout.grid[1]],
+                        ahead: 0,
                         accumulate: index > 0,
                     };
                     self.tiles(simd, tile, layout.grid, panel, |done: Range<usize>, last: bool| {
-                        let enough = done.len() >= ENOUGH || last;
-                        if index + 1 == parts && enough {
+                        let enough = index + 1 == parts && (last || done.len() >= ENOUGH);
+                        if enough {
                             self.finish(simd, image, panel, (place, done.start..done.end.min(positions)));
                         }
-                        index + 1 == parts && enough
+                        enough
                     });
                 }
             }
@@ -206,6 +208,9 @@ impl<'a> Outs<'a> {
             let height = if 2 * columns <= most && row + 1 < rows { 2 } else { 1 };
             for index in 0..parts {
                 let columns = part(columns, index, parts);
+                // The first tile asks for the weights of the next panel.
+                let ahead =
+                    if row == 0 && index == 0 && panel.end < blocks { panel.len() * tile.block } else { 0 };
                 let mut block = panel.start;
                 while block < panel.end {
                     let count = match panel.end - block {
@@ -220,6 +225,7 @@ impl<'a> Outs<'a> {
                             x: tile.x.add(row * tile.row + columns.start),
                             weight: tile.weight.add(block * tile.block),
                             to: tile.to.add(to + (block - panel.start) * BLOCK),
+                            ahead,
                             ..tile
                         };
                         tile.compute(simd, [height, columns.len()], count);
@@ -268,13 +274,19 @@ impl<'a> Outs<'a> {
 
 /// Whether lanes along the output channels cost less than lanes along the positions. Counted in multiply-adds of two vectors.
 #[inline(always)]
-fn pays(conv: &General) -> bool {
+fn pays<S: Simd>(conv: &General) -> bool {
     let number = |value: usize| value as u128;
     let (k, outs, blocks) = (number(conv.k()), number(conv.outs), number(conv.outs.div_ceil(BLOCK)));
     let positions = conv.window.positions();
     let (vectors, panels) = (number(positions.div_ceil(LANES)), number(positions.div_ceil(PANEL)));
-    let patches = if conv.window.is_pointwise() { 1 } else { 3 };
-    let along_positions = panels * outs * k + vectors * (patches * k + 3 * outs);
-    let along_outs = number(positions) * blocks * (k / 2 + 8) + vectors * 4 * number(conv.channels);
+    // What a vector of patches takes, and one of results; copies are not slower where vectors are narrow.
+    let [patch, result, turned, pixels] = match conv.window.w.stride {
+        _ if conv.window.is_pointwise() => [1, 5, 8, 4],
+        1 => [5, 5, 8, 4],
+        _ => [16, 5, 8, 4],
+    }
+    .map(|cycles: u128| if const { S::REGISTERS >= 32 } { cycles } else { cycles.div_ceil(2) });
+    let along_positions = panels * outs * k + vectors * (patch * k + result * outs);
+    let along_outs = number(positions) * blocks * (k / 2 + turned) + vectors * pixels * number(conv.channels);
     along_outs < along_positions
 }

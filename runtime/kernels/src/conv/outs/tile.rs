@@ -1,7 +1,7 @@
 //! The sums of a few positions by some blocks of 16 output channels, held in registers over all channels and cells.
 
 use crate::conv::general::BLOCK;
-use crate::simd::{LANES, Simd, WithSimd};
+use crate::simd::{LANES, Simd, WithSimd, prefetch};
 
 const _: () = assert!(BLOCK == LANES);
 
@@ -28,6 +28,8 @@ pub(super) struct Tile {
     pub(super) to: *mut f32,
     /// Elements from position to position and from row to row of `to`.
     pub(super) to_strides: [usize; 2],
+    /// Elements behind the weights that are asked for; nothing need be there.
+    pub(super) ahead: usize,
     /// Go on from what `to` holds instead of 0.
     pub(super) accumulate: bool,
 }
@@ -111,6 +113,7 @@ impl<const I: usize, const J: usize, const B: usize> WithSimd for Part<I, J, B> 
             block,
             to,
             to_strides,
+            ahead,
             accumulate,
         } = self.0;
         let mut sums = [[[simd.splat(0.0); B]; J]; I];
@@ -132,6 +135,7 @@ impl<const I: usize, const J: usize, const B: usize> WithSimd for Part<I, J, B> 
                     let mut weights = [simd.splat(0.0); B];
                     for (b, weights) in weights.iter_mut().enumerate() {
                         *weights = simd.load(weight.add(b * block));
+                        prefetch(weight.wrapping_add(b * block + ahead));
                     }
                     for (i, sums) in sums.iter_mut().enumerate() {
                         for (j, sums) in sums.iter_mut().enumerate() {
