@@ -25,6 +25,8 @@ const NEAR: usize = 64 << 10;
 const TOGETHER: usize = 8;
 /// Elements of patches of a whole image that stay in the second cache beside the weights, which then are read once.
 const WHOLE: usize = 128 << 10;
+/// Workers from which on parts are as many for each, without a look at how even they are.
+const MANY_WORKERS: usize = 8;
 /// Most phases of output columns that are computed side by side.
 pub(super) const PHASES: usize = 8;
 const _: () = assert!((RIGHT + (PHASES + 1) * BUFFER) * 4 <= SCRATCH_BYTES);
@@ -145,8 +147,36 @@ impl General {
             (NEAR / (PANEL * self.k().max(1))).clamp(self.side_by_side::<S>(), TOGETHER)
         };
         let columns = panels.div_ceil(most);
-        // Parts that workers can share evenly.
-        if columns < 8 * workers { columns.next_multiple_of(workers).min(panels) } else { columns }
+        let even = columns.next_multiple_of(workers).min(panels);
+        if columns >= 8 * workers {
+            columns
+        } else if self.scatter.is_some() || workers > MANY_WORKERS {
+            even
+        } else {
+            // Parts that workers can share evenly, if need be by blocks of one of them.
+            let candidates = (columns..even.min(columns + 3)).chain([even]);
+            candidates.min_by_key(|&columns| self.busiest(panels, columns, workers)).unwrap_or(even)
+        }
+    }
+
+    /// What the busiest worker has to do for so many parts, in eighths of a block of channels by a panel.
+    #[inline(always)]
+    fn busiest(&self, panels: usize, columns: usize, workers: usize) -> usize {
+        let (blocks, images) = (self.blocks(), self.images());
+        let copy = if self.window.is_pointwise() { 1 } else { 5 };
+        let of_worker = |index: usize| {
+            let units = images * columns * blocks;
+            let (mut unit, end) = (units * index / workers, units * (index + 1) / workers);
+            let mut sum = 0;
+            while unit < end {
+                let (column, next) = (unit / blocks % columns, (unit / blocks + 1) * blocks);
+                let panels = panels * (column + 1) / columns - panels * column / columns;
+                sum += panels * (8 * (next.min(end) - unit) + copy);
+                unit = next;
+            }
+            sum
+        };
+        (0..workers).map(of_worker).max().unwrap_or(0)
     }
 
     /// Whether all panels are copied together, part by part of the sums, as the weights are what is large.

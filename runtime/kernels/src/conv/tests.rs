@@ -338,6 +338,8 @@ fn lanes_along_the_output_channels_are_right() {
         Case { batch: 2, ..Case::new([9, 61], [11, 31], [3, 3], 1, 1) },
         Case { bias: true, activation: Activation::Relu, ..Case::new([30, 48], [7, 7], [3, 3], 1, 1) },
         Case { groups: 2, residual: true, ..Case::new([8, 40], [9, 7], [1, 1], 1, 0) },
+        Case { bias: true, ..Case::new([9, 47], [5, 20], [3, 3], 1, 1) },
+        Case::new([4, 140], [7, 4], [3, 3], 1, 1),
         Case::new([5, 64], [3, 3], [3, 3], 1, 1),
         Case::new([5, 72], [1, 1], [1, 1], 1, 0),
         Case { batch: 3, bias: true, ..Case::new([6, 80], [2, 3], [1, 1], 1, 0) },

@@ -9,7 +9,7 @@ use std::ops::Range;
 use lathe_artifact::abi::{SCRATCH_BYTES, Worker};
 
 use self::strip::{Layout, Strip};
-use self::tile::{Tile, blocks_for, most_positions};
+use self::tile::{Tile, most_positions};
 use super::general::{BLOCK, General, Image};
 use crate::matmul::copy::transpose;
 use crate::matmul::epilogue::Rectangle;
@@ -35,10 +35,10 @@ const LARGE: usize = 128 << 10;
 const TURNED: usize = 64;
 /// Positions from which on sums are turned before there are more.
 const ENOUGH: usize = 48;
-/// Elements of sums: two blocks side by side, and what is read behind the last.
-const SUMS: usize = (POSITIONS + TURNED) * 2 * BLOCK;
-/// Most positions of a strip of more blocks side by side.
-const FEW: usize = 16;
+/// Elements of sums: three blocks side by side, and what is read behind the last.
+const SUMS: usize = (POSITIONS + TURNED) * 3 * BLOCK;
+/// Rows of positions that are few.
+const FEW_ROWS: usize = 4;
 
 const _: () = assert!((PIXELS + SUMS + TURNED * 4 * BLOCK) * 4 <= SCRATCH_BYTES);
 
@@ -69,11 +69,11 @@ impl<'a> Outs<'a> {
         }
         let [h, w] = [window.h.output, window.w.output];
         let heavy = conv.k() * conv.outs > LARGE;
-        let room = if heavy { PIXELS } else { NEAR };
         let size = |channels: usize, rows: usize, columns: usize| {
             Layout::of(window, channels, [rows, columns]).map(|layout| layout.size)
         };
         let mut across = w.div_ceil(COLUMNS);
+        let room = if heavy { PIXELS } else { NEAR };
         while w.div_ceil(across) > FEWEST_COLUMNS && size(conv.channels, 1, w.div_ceil(across))? > room {
             across *= 2;
         }
@@ -83,17 +83,14 @@ impl<'a> Outs<'a> {
             channels = if channels > 1 { channels.div_ceil(2) } else { return None };
         }
         let mut rows = if across == 1 { h.min(POSITIONS / columns) } else { 1 };
+        // Few rows copy much of what the strips beside them do.
+        let room = if heavy || size(channels, FEW_ROWS, columns)? > NEAR { PIXELS } else { NEAR };
         while rows > 1 && size(channels, rows, columns)? > room {
             rows -= rows.div_ceil(8);
         }
         let mut strips = [h.div_ceil(rows), across];
         let blocks = conv.outs.div_ceil(BLOCK);
-        let positions = if window.cells() == 1 { rows * columns } else { columns };
-        let paired = if window.cells() > 1 && rows > 1 { 2 * positions } else { positions };
-        let tile =
-            if paired <= most_positions::<S>() { paired } else { positions.min(most_positions::<S>()) };
-        let most = blocks_for::<S>(tile);
-        let together = if rows * columns > FEW { most.min(2) } else { most };
+        let together = together::<S>(blocks, rows * columns);
         // Workers keep to their own positions, which the layer before has left in their caches, but for weights that are better shared out.
         let (images, panels) = (conv.images(), blocks.div_ceil(together));
         let units = images * strips[0] * strips[1];
@@ -102,8 +99,8 @@ impl<'a> Outs<'a> {
             if across == 1 && h > 1 {
                 strips[0] = strips[0].next_multiple_of(workers).min(h);
             } else if across > 1 || h == 1 {
-                strips[1] =
-                    across.next_multiple_of(workers).min(w.div_ceil(most_positions::<S>()).max(across));
+                let tiles = w.div_ceil(most_positions::<S>(together));
+                strips[1] = across.next_multiple_of(workers).min(tiles.max(across));
             }
         }
         Some(Self { conv, strips, together, channels })
@@ -199,7 +196,7 @@ impl<'a> Outs<'a> {
         panel: usize,
         finished: impl Fn(Range<usize>, bool) -> bool,
     ) {
-        let most = most_positions::<S>();
+        let most = most_positions::<S>(self.together);
         let parts = columns.div_ceil(most);
         let blocks = self.conv.outs.div_ceil(BLOCK);
         let panel = panel * self.together..((panel + 1) * self.together).min(blocks);
@@ -214,8 +211,8 @@ impl<'a> Outs<'a> {
                 let mut block = panel.start;
                 while block < panel.end {
                     let count = match panel.end - block {
-                        4.. => 4,
-                        2 | 3 => 2,
+                        all if all == self.together => all,
+                        2.. => 2,
                         _ => 1,
                     };
                     // SAFETY: positions and blocks of the strip.
@@ -269,6 +266,21 @@ impl<'a> Outs<'a> {
                 target.epilogue.apply(simd, at, turned, TURNED, to, target.c_row);
             }
         }
+    }
+}
+
+/// Blocks of output channels that are computed together for so many positions: more where positions are few, and no less than fill the
+/// registers.
+#[inline(always)]
+fn together<S: Simd>(blocks: usize, positions: usize) -> usize {
+    if const { S::REGISTERS < 32 } {
+        1
+    } else if positions <= most_positions::<S>(4) {
+        4
+    } else if !blocks.is_multiple_of(2) && blocks.is_multiple_of(3) {
+        3
+    } else {
+        2
     }
 }
 

@@ -34,34 +34,27 @@ pub(super) struct Tile {
     pub(super) accumulate: bool,
 }
 
-/// Most positions of a tile.
+/// Most positions of a tile of so many blocks of output channels; 0 where there is none.
 #[inline(always)]
-pub(super) const fn most_positions<S: Simd>() -> usize {
-    match S::REGISTERS {
-        32.. => 14,
-        8.. => 6,
-        _ => 2,
-    }
-}
-
-/// Blocks of output channels that tiles of `positions` positions have.
-#[inline(always)]
-pub(super) const fn blocks_for<S: Simd>(positions: usize) -> usize {
-    match (S::REGISTERS, positions) {
-        (32.., ..=6) => 4,
-        (32.., _) => 2,
-        _ => 1,
+pub(super) const fn most_positions<S: Simd>(blocks: usize) -> usize {
+    match (S::REGISTERS, blocks) {
+        (32.., ..=2) => 14,
+        (32.., 3) => 9,
+        (32.., 4) => 6,
+        (8..32, 1) => 6,
+        (_, 1) => 2,
+        _ => 0,
     }
 }
 
 impl Tile {
-    /// Computes `rows` (1 or 2) rows of `columns` positions, at most [`most_positions`], by `blocks` blocks, at most [`blocks_for`].
+    /// Computes `rows` (1 or 2) rows of `columns` positions, at most [`most_positions`], by `blocks` blocks.
     ///
     /// # Safety
     /// Pixels and weights are readable and the sums writable by their strides.
     #[inline(always)]
     pub(super) unsafe fn compute<S: Simd>(self, simd: S, [rows, columns]: [usize; 2], blocks: usize) {
-        debug_assert!(rows * columns <= most_positions::<S>() && blocks <= blocks_for::<S>(rows * columns));
+        debug_assert!(rows * columns <= most_positions::<S>(blocks));
         macro_rules! one_of {
             ($($rows:literal x $($columns:literal)* by $($blocks:literal)*;)*) => {
                 $(one_of!(@ $rows [$($columns)*] [$($blocks)*]);)*
@@ -75,10 +68,12 @@ impl Tile {
         }
         if const { S::REGISTERS >= 32 } {
             one_of! {
-                1 x 14 13 12 11 10 9 8 7 by 2 1;
-                2 x 7 6 5 4 by 2 1;
-                1 x 6 5 4 3 2 1 by 4 2 1;
-                2 x 3 2 1 by 4 2 1;
+                1 x 14 13 12 11 10 by 2 1;
+                1 x 9 8 7 by 3 2 1;
+                1 x 6 5 4 3 2 1 by 4 3 2 1;
+                2 x 7 6 5 by 2 1;
+                2 x 4 by 3 2 1;
+                2 x 3 2 1 by 4 3 2 1;
             }
         } else if const { S::REGISTERS >= 8 } {
             one_of! {
