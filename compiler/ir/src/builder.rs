@@ -18,7 +18,7 @@
 use lathe_ops::elementwise::{Binary, Cast, Compare, Unary, Where};
 use lathe_ops::gather::Gather;
 use lathe_ops::matmul::{Linear, MatMul};
-use lathe_ops::norm::{LayerNorm, Softmax};
+use lathe_ops::norm::{LayerNorm, Rounding, Softmax};
 use lathe_ops::reduce::{Reduce, ReduceKind};
 use lathe_ops::{Op, shape};
 use lathe_tensor::{DType, Element, Tensor};
@@ -251,7 +251,10 @@ impl<'m> Builder<'m> {
         axis: i64,
         epsilon: f32,
     ) -> Result<ValueId, IrError> {
-        self.apply(Op::LayerNorm(LayerNorm { axis, epsilon }), &[Some(x), Some(scale), bias])
+        self.apply(
+            Op::LayerNorm(LayerNorm { axis, epsilon, rounding: Rounding::Free }),
+            &[Some(x), Some(scale), bias],
+        )
     }
 
     /// A reduction along constant axes.

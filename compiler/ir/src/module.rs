@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use lathe_ops::Op;
 use lathe_tensor::{DType, Encoding, Shape, Tensor};
 use rustc_hash::FxHashMap;
 
-use crate::{ConstantId, CustomOps, Function, FunctionId};
+use crate::{ConstantId, CustomOps, Function, FunctionId, Operation};
 
 /// A constant: shared bytes under a logical type.
 #[derive(Clone, Debug)]
@@ -122,6 +123,17 @@ impl Module {
     /// Every function with its id.
     pub fn functions(&self) -> impl Iterator<Item = (FunctionId, &Function)> {
         self.functions.iter().enumerate().map(|(index, function)| (FunctionId(index as u32), function))
+    }
+
+    /// Whether a value is quantised by its own range somewhere, so that the last bit of a float may decide about a code.
+    pub fn quantises_by_range(&self) -> bool {
+        let nodes = self.functions.iter().flat_map(|body| body.node_ids().filter_map(|id| body.node(id)));
+        nodes.into_iter().any(|node| match &node.operation {
+            Operation::Op(Op::DynamicQuantizeLinear(_)) => true,
+            // Weights in bytes meet operands that are quantised by step.
+            Operation::Op(Op::Lstm(_)) => node.inputs.len() > 8,
+            _ => false,
+        })
     }
 
     /// Adds a dense constant.

@@ -259,6 +259,7 @@ fn windows(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId) -> Step {
                 padding,
                 groups: 1,
                 activation: Activation::None,
+                exact: false,
             };
             b.op(Op::ConvTranspose(conv), &[x, w])?
         }
@@ -276,6 +277,7 @@ fn windows(b: &mut Builder<'_>, choices: &mut Choices<'_>, x: ValueId) -> Step {
                 antialias: false,
                 axes: None,
                 policy: AspectPolicy::Stretch,
+                exact: false,
             };
             b.apply(Op::Resize(resize), &[Some(x), None, Some(scales)])?
         }

@@ -43,6 +43,9 @@ pub struct ConvTranspose {
     pub groups: usize,
     /// Applied to the result.
     pub activation: Activation,
+    /// f32 rounds as onnxruntime's: models that quantise values by their own range were made with these bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
 }
 
 /// How the borders of a window op are padded.

@@ -7,6 +7,10 @@ use crate::EvalError;
 use crate::evaluate::{Arity, Context, Evaluate};
 use crate::walk::{Around, Walk, broadcast_strides, product};
 
+mod rounding;
+
+pub use rounding::Rounding;
+
 /// Attributes of [`crate::Op::BatchNorm`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BatchNorm {
@@ -28,6 +32,9 @@ pub struct LayerNorm {
     /// Added to the variance.
     #[serde(with = "crate::float")]
     pub epsilon: f32,
+    /// How it rounds in f32.
+    #[serde(default, skip_serializing_if = "Rounding::is_free")]
+    pub rounding: Rounding,
 }
 
 /// Attributes of [`crate::Op::RmsNorm`].
@@ -38,6 +45,9 @@ pub struct RmsNorm {
     /// Added to the variance.
     #[serde(with = "crate::float")]
     pub epsilon: f32,
+    /// How it rounds in f32.
+    #[serde(default, skip_serializing_if = "Rounding::is_free")]
+    pub rounding: Rounding,
 }
 
 /// Attributes of [`crate::Op::InstanceNorm`].
@@ -179,6 +189,9 @@ impl Evaluate for LayerNorm {
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let x = cx.input(0)?;
         let (size, shape) = groups(cx, x, self.axis)?;
+        if cx.wanted() == 1 && self.rounding.is_promised(x) {
+            return rounding::layer_norm(cx, x, size, self.epsilon, self.rounding);
+        }
         let mut cells = cx.floats("x", x)?;
         let count = cx.count(&shape)?;
         let (mut means, mut inverses) = (cx.filled(count, f64::NAN)?, cx.filled(count, f64::NAN)?);
@@ -207,6 +220,9 @@ impl Evaluate for RmsNorm {
     fn evaluate(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, EvalError> {
         let x = cx.input(0)?;
         let (size, _) = groups(cx, x, self.axis)?;
+        if self.rounding.is_promised(x) {
+            return rounding::rms_norm(cx, x, size, self.epsilon, self.rounding);
+        }
         let mut cells = cx.floats("x", x)?;
         for cells in cells.chunks_exact_mut(size.max(1)) {
             cx.work(size)?;

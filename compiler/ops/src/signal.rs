@@ -18,6 +18,9 @@ pub struct Dft {
     pub inverse: bool,
     /// Only the first half of the frequencies: as the result, or of the inverse as the operand, whose result is real.
     pub onesided: bool,
+    /// See [`Stft::exact`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
 }
 
 /// Attributes of [`crate::Op::Stft`].
@@ -25,6 +28,9 @@ pub struct Dft {
 pub struct Stft {
     /// Only the first half of the frequencies.
     pub onesided: bool,
+    /// f32 rounds as onnxruntime's transform, whose stages are in f32: models that quantise values by their own range were made with these bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
 }
 
 /// Attributes of [`crate::Op::MelWeightMatrix`].

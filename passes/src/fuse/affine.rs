@@ -44,6 +44,10 @@ impl Rule for AffineFolding {
         if matches!(kind, Binary::Mul | Binary::Div) && layer.weight.is_none() {
             return Proposal::because("the weights are not stored as f32");
         }
+        let sum = matches!(kind, Binary::Add | Binary::Sub) && layer.bias.is_none();
+        if !sum && context.module.quantises_by_range() {
+            return Proposal::because("its last bit decides about codes of quantised values");
+        }
         let old = layer.bias_or_zeros();
         let combine =
             |f: fn(f32, f32) -> f32| old.iter().zip(&values).map(|(old, value)| f(*old, *value)).collect();

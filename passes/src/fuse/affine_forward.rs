@@ -35,6 +35,9 @@ impl Rule for AffineForwarding {
         if !context.single_use(layer.x) {
             return Proposal::because("the input is used elsewhere");
         }
+        if context.module.quantises_by_range() {
+            return Proposal::because("its last bit decides about codes of quantised values");
+        }
         let Some(own) = layer.weight else { return Proposal::because("the weights are not stored as f32") };
         let scalar = scalar as f32;
         let scaled = |factor: f32| layer.scaled_weight(&vec![factor; layer.out_channels]);

@@ -33,6 +33,9 @@ impl Rule for BatchNormFolding {
         if !layer.is_affine() {
             return Proposal::because("an activation or residual stands between");
         }
+        if context.module.quantises_by_range() {
+            return Proposal::because("its last bit decides about codes of quantised values");
+        }
         let constants: Option<Vec<Vec<f32>>> =
             (1..5).map(|input| context.constant_f32(node.inputs.get(input).copied().flatten()?)).collect();
         let Some([scale, bias, mean, var]) = constants.as_deref() else {

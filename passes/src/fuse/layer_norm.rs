@@ -9,7 +9,9 @@ use lathe_ops::Op;
 use lathe_ops::elementwise::Binary;
 use lathe_ops::norm::LayerNorm;
 
-use super::normalise::{averages_last_axis, forms, is_vector_of, mean, scale_or_ones, sole_partner};
+use super::normalise::{
+    averages_last_axis, forms, is_vector_of, mean, rounding, scale_or_ones, sole_partner,
+};
 use crate::pattern::{any, first_match};
 use crate::{Context, Proposal, Rewrite, Rule};
 
@@ -53,7 +55,11 @@ impl Rule for LayerNormFusion {
             Err(reason) => return Proposal::because(reason),
         };
         let Some(epsilon) = context.scalar(epsilon) else { return Proposal::NoMatch };
-        let norm = Op::LayerNorm(LayerNorm { axis: -1, epsilon: epsilon as f32 });
+        let norm = Op::LayerNorm(LayerNorm {
+            axis: -1,
+            epsilon: epsilon as f32,
+            rounding: rounding(context, &found),
+        });
         let inputs = [Rewrite::value(x), scale, bias.and_then(Rewrite::value)];
         let new = rewrite.node(norm, if bias.is_some() { &inputs } else { &inputs[..2] });
         rewrite.replace(*output, new)

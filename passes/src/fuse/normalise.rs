@@ -3,11 +3,12 @@
 use lathe_ir::{Operation, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Unary};
+use lathe_ops::norm::Rounding;
 use lathe_ops::reduce::ReduceKind;
 use lathe_tensor::{DType, Tensor};
 
 use crate::context::dims_equal;
-use crate::pattern::{Pattern, any_scalar, binary, op, scalar, unary};
+use crate::pattern::{Match, Pattern, any_scalar, binary, op, scalar, unary};
 use crate::rewrite::Term;
 use crate::{Context, Rewrite};
 
@@ -15,6 +16,21 @@ use crate::{Context, Rewrite};
 pub(super) fn forms(d: &dyn Fn() -> Pattern) -> Vec<Pattern> {
     let quotients = roots(d).into_iter().map(|root| d() / root);
     quotients.chain(factors(d).into_iter().map(|factor| factor * d())).collect()
+}
+
+/// How a norm in place of a formula rounds: as the formula where a code may hang on the last bit.
+pub(super) fn rounding(context: Context<'_>, found: &Match) -> Rounding {
+    if !context.module.quantises_by_range() {
+        return Rounding::Free;
+    }
+    let divides = |value: &ValueId| match context.producer(*value) {
+        // A quotient by the root itself, not the reciprocal of the root.
+        Some((_, node, Op::Binary(Binary::Div))) => {
+            node.inputs.first().copied().flatten().is_none_or(|x| context.scalar(x).is_none())
+        }
+        _ => false,
+    };
+    if found.interior.iter().any(divides) { Rounding::Quotient } else { Rounding::Factor }
 }
 
 /// `1 / sqrt(mean(d ^ 2) + epsilon)` as a reciprocal, a quotient, a power or the root of a reciprocal.

@@ -12,7 +12,9 @@ use lathe_ops::Op;
 use lathe_ops::elementwise::Binary;
 use lathe_ops::norm::RmsNorm;
 
-use super::normalise::{averages_last_axis, factors, forms, is_vector_of, scale_or_ones, sole_partner};
+use super::normalise::{
+    averages_last_axis, factors, forms, is_vector_of, rounding, scale_or_ones, sole_partner,
+};
 use crate::pattern::{Match, Pattern, any, first_match};
 use crate::{Context, Proposal, Rewrite, Rule};
 
@@ -56,7 +58,8 @@ impl Rule for RmsNormFusion {
             Err(reason) => return Proposal::because(reason),
         };
         let Some(epsilon) = context.scalar(epsilon) else { return Proposal::NoMatch };
-        let norm = Op::RmsNorm(RmsNorm { axis: -1, epsilon: epsilon as f32 });
+        let norm =
+            Op::RmsNorm(RmsNorm { axis: -1, epsilon: epsilon as f32, rounding: rounding(context, &found) });
         let new = rewrite.node(norm, &[Rewrite::value(x), scale]);
         rewrite.replace(*output, new)
     }

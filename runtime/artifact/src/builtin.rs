@@ -201,12 +201,12 @@ builtins! {
         pad_top: int, pad_left: int, activation: int, alpha: float, beta: float,
     }
     /// The same over three axes with weights `weight[channels, out_channels / groups, kernel_d, kernel_h, kernel_w]` as they are; `pad_*` is what is cropped before
-    /// each axis. `activation` as in `mat_mul_packed`.
+    /// each axis. `activation` as in `mat_mul_packed`. `exact` nonzero adds up runs of 128 channels, and then cell by cell of the kernel.
     ConvTransposeCells "conv_transpose_cells" {
         x: input, weight: input, bias: input, y: output, batch: int, channels: int, depth: int, height: int, width: int,
         out_channels: int, out_depth: int, out_height: int, out_width: int, groups: int, kernel_d: int, kernel_h: int, kernel_w: int,
         stride_d: int, stride_h: int, stride_w: int, dilation_d: int, dilation_h: int, dilation_w: int, pad_d: int, pad_h: int, pad_w: int,
-        activation: int, alpha: float, beta: float,
+        activation: int, alpha: float, beta: float, exact: int,
     }
     /// 2-d pooling of `planes` images: `kind` 0 is max, 1 average over the window without padding,
     /// 2 average with padding counted (`pad_*` and the end pads bound the padded extent).
@@ -221,10 +221,10 @@ builtins! {
         kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, dilation_h: int, dilation_w: int, pad_top: int, pad_left: int, signed: int,
     }
     /// Rows of `cols`: `y = (v - mean) / sqrt(var + epsilon) * scale + bias` of `v = x + residual`; `rms` nonzero leaves the mean
-    /// out. `residual`, `scale`, `bias` are optional; `sum` (optional) receives `v`.
+    /// out; `rounding` is a [`crate::builtin::NormRounding`]. `residual`, `scale`, `bias` are optional; `sum` (optional) receives `v`.
     LayerNorm "layer_norm" {
         x: input, residual: input, scale: input, bias: input, y: output, sum: output,
-        rows: int, cols: int, epsilon: float, rms: int,
+        rows: int, cols: int, epsilon: float, rms: int, rounding: int,
     }
     /// Normalises `groups` rows of `cols` (channels of one group) to zero mean and unit variance, then scales by channel:
     /// row `r` holds `channels_per_group` channels of `cols / channels_per_group`; channel index is
@@ -314,10 +314,11 @@ builtins! {
     /// Resizes the middle axis of `x[outer, n, inner]` to `y[outer, out, inner]`, elements of `element_bytes` (4 but for `nearest`). The scale is
     /// element `scale_place` of `scales` (f64, optional), else `scale` (0 for the quotient of the sizes); `region` (f32, optional) gives start and
     /// end of what `tf_crop_and_resize` shows, beyond which cells are `extrapolation`. `antialias` and `exclude_outside` as in ONNX Resize-19, the others as in `resize`.
+    /// `rows` nonzero (linear, `inner` 1, `outer` a multiple of it) rounds in f32 as onnxruntime's resampling of three axes, of which the second has so many places.
     ResizeAxis "resize_axis" {
         x: input, scales: input, region: input, y: output, outer: int, n: int, out: int, inner: int, element_bytes: int,
         scale_place: int, region_start: int, region_end: int, scale: float, mode: int, coordinate: int, rounding: int,
-        cubic: float, extrapolation: float, antialias: int, exclude_outside: int,
+        cubic: float, extrapolation: float, antialias: int, exclude_outside: int, rows: int,
     }
     /// The i64 `sizes[rank]` and f64 `scales[rank]` of a resampling of a tensor of `in_sizes`. Element `places[axis]` of `given` (-1: none) is an axis' scale
     /// (f32, `scaled`) or its size (integers of `element_bytes`), whose proportions the [`crate::builtin::ResizePolicy`] `policy` keeps. `BadShape` for
@@ -414,19 +415,27 @@ builtins! {
     /// `y[i] = f(x[i])` over `count` elements in one piece, called by generated regions on tiles; `function` is a [`crate::builtin::TileFunction`] code.
     /// Does not share work: the calling worker computes all of it.
     Tile "tile" { x: input, y: output, count: int, function: int, }
+    /// Transforms of length `count`, divided by it if `inverse`, of `frames` frames `step` apart in each signal of `x[outer, length, inner, parts]` (1 real, 2
+    /// complex), zeros behind its end, times the optional `window[count]`: the first `kept` frequencies `y[outer, frames, kept, inner, 2]`. Where there
+    /// is more than one frame, all lie inside. Lengths, of powers of two, others at least doubled to one, are at most
+    /// [`crate::layout::FOURIER_POINTS`].
+    Fourier "fourier" {
+        x: input, window: input, y: output, outer: int, length: int, inner: int, parts: int, frames: int, step: int, count: int, kept: int, inverse: int,
+    }
     /// Attention of `q[batch, heads, seq, qk_dim]` over `k[batch, kv_heads, total, qk_dim]` and `v[batch, kv_heads, total, v_dim]`: the
     /// last axes are contiguous, the others have strides `*_batch`, `*_head`, `*_row`; head dims are at most 576. Query `i` stands at
     /// position `origin + i` (with `lengths`, i64 `[batch]`: at `length - seq + i`, and keys from `length` on are hidden) and sees keys
     /// from `left` before to `right` after it; -1 leaves a side open. Optional: `mask`, f32 or (`mask_bool`) bytes that hide where 0, with
     /// strides `mask_*` for `mask_width` keys, the others being hidden; `key_padding` bytes `[batch, total]`, 0 hides;
-    /// `alibi_slopes[heads]` with `alibi_positions[batch, total]` (f32, or i64 where `positions_i64`); `sinks[heads]`.
+    /// `alibi_slopes[heads]` with `alibi_positions[batch, total]` (f32, or i64 where `positions_i64`); `sinks[heads]`. `exact` (without sinks)
+    /// rounds as product, scale, mask, softmax and product one after the other: 1 multiplies with `scale`, 2 divides by it.
     Attention "attention" {
         q: input, k: input, v: input, mask: input, lengths: input, key_padding: input, alibi_slopes: input, alibi_positions: input,
         sinks: input, y: output,
         batch: int, heads: int, kv_heads: int, seq: int, total: int, qk_dim: int, v_dim: int,
         q_batch: int, q_head: int, q_row: int, k_batch: int, k_head: int, k_row: int, v_batch: int, v_head: int, v_row: int,
         y_batch: int, y_head: int, y_row: int, mask_batch: int, mask_head: int, mask_row: int,
-        mask_width: int, mask_bool: int, positions_i64: int, origin: int, left: int, right: int, scale: float, softcap: float,
+        mask_width: int, mask_bool: int, positions_i64: int, origin: int, left: int, right: int, scale: float, softcap: float, exact: int,
     }
     /// Writes `k[kv_heads, rows, qk_dim]` and `v[kv_heads, rows, v_dim]` (absent where `v_dim` is 0; strides `*_head`, `*_row`, last axes contiguous) into the pages of
     /// `state[pool]` in [`crate::layout::KvPage`], whose elements are of the [`crate::builtin::StateElement`] `element`. Rows `seq_start[s]..seq_start[s + 1]` are sequence `s`; place `p = position[row]` of it is

@@ -127,6 +127,24 @@ codes! {
         Silu = 9 "silu",
         /// `ln(1 + exp(x))`.
         Softplus = 10 "softplus",
+        /// `1 / (1 + exp(-x))` to 1e-7 in all.
+        Logistic = 11 "logistic",
+        /// `atan(x)`.
+        Atan = 12 "atan",
+    }
+}
+
+codes! {
+    /// How the `layer_norm` builtin rounds.
+    NormRounding {
+        /// As the operators: the mean from a sum in f64, squares in eight sums of fused products, products with `1 / deviation`.
+        Rows = 0 "rows",
+        /// As the formula `d / deviation` of means and elementwise operators.
+        Quotient = 1 "quotient",
+        /// As the formula `d * (1 / deviation)`.
+        Factor = 2 "factor",
+        /// Element by element, with Welford's running moments.
+        Ascending = 3 "ascending",
     }
 }
 

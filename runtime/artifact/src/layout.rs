@@ -11,6 +11,9 @@ mod kv;
 mod matrix;
 pub mod resize;
 
+/// Most points of the stages of a `fourier` call.
+pub const FOURIER_POINTS: usize = 4096;
+
 pub use blocks::{BlockKind, PackedBlocks};
 pub use conv::{ConvClass, PackedConv, TransposedSteps};
 pub use form::MatrixForm;

@@ -79,6 +79,7 @@ impl Bench {
             cols,
             epsilon: 1e-5,
             rms: 0,
+            rounding: 0,
         };
         self.report("layer_norm of 768", BYTES, &norm);
         self.report("rms_norm of 768", BYTES, &args::LayerNorm { rms: 1, ..norm });

@@ -73,4 +73,6 @@ functions! {
     GeluTanh gelu_tanh
     Silu silu
     Softplus softplus
+    Logistic logistic
+    Atan atan
 }

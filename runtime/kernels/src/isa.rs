@@ -135,7 +135,7 @@ macro_rules! rows {
 rows! {
     MatMulPacked MatMulEncoded MatMulStrided MatMulNumber MatMulInteger PackIntegers ConvInteger MapBytes QuantizeBytes SumBytes DynamicQuantize Conv ConvVolume ConvTranspose ConvTransposeCells Pool PoolBytes LayerNorm GroupNorm Softmax Reduce ArgReduce CumSum TopK Copy Fill
     Pad Gather GatherEncoded GatherNd ScatterNd GatherElements ScatterElements NonZeroCount NonZero BroadcastSizes Resize ResizeAxis ResizeSizes NonMaxSuppression GridSample RoiAlign RotaryEmbedding Recurrent
-    MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Attention KvAppend PagedAttention
+    MoeRoute MoeGroup MoeCount MoeMatMul MoeGate MoeCombine Tile Fourier Attention KvAppend PagedAttention
 }
 
 /// Where an instruction set's functions are.

@@ -12,6 +12,7 @@ mod attention;
 mod conv;
 mod dynamic;
 mod elementwise;
+mod fourier;
 mod gather;
 mod kernel;
 mod math;

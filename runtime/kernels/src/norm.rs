@@ -1,11 +1,12 @@
 //! Layer, RMS and group normalisation.
 
 use lathe_artifact::abi::{Status, Worker};
-use lathe_artifact::builtin::args;
+use lathe_artifact::builtin::{NormRounding, args};
 
 use crate::kernel::{Kernel, size};
-use crate::rows::{self, Memory, SquaresAround};
 use crate::simd::{LANES, Simd};
+
+mod statistics;
 
 /// `to[i] = a[i] + b[i]`.
 ///
@@ -25,13 +26,39 @@ unsafe fn add_rows<S: Simd>(simd: S, a: *const f32, b: *const f32, to: *mut f32,
     }
 }
 
-/// `y[i] = (v[i] - mean) / deviation * scale[i] + bias[i]`, each step rounded on its own; the flags say whether scale and bias are there,
-/// and whether, as root mean squares are written, the mean is left out and `v[i]` multiplied with `1 / deviation`.
+/// How rows are normalised once their statistics are there.
+trait Finish {
+    /// Divides by the deviation; else multiplies with its reciprocal.
+    const DIVIDES: bool;
+    /// Scale and bias are one fused step, but for the elements behind the last whole eight.
+    const FUSES: bool;
+}
+
+struct Rows;
+struct Quotient;
+struct Factor;
+
+impl Finish for Rows {
+    const DIVIDES: bool = false;
+    const FUSES: bool = true;
+}
+
+impl Finish for Quotient {
+    const DIVIDES: bool = true;
+    const FUSES: bool = false;
+}
+
+impl Finish for Factor {
+    const DIVIDES: bool = false;
+    const FUSES: bool = false;
+}
+
+/// `y[i] = (v[i] - mean) / deviation * scale[i] + bias[i]`; the flags say whether scale and bias are there.
 ///
 /// # Safety
 /// All that are there are valid for `count` elements; `y` may be `v`.
 #[inline(always)]
-unsafe fn normalise<S: Simd, const RMS: bool, const SCALE: bool, const BIAS: bool>(
+unsafe fn normalise<S: Simd, F: Finish, const SCALE: bool, const BIAS: bool>(
     simd: S,
     v: *const f32,
     y: *mut f32,
@@ -40,8 +67,11 @@ unsafe fn normalise<S: Simd, const RMS: bool, const SCALE: bool, const BIAS: boo
     (scale, bias): (*const f32, *const f32),
 ) {
     let (mean, factor, deviation) = (simd.splat(mean), simd.splat(1.0 / deviation), simd.splat(deviation));
-    let apply = |x, scale, bias| {
-        let x = if RMS { simd.mul(x, factor) } else { simd.div(simd.sub(x, mean), deviation) };
+    let normal = |x| {
+        let d = simd.sub(x, mean);
+        if F::DIVIDES { simd.div(d, deviation) } else { simd.mul(d, factor) }
+    };
+    let apart = |x, scale, bias| {
         let x = if SCALE { simd.mul(x, scale) } else { x };
         if BIAS { simd.add(x, bias) } else { x }
     };
@@ -53,7 +83,9 @@ unsafe fn normalise<S: Simd, const RMS: bool, const SCALE: bool, const BIAS: boo
         unsafe {
             let s = if SCALE { simd.load(scale.add(i)) } else { zero };
             let b = if BIAS { simd.load(bias.add(i)) } else { zero };
-            simd.store(y.add(i), apply(simd.load(v.add(i)), s, b));
+            let x = normal(simd.load(v.add(i)));
+            let x = if F::FUSES && SCALE && BIAS { simd.fma(x, s, b) } else { apart(x, s, b) };
+            simd.store(y.add(i), x);
         }
         i += LANES;
     }
@@ -63,7 +95,12 @@ unsafe fn normalise<S: Simd, const RMS: bool, const SCALE: bool, const BIAS: boo
         unsafe {
             let s = if SCALE { simd.load_first(scale.add(i), n) } else { zero };
             let b = if BIAS { simd.load_first(bias.add(i), n) } else { zero };
-            simd.store_first(y.add(i), n, apply(simd.load_first(v.add(i), n), s, b));
+            let x = normal(simd.load_first(v.add(i), n));
+            let mut result = apart(x, s, b);
+            if F::FUSES && SCALE && BIAS {
+                result = simd.select(simd.first(n / 8 * 8), simd.fma(x, s, b), result);
+            }
+            simd.store_first(y.add(i), n, result);
         }
     }
 }
@@ -73,7 +110,7 @@ unsafe fn normalise<S: Simd, const RMS: bool, const SCALE: bool, const BIAS: boo
 /// # Safety
 /// As [`normalise`].
 #[inline(always)]
-unsafe fn with_parameters<S: Simd, const RMS: bool>(
+unsafe fn finish<S: Simd, F: Finish>(
     simd: S,
     v: *const f32,
     y: *mut f32,
@@ -84,60 +121,83 @@ unsafe fn with_parameters<S: Simd, const RMS: bool>(
     // SAFETY: the caller's promise.
     unsafe {
         match (!parameters.0.is_null(), !parameters.1.is_null()) {
-            (true, true) => normalise::<S, RMS, true, true>(simd, v, y, count, numbers, parameters),
-            (true, false) => normalise::<S, RMS, true, false>(simd, v, y, count, numbers, parameters),
-            (false, true) => normalise::<S, RMS, false, true>(simd, v, y, count, numbers, parameters),
-            (false, false) => normalise::<S, RMS, false, false>(simd, v, y, count, numbers, parameters),
+            (true, true) => normalise::<S, F, true, true>(simd, v, y, count, numbers, parameters),
+            (true, false) => normalise::<S, F, true, false>(simd, v, y, count, numbers, parameters),
+            (false, true) => normalise::<S, F, false, true>(simd, v, y, count, numbers, parameters),
+            (false, false) => normalise::<S, F, false, false>(simd, v, y, count, numbers, parameters),
         }
     }
 }
 
-/// Mean (0 where it is left out) and standard deviation of row `index`.
+/// Rows whose running moments are taken together, for each is one chain.
+const TOGETHER: usize = 4;
+/// Shorter rows of [`NormRounding::Rows`] are taken element by element.
+const LEAST: usize = 8;
+/// The same of root mean squares.
+const LEAST_RMS: usize = 16;
+
+/// Where the elements to normalise of a row are, added up with those of the residual where there is one.
 ///
 /// # Safety
-/// `v` is readable for `count` elements.
+/// As [`Kernel::run`], for a row.
 #[inline(always)]
-unsafe fn statistics<S: Simd>(
-    simd: S,
-    (v, index): (*const f32, usize),
-    count: usize,
-    rms: bool,
-    epsilon: f32,
-) -> (f32, f32) {
-    let lead = rows::lead(index, count);
-    // SAFETY: the caller's promise.
-    let memory = || unsafe { Memory::new(v) };
-    let mean = if rms { 0.0 } else { rows::sum(simd, count, lead, &mut memory()) / count as f32 };
-    let mut squares = SquaresAround::<S>(memory(), simd.splat(mean));
-    let variance = rows::sum(simd, count, lead, &mut squares) / count as f32;
-    (mean, (variance + epsilon).sqrt())
+unsafe fn summed<S: Simd>(simd: S, args: &args::LayerNorm, row: usize) -> *const f32 {
+    let cols = size(args.cols);
+    let start = row * cols;
+    // SAFETY: the row's contract: every address that is there holds `rows * cols` elements.
+    unsafe {
+        let v = args.x.cast::<f32>().add(start);
+        if !args.residual.is_null() {
+            // The sum lies in the output until it is normalised, where nobody asks for it.
+            let to = if args.sum.is_null() { args.y } else { args.sum };
+            let sum = to.cast::<f32>().add(start);
+            add_rows(simd, v, args.residual.cast::<f32>().add(start), sum, cols);
+            return sum;
+        }
+        if !args.sum.is_null() && !std::ptr::eq(args.sum.cast_const(), args.x) {
+            std::ptr::copy_nonoverlapping(v, args.sum.cast::<f32>().add(start), cols);
+        }
+        v
+    }
 }
 
 impl Kernel for args::LayerNorm {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
-        let cols = size(self.cols);
-        let (scale, bias) = (self.scale.cast::<f32>(), self.bias.cast::<f32>());
-        for row in worker.share(size(self.rows), 1) {
-            let start = row * cols;
+        let Some(rounding) = NormRounding::from_code(self.rounding) else { return Status::Internal };
+        let (cols, rms, epsilon) = (size(self.cols), self.rms != 0, self.epsilon as f32);
+        let rounding = match rounding {
+            NormRounding::Rows if cols < if rms { LEAST_RMS } else { LEAST } => NormRounding::Ascending,
+            other => other,
+        };
+        let parameters = (self.scale.cast::<f32>(), self.bias.cast::<f32>());
+        let share = worker.share(size(self.rows), 1);
+        let step = if rounding == NormRounding::Ascending { TOGETHER } else { 1 };
+        for row in share.clone().step_by(step) {
+            let count = step.min(share.end - row);
             // SAFETY: the row's contract: every address that is there holds `rows * cols` elements, scale and bias `cols`.
             unsafe {
-                let y = self.y.cast::<f32>().add(start);
-                let mut v = self.x.cast::<f32>().add(start);
-                if !self.residual.is_null() {
-                    // The sum lies in the output until it is normalised, where nobody asks for it.
-                    let sum = if self.sum.is_null() { y } else { self.sum.cast::<f32>().add(start) };
-                    add_rows(simd, v, self.residual.cast::<f32>().add(start), sum, cols);
-                    v = sum;
-                } else if !self.sum.is_null() && !std::ptr::eq(self.sum.cast_const(), self.x) {
-                    std::ptr::copy_nonoverlapping(v, self.sum.cast::<f32>().add(start), cols);
+                let mut v = [std::ptr::null(); TOGETHER];
+                for r in 0..TOGETHER {
+                    // Behind the last row stands the first once more.
+                    v[r] = if r < count { summed(simd, self, row + r) } else { v[0] };
                 }
-                let rms = self.rms != 0;
-                let numbers = statistics(simd, (v, row), cols, rms, self.epsilon as f32);
-                if rms {
-                    with_parameters::<S, true>(simd, v, y, cols, numbers, (scale, bias));
-                } else {
-                    with_parameters::<S, false>(simd, v, y, cols, numbers, (scale, bias));
+                let numbers = match rounding {
+                    NormRounding::Rows => [statistics::by_rows(simd, v[0], cols, rms, epsilon); TOGETHER],
+                    NormRounding::Quotient | NormRounding::Factor => {
+                        [statistics::by_fours(simd, (v[0], row), cols, rms, epsilon); TOGETHER]
+                    }
+                    NormRounding::Ascending => statistics::ascending(v, cols, rms, epsilon),
+                };
+                for (r, &v) in v[..count].iter().enumerate() {
+                    let y = self.y.cast::<f32>().add((row + r) * cols);
+                    match rounding {
+                        NormRounding::Rows => finish::<S, Rows>(simd, v, y, cols, numbers[r], parameters),
+                        NormRounding::Factor => finish::<S, Factor>(simd, v, y, cols, numbers[r], parameters),
+                        NormRounding::Quotient | NormRounding::Ascending => {
+                            finish::<S, Quotient>(simd, v, y, cols, numbers[r], parameters);
+                        }
+                    }
                 }
             }
         }
@@ -185,7 +245,8 @@ impl Kernel for args::GroupNorm {
             unsafe {
                 let x = self.x.cast::<f32>().add(row * cols);
                 let y = self.y.cast::<f32>().add(row * cols);
-                let (mean, deviation) = statistics(simd, (x, row), cols, false, self.epsilon as f32);
+                let (mean, deviation) =
+                    statistics::by_fours(simd, (x, row), cols, false, self.epsilon as f32);
                 for c in 0..channels {
                     let channel = row % groups * channels + c;
                     let parameter = |of: *const u8, otherwise: f32| {

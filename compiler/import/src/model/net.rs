@@ -7,7 +7,7 @@ use std::fmt::Display;
 use lathe_ir::{Builder, Dim, FunctionId, Module, Operation, Symbol, ValueId, ValueType};
 use lathe_ops::elementwise::{Clip, Gelu, Unary};
 use lathe_ops::gather::Gather;
-use lathe_ops::norm::{LayerNorm, RmsNorm};
+use lathe_ops::norm::{LayerNorm, RmsNorm, Rounding};
 use lathe_ops::{Op, shape};
 use lathe_tensor::{DType, Encoding};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -286,7 +286,7 @@ impl<'a> Net<'a> {
                     true => Some(self.weight(&format!("{}.bias", norm.name), &[width])?),
                     false => None,
                 };
-                let op = Op::LayerNorm(LayerNorm { axis: -1, epsilon });
+                let op = Op::LayerNorm(LayerNorm { axis: -1, epsilon, rounding: Rounding::Free });
                 Ok(self.b.named(&norm.name).apply(op, &[Some(x), Some(scale), bias])?)
             }
         }
@@ -294,7 +294,7 @@ impl<'a> Net<'a> {
 
     /// RMS norm over the last axis.
     pub(crate) fn rms_norm(&mut self, x: ValueId, scale: ValueId, epsilon: f32) -> Result<ValueId, Fault> {
-        Ok(self.b.op(Op::RmsNorm(RmsNorm { axis: -1, epsilon }), &[x, scale])?)
+        Ok(self.b.op(Op::RmsNorm(RmsNorm { axis: -1, epsilon, rounding: Rounding::Free }), &[x, scale])?)
     }
 
     /// Rows of a table by index.

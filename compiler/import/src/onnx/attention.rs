@@ -53,6 +53,8 @@ pub(crate) fn attention(node: &mut Node<'_, '_>) -> Outputs {
         softmax_in_f64: softmax_dtype == DType::F64 && operands != DType::F64
             || narrow(operands) && !narrow(softmax_dtype),
         bottom_right: false,
+        exact: false,
+        divisor: None,
     };
     node.direct(Op::Attention(op))
 }

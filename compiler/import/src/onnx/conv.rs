@@ -132,6 +132,7 @@ pub(crate) fn conv_transpose(node: &mut Node<'_, '_>) -> Outputs {
         output_shape: output_shape.map(|list| sizes("output_shape", list)).transpose()?,
         groups: positive("group", node.attributes.int_or("group", 1)?)?,
         activation: Activation::None,
+        exact: node.importer.quantises_by_range,
     };
     node.direct(Op::ConvTranspose(op))
 }

@@ -37,7 +37,7 @@ pub(crate) fn unary(node: &mut Node<'_, '_>) -> Outputs {
         "Reciprocal" => Unary::Reciprocal,
         "Relu" => Unary::Relu,
         "Round" => Unary::Round,
-        "Sigmoid" => Unary::Sigmoid,
+        "Sigmoid" => node.sigmoid(),
         "Sign" => Unary::Sign,
         "Sin" => Unary::Sin,
         "Sinh" => Unary::Sinh,
@@ -236,7 +236,7 @@ pub(crate) fn swish(node: &mut Node<'_, '_>) -> Outputs {
     }
     let factor = node.number_like(x, f64::from(alpha))?;
     let scaled = node.binary(Binary::Mul, x, factor)?;
-    let gate = node.unary(Unary::Sigmoid, scaled)?;
+    let gate = node.unary(node.sigmoid(), scaled)?;
     Ok(vec![node.binary(Binary::Mul, x, gate)?])
 }
 

@@ -53,12 +53,16 @@ pub(crate) struct Importer<'m> {
     pub(crate) maybe_scalar: MaybeScalar,
     /// Bodies of loops that were read, again for wider sizes included.
     pub(crate) bodies: usize,
+    /// Whether the model quantises values by their own range, so that the last bit of a float may decide about a code.
+    pub(crate) quantises_by_range: bool,
 }
 
 impl<'m> Importer<'m> {
     pub(crate) fn new(model: &'m ModelProto, library: Library<'m>, tensors: Tensors) -> Self {
         let module = Module::with_custom(library.custom.clone());
+        let quantises = |node: &NodeProto| node.op_type().starts_with("DynamicQuantize");
         Self {
+            quantises_by_range: model.graph.iter().any(|graph| graph.node.iter().any(quantises)),
             model,
             library,
             tensors,

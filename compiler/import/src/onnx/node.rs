@@ -3,6 +3,7 @@
 use lathe_ir::{Dim, FunctionId, IrError, Operation, Source, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Cast, Unary};
+use lathe_ops::norm::Rounding;
 use lathe_ops::reduce::{Reduce, ReduceKind};
 use lathe_ops::shape::{Concat, Expand, Reshape};
 use lathe_proto::onnx::NodeProto;
@@ -67,6 +68,16 @@ impl Node<'_, '_> {
 
     pub(crate) fn function(&self) -> FunctionId {
         self.frame.function
+    }
+
+    /// How a norm rounds for which onnxruntime's operator rounds like this: to those bits where a code may hang on them.
+    pub(crate) fn rounding(&self, operator: Rounding) -> Rounding {
+        if self.importer.quantises_by_range { operator } else { Rounding::Free }
+    }
+
+    /// The sigmoid, likewise.
+    pub(crate) fn sigmoid(&self) -> Unary {
+        if self.importer.quantises_by_range { Unary::Logistic } else { Unary::Sigmoid }
     }
 
     /// A required operand.

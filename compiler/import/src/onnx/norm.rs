@@ -4,7 +4,7 @@ use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
 use lathe_ops::conv::Padding;
 use lathe_ops::elementwise::{Binary, Compare, Unary, Where};
-use lathe_ops::norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm, Softmax};
+use lathe_ops::norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm, Rounding, Softmax};
 use lathe_ops::pool::AveragePool;
 use lathe_ops::reduce::{ArgReduce, Reduce, ReduceKind};
 use lathe_ops::shape::{Range, Unsqueeze};
@@ -49,14 +49,22 @@ fn check_stash(node: &Node<'_, '_>) -> Result<(), Fault> {
 pub(crate) fn layer_norm(node: &mut Node<'_, '_>) -> Outputs {
     check_stash(node)?;
     let axis = node.attributes.int_or("axis", -1)?;
-    node.direct(Op::LayerNorm(LayerNorm { axis, epsilon: epsilon(node)? }))
+    node.direct(Op::LayerNorm(LayerNorm {
+        axis,
+        epsilon: epsilon(node)?,
+        rounding: node.rounding(Rounding::Rows),
+    }))
 }
 
 /// RMSNormalization-23.
 pub(crate) fn rms_norm(node: &mut Node<'_, '_>) -> Outputs {
     check_stash(node)?;
     let axis = node.attributes.int_or("axis", -1)?;
-    node.direct(Op::RmsNorm(RmsNorm { axis, epsilon: epsilon(node)? }))
+    node.direct(Op::RmsNorm(RmsNorm {
+        axis,
+        epsilon: epsilon(node)?,
+        rounding: node.rounding(Rounding::Rows),
+    }))
 }
 
 /// InstanceNormalization-1 to 22.

@@ -54,6 +54,7 @@ pub(crate) fn resize(node: &mut Node<'_, '_>) -> Outputs {
                 ("not_smaller", AspectPolicy::NotSmaller),
             ],
         )?,
+        exact: node.importer.quantises_by_range,
     };
     let roi = given(node, 1).filter(|_| coordinates == Coordinates::TfCropAndResize);
     let (scales, sizes) = (given(node, 2), given(node, 3));
@@ -104,6 +105,7 @@ fn by_scales(node: &mut Node<'_, '_>) -> Outputs {
         antialias: false,
         axes: None,
         policy: AspectPolicy::Stretch,
+        exact: node.importer.quantises_by_range,
     };
     let x = node.input(0)?;
     let scales = if node.operator() == "Upsample" && node.opset < 9 {

@@ -77,6 +77,7 @@ pub(crate) fn dft(node: &mut Node<'_, '_>) -> Outputs {
         axis: axis.ok(),
         inverse: node.attributes.flag("inverse", false)?,
         onesided: node.attributes.flag("onesided", false)?,
+        exact: node.importer.quantises_by_range,
     };
     let mut inputs = vec![Some(x)];
     if let Some(length) = node.optional(1) {
@@ -97,7 +98,8 @@ pub(crate) fn stft(node: &mut Node<'_, '_>) -> Outputs {
     if node.dims(x).len() == 2 {
         x = node.add(Op::Unsqueeze(Unsqueeze { axes: Some(vec![2]) }), &[x])?;
     }
-    if let Some(frames) = Frames::of(node, x, step, onesided)? {
+    let exact = node.importer.quantises_by_range;
+    if let Some(frames) = Frames::of(node, x, step, onesided)?.filter(|_| !exact) {
         return Ok(vec![frames.convolved(node, x)?]);
     }
     let mut inputs = vec![Some(x), Some(node.as_i64(step)?)];
@@ -108,7 +110,7 @@ pub(crate) fn stft(node: &mut Node<'_, '_>) -> Outputs {
         inputs.resize(3, None);
         inputs.push(Some(node.as_i64(length)?));
     }
-    node.add_all(Op::Stft(Stft { onesided }), &inputs, 1)
+    node.add_all(Op::Stft(Stft { onesided, exact }), &inputs, 1)
 }
 
 /// The most elements that the waves of a short transform may take.

@@ -11,10 +11,9 @@ pub(super) fn unary(cx: &mut Context<'_>, kind: Unary) -> Outputs {
     use Unary::*;
     let x = cx.ty(0)?;
     match kind {
-        Sqrt | Exp | Log | Tanh | Sigmoid | Reciprocal | Floor | Ceil | Round | Sin | Cos | Tan | Asin
-        | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | HardSwish | Silu | Softplus | IsNan | IsInf => {
-            cx.dtype_of(0, "a float", DType::is_float)?
-        }
+        Sqrt | Exp | Log | Tanh | Sigmoid | Logistic | Reciprocal | Floor | Ceil | Round | Sin | Cos
+        | Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | HardSwish | Silu | Softplus
+        | IsNan | IsInf => cx.dtype_of(0, "a float", DType::is_float)?,
         Not => cx.dtype_of(0, "bool", |dtype| dtype == DType::Bool)?,
         BitNot => cx.dtype_of(0, "an integer", DType::is_integer)?,
         Neg | Abs | Erf | Relu | Sign => {

@@ -41,6 +41,12 @@ pub struct Attention {
     /// Query `i` stands at position `total - seq + i` instead of `past + i`.
     #[serde(default)]
     pub bottom_right: bool,
+    /// f32 rounds as product, scale, mask, softmax and product do one after the other; without sinks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
+    /// What the scores are divided by in place of `scale`, its reciprocal, where they are exact.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::float::option")]
+    pub divisor: Option<f32>,
 }
 
 impl Attention {

@@ -33,9 +33,10 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Functions of one operand; the result has its dtype, but for `is_nan` and `is_inf` (bool).
+    /// Functions of one operand; the result has its dtype, but for `is_nan` and `is_inf` (bool). `logistic` is the sigmoid to 1e-7 in all,
+    /// by a quotient of polynomials.
     Unary {
-        Neg "neg", Abs "abs", Sqrt "sqrt", Exp "exp", Log "log", Erf "erf", Tanh "tanh", Sigmoid "sigmoid", Relu "relu",
+        Neg "neg", Abs "abs", Sqrt "sqrt", Exp "exp", Log "log", Erf "erf", Tanh "tanh", Sigmoid "sigmoid", Logistic "logistic", Relu "relu",
         Reciprocal "reciprocal", Floor "floor", Ceil "ceil", Round "round", Sign "sign", Sin "sin", Cos "cos",
         Tan "tan", Asin "asin", Acos "acos", Atan "atan", Sinh "sinh", Cosh "cosh", Asinh "asinh", Acosh "acosh",
         Atanh "atanh", BitNot "bit_not", Not "not", HardSwish "hard_swish", Silu "silu", Softplus "softplus", IsNan "is_nan", IsInf "is_inf", Identity "identity",

@@ -54,7 +54,7 @@ impl Unary {
             Unary::Log => f64::ln,
             Unary::Erf => libm::erf,
             Unary::Tanh => f64::tanh,
-            Unary::Sigmoid => sigmoid,
+            Unary::Sigmoid | Unary::Logistic => sigmoid,
             Unary::Relu => relu,
             Unary::Reciprocal => |x| 1.0 / x,
             Unary::Floor => f64::floor,

@@ -34,6 +34,9 @@ pub struct Resize {
     pub axes: Option<Vec<i64>>,
     /// How `sizes` are kept in proportion.
     pub policy: AspectPolicy,
+    /// `linear` of the last of three axes rounds in f32 as onnxruntime's: models that quantise values by their own range were made with these bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
 }
 
 /// Interpolation.

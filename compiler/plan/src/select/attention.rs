@@ -186,7 +186,10 @@ pub(super) fn attention(context: &mut Context<'_, '_>, node: &Node, op: &Attenti
     operands.push(Operand::Int(i64::from(integers)));
     operands.push(Operand::Size(origin));
     operands.extend([window(op.left_window), right].map(Operand::Int));
+    let exact = i64::from(op.exact) * if op.divisor.is_some() { 2 } else { 1 };
+    let scale = op.divisor.filter(|_| op.exact).map_or(scale, f64::from);
     operands.extend([scale, f64::from(op.softcap)].map(Operand::Float));
+    operands.push(Operand::Int(exact));
     context.planner.call(Builtin::Attention, &operands, "scores stay in tiles");
     context.place(output, target);
     Ok(())

@@ -171,7 +171,7 @@ pub(super) fn conv_transpose(
     let [channels, outs, ref kernel @ ..] = weights.shape[..] else {
         return refuse("weights without channels");
     };
-    if weights.constant.is_none() || kernel.len() > 2 {
+    if weights.constant.is_none() || kernel.len() > 2 || conv.exact {
         return transposed_cells(context, node, conv, &weights.shape);
     }
     let window: Window<2> = window(kernel, &conv.strides, &conv.dilations)?;
@@ -267,6 +267,7 @@ fn transposed_cells(
     }
     operands.extend(begins.map(Operand::Size));
     operands.extend([Operand::Int(code as i64), Operand::Float(alpha), Operand::Float(beta)]);
+    operands.push(Operand::Int(i64::from(conv.exact)));
     context.planner.call(Builtin::ConvTransposeCells, &operands, "weights as they are, cell by cell");
     context.place(y, target);
     Ok(())

@@ -19,6 +19,7 @@ mod reduce;
 mod resize;
 mod resize_axes;
 mod shape;
+mod signal;
 
 use lathe_artifact::builtin::Number;
 use lathe_ir::{FunctionId, Node, NodeId, Operation, ValueId};
@@ -75,8 +76,8 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::MaxPool(pool) => pool::max(context, node, pool),
         Op::AveragePool(pool) => pool::average(context, node, pool),
         Op::BatchNorm(norm) => norm::batch_norm(context, node, norm),
-        Op::LayerNorm(norm) => norm::layer_norm(context, node, norm.axis, norm.epsilon, false),
-        Op::RmsNorm(norm) => norm::layer_norm(context, node, norm.axis, norm.epsilon, true),
+        Op::LayerNorm(norm) => norm::layer_norm(context, node, norm),
+        Op::RmsNorm(norm) => norm::rms_norm(context, node, norm),
         Op::RotaryEmbedding(rotary) => position::rotary_embedding(context, node, rotary),
         Op::InstanceNorm(norm) => norm::instance_norm(context, node, norm.epsilon),
         Op::GroupNorm(norm) => norm::group_norm(context, node, norm),
@@ -85,6 +86,8 @@ fn select(context: &mut Context<'_, '_>, id: NodeId, node: &Node, op: &Op) -> Re
         Op::ArgReduce(reduce) => reduce::arg_reduce(context, node, reduce),
         Op::TopK(top_k) => reduce::top_k(context, node, top_k),
         Op::CumSum(sum) => reduce::cum_sum(context, node, sum),
+        Op::Dft(transform) => signal::dft(context, node, transform),
+        Op::Stft(transform) => signal::stft(context, node, transform),
         Op::Shape(_) | Op::Size(_) => shape::sizes(context, node, op),
         Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => shape::reshape(context, node),
         Op::Transpose(transpose) => shape::transpose(context, node, transpose),

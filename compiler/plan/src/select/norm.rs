@@ -1,9 +1,9 @@
 //! Normalisations and softmax.
 
-use lathe_artifact::builtin::Builtin;
+use lathe_artifact::builtin::{Builtin, NormRounding};
 use lathe_artifact::region::{BinaryOp, UnaryOp};
 use lathe_ir::{Node, ValueId};
-use lathe_ops::norm::{BatchNorm, GroupNorm, Softmax};
+use lathe_ops::norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm, Rounding, Softmax};
 
 use super::{axis_of, elementwise};
 use crate::error::{Refusal, refuse};
@@ -30,10 +30,29 @@ fn vector(
 pub(super) fn layer_norm(
     context: &mut Context<'_, '_>,
     node: &Node,
+    norm: &LayerNorm,
+) -> Result<(), Refusal> {
+    rows(context, node, norm.axis, norm.epsilon, (false, norm.rounding))
+}
+
+pub(super) fn rms_norm(context: &mut Context<'_, '_>, node: &Node, norm: &RmsNorm) -> Result<(), Refusal> {
+    rows(context, node, norm.axis, norm.epsilon, (true, norm.rounding))
+}
+
+/// Norms of the axes from `axis` on, with a mean or (`rms`) without.
+fn rows(
+    context: &mut Context<'_, '_>,
+    node: &Node,
     axis: i64,
     epsilon: f32,
-    rms: bool,
+    (rms, rounding): (bool, Rounding),
 ) -> Result<(), Refusal> {
+    let rounding = match rounding {
+        Rounding::Free | Rounding::Rows => NormRounding::Rows,
+        Rounding::Quotient => NormRounding::Quotient,
+        Rounding::Factor => NormRounding::Factor,
+        Rounding::Ascending => NormRounding::Ascending,
+    };
     context.require_f32(node)?;
     context.require_one_output(node)?;
     let (x, output) = (context.required(node, 0)?, context.output(node, 0)?);
@@ -60,6 +79,7 @@ pub(super) fn layer_norm(
         Operand::Size(cols),
         Operand::Float(f64::from(epsilon)),
         Operand::Int(i64::from(rms)),
+        Operand::Int(rounding.code()),
     ];
     context.planner.call(Builtin::LayerNorm, &operands, "rows normalised in one pass");
     context.place(output, target);

@@ -60,6 +60,9 @@ fn last_axes(context: &mut Context<'_, '_>, node: &Node, resize: &Resize) -> Res
     }
     let (before, after) = (context.dims(x)?, context.dims(output)?);
     let rank = before.len();
+    if resize.exact && resize.mode == Mode::Linear && rank == 3 {
+        return refuse("exact where one axis follows the other");
+    }
     if rank < 2 || before[..rank - 2] != after[..rank - 2] {
         return refuse("other axes than the last two are resized");
     }

@@ -59,7 +59,8 @@ pub(super) fn computed_sizes(
     let (sizes, scales) = computed(context, node, resize, &given)?;
     let rank = given.places.len();
     dynamic::begin_stage(context, node, output, &sizes, 0..rank)?;
-    passes(context, node, resize, &given, &Scales::Computed(scales), region.as_ref())
+    let scales = known_scales(context, &given).map_or(Scales::Computed(scales), Scales::Known);
+    passes(context, node, resize, &given, &scales, region.as_ref())
 }
 
 fn given(context: &mut Context<'_, '_>, node: &Node, resize: &Resize) -> Result<Given, Refusal> {
@@ -175,16 +176,17 @@ fn passes(
     let (mut dims, after) = (context.dims(x)?, context.dims(output)?);
     let crops = resize.coordinates == Coordinates::TfCropAndResize;
     let same = |axis: usize| match scales {
-        Scales::Sizes => true,
+        Scales::Sizes => dims[axis] == after[axis],
         Scales::Known(scales) => scales[axis] == 1.0,
         Scales::Computed(_) => false,
     };
     let axes: Vec<usize> = (0..dims.len())
         .filter(|&axis| given.places[axis].is_some())
-        .filter(|&axis| crops || dims[axis] != after[axis] || !same(axis))
+        .filter(|&axis| crops || !same(axis))
         .collect();
     let Some(&last) = axes.last() else { return shape::same(context, node) };
     let mut source = context.dense(x)?;
+    let alone = axes.len() == 1;
     for axis in axes {
         dims[axis] = after[axis];
         let target = if axis == last {
@@ -193,12 +195,24 @@ fn passes(
             context.planner.temporary(source.dtype, &dims, context.scope.depth)
         };
         let place = given.places[axis].unwrap_or(0);
-        let call = Pass { axis, place, count: given.count, region };
+        let rows = match &source.dims[..] {
+            &[_, rows, _] if axis == 2 && alone && is_exact(resize) => rows,
+            _ => Size::ZERO,
+        };
+        let call = Pass { axis, place, count: given.count, region, rows };
         emit(context, resize, &call, scales, &source, &target);
         source = target;
     }
     context.place(output, source);
     Ok(())
+}
+
+/// Whether the bits of resampling the last of three axes are promised.
+fn is_exact(resize: &Resize) -> bool {
+    let plain = !resize.antialias && !resize.exclude_outside && resize.mode == Mode::Linear;
+    resize.exact
+        && plain
+        && !matches!(resize.coordinates, Coordinates::HalfPixelSymmetric | Coordinates::TfCropAndResize)
 }
 
 /// What one pass is about.
@@ -208,6 +222,8 @@ struct Pass<'a> {
     place: usize,
     count: usize,
     region: Option<&'a Location>,
+    /// Places of the axis before, where the bits of linear resampling are promised; else 0.
+    rows: Size,
 }
 
 fn emit(
@@ -246,6 +262,7 @@ fn emit(
         Operand::Float(f64::from(resize.extrapolation_value)),
         Operand::Int(i64::from(resize.antialias && mode != ResizeMode::Nearest)),
         Operand::Int(i64::from(resize.exclude_outside)),
+        Operand::Size(pass.rows),
     ];
     let reason = format!("axis {}", pass.axis);
     context.planner.call(Builtin::ResizeAxis, &operands, reason);

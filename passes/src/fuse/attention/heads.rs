@@ -7,7 +7,7 @@ use lathe_ir::{Dim, EditValue, Operation, ValueId};
 use lathe_ops::Op;
 use lathe_ops::shape::{Reshape, Transpose};
 
-use super::score::scaled;
+use super::score::{is_power_of_two, scaled};
 use crate::mask::{Reader, source};
 use crate::{Context, Rewrite, Term};
 
@@ -57,7 +57,7 @@ pub(super) fn operand(reader: &Reader<'_>, value: ValueId, index: Vec<Dim>) -> O
                 best = Some(Operand { value, layout, replay: None, repeats, scale });
             }
         }
-        if let Some((x, factor)) = scaled(context, value) {
+        if let Some((x, factor)) = absorbed(context, value) {
             scale *= factor;
             value = x;
             continue;
@@ -71,12 +71,18 @@ pub(super) fn operand(reader: &Reader<'_>, value: ValueId, index: Vec<Dim>) -> O
     best
 }
 
+/// A factor that the scores may have instead of an operand: any, or powers of two where the last bit decides about codes.
+fn absorbed(context: Context<'_>, value: ValueId) -> Option<(ValueId, f64)> {
+    let found = scaled(context, value)?;
+    (is_power_of_two(found.1) || !context.module.quantises_by_range()).then_some(found)
+}
+
 /// A factor under the operand, below ops that only move: they are applied again to what it multiplies.
 fn below(context: Context<'_>, operand: &mut Operand) {
     let mut value = operand.value;
     let mut moves = Vec::new();
     for _ in 0..6 {
-        if let Some((x, factor)) = scaled(context, value) {
+        if let Some((x, factor)) = absorbed(context, value) {
             if !moves.is_empty() {
                 moves.reverse();
                 operand.replay = Some((x, moves));

@@ -5,7 +5,8 @@
 //! by any movement of data, of which none is left. Masks that are proven ([`crate::mask`]) become facts, and the graph that made them dies. What
 //! is not proven stays the operand `mask`.
 //!
-//! Sound because the op computes the same sums; the order of roundings differs. A mask of large negative numbers becomes keys that are not
+//! Sound because the op computes the same sums; the order of roundings differs, but in a module that quantises values by their own range, where
+//! the op is `exact` and factors of queries and keys that are no powers of two stay outside. A mask of large negative numbers becomes keys that are not
 //! seen: the same wherever a query sees a key. **A query that sees none** (a row of padding under a causal mask) has the mean of all values in
 //! the source graph and zeros here; such rows are padding, undefined by what the source graph is for, and nothing reads them.
 //!
@@ -89,6 +90,8 @@ struct Match<'a> {
     operands: [ValueId; 3],
     /// Whether values and result have their elements before their places.
     transposed: bool,
+    /// Whether the op is to round as the graph does.
+    exact: bool,
 }
 
 impl<'a> Match<'a> {
@@ -103,7 +106,11 @@ impl<'a> Match<'a> {
             return Err("the weights are a result of their own".to_string());
         }
         let reader = Reader::new(context, &dims);
-        Ok(Self { context, scores, reader, dims, operands: [q, k, values], transposed })
+        let exact = context.module.quantises_by_range();
+        if exact && scores.sinks.is_some() {
+            return Err("with sinks the last bits, which decide about codes, would differ".to_string());
+        }
+        Ok(Self { context, scores, reader, dims, operands: [q, k, values], transposed, exact })
     }
 
     /// The index of a value of the walk at the coordinates of the scores.
@@ -176,6 +183,8 @@ impl<'a> Match<'a> {
             right_window: facts.right,
             softmax_in_f64: false,
             bottom_right: facts.bottom_right && facts.is_positional(),
+            exact: self.exact,
+            divisor: self.scores.divisor.map(|divisor| divisor as f32),
         });
         if v.scale != 1.0 {
             return Err("values are scaled".to_string());

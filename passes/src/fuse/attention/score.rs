@@ -25,6 +25,8 @@ pub(super) struct Scores {
     pub steps: Vec<Step>,
     /// The factor of the product.
     pub scale: f64,
+    /// What the graph divides them by, where the op is to round as the graph does.
+    pub divisor: Option<f64>,
     /// `softcap * tanh(score / softcap)`; 0 for none.
     pub softcap: f64,
     /// The column that the softmax sees besides the keys.
@@ -173,6 +175,13 @@ fn walk(context: Context<'_>, value: ValueId, mut scores: Scores, fuel: usize) -
                 scores.softcap = factor;
                 return go(inner, scores);
             }
+            if context.module.quantises_by_range() && !is_power_of_two(factor) {
+                // One factor can round where the graph rounds.
+                (scores.scale == 1.0 && scores.divisor.is_none()).then_some(())?;
+                if *op == Op::Binary(Binary::Div) {
+                    scores.divisor = context.scalar(input(1)?);
+                }
+            }
             scores.scale *= factor;
             go(x, scores)
         }
@@ -213,6 +222,11 @@ pub(super) fn scaled(context: Context<'_>, value: ValueId) -> Option<(ValueId, f
         _ => return None,
     };
     (found.1.is_finite() && found.1 > 0.0 && keeps_rank(found.0)).then_some(found)
+}
+
+/// Whether products with a number are exact.
+pub(super) fn is_power_of_two(factor: f64) -> bool {
+    factor.to_bits() << 12 == 0
 }
 
 /// The `y` of `x == tanh(y / cap)`.

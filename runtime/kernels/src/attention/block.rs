@@ -3,8 +3,7 @@
 //! What fixes the bits of a row, whatever rows share its block: keys stand in tiles of 64 from place 0 of their sequence; a
 //! score is one chain of multiply-adds over the head's elements in ascending order; tiles are joined in ascending order
 //! within chunks of [`CHUNK`], each of which begins anew, and chunks in ascending order; the weights' sum is kept in 16
-//! lanes. A tile in which a row sees nothing leaves the row as it is. Where all its keys stand in the first tile, a row's weights
-//! are divided by their sum before they meet the values, as softmax and product do it one after the other.
+//! lanes. A tile in which a row sees nothing leaves the row as it is.
 
 use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
 use lathe_artifact::layout::CHUNK_PAGES;
@@ -119,15 +118,15 @@ pub(crate) struct Memory {
     /// Most rows of a block.
     pub(super) rows: usize,
     /// Room for a tile of keys and values.
-    tile: *mut f32,
+    pub(super) tile: *mut f32,
     /// Two rows of 64 for what holds for all rows of a tile.
     pub(super) facts: *mut f32,
     /// Groups of 12 queries, each `[qk_dim][12]`.
     q: *mut f32,
     /// `[rows][64]`.
-    scores: *mut f32,
+    pub(super) scores: *mut f32,
     /// The running state of the chunk and that of the chunks before.
-    chunk: Running,
+    pub(super) chunk: Running,
     pub(super) whole: Running,
 }
 
@@ -159,9 +158,9 @@ impl Memory {
 
 /// The keys that some rows may see: from the first that any sees to behind the last.
 #[derive(Clone, Copy)]
-struct Bounds {
-    first: usize,
-    end: usize,
+pub(super) struct Bounds {
+    pub(super) first: usize,
+    pub(super) end: usize,
 }
 
 impl Bounds {
@@ -179,9 +178,21 @@ impl Bounds {
 
     /// How many keys of the tile at `start` lie below the end; `None` where none is seen.
     #[inline(always)]
-    fn count(self, start: usize) -> Option<usize> {
+    pub(super) fn count(self, start: usize) -> Option<usize> {
         (self.first < start + KEYS && self.end > start).then(|| (self.end - start).min(KEYS))
     }
+}
+
+/// The keys that each group of rows may see, and all of them.
+#[inline(always)]
+pub(super) fn bounds_of(rows: &[Row]) -> ([Bounds; BLOCK / ROWS], Bounds) {
+    let mut groups = [Bounds::NONE; BLOCK / ROWS];
+    let mut all = Bounds::NONE;
+    for (bounds, group) in groups.iter_mut().zip(rows.chunks(ROWS)) {
+        *bounds = Bounds::of(group);
+        all = all.join(*bounds);
+    }
+    (groups, all)
 }
 
 /// Attends with `rows`, at most [`Memory::rows`], and writes what they give.
@@ -223,12 +234,8 @@ pub(super) unsafe fn accumulate<S: Simd, K: Keys>(
     scores: &Scores,
     scale: f32,
 ) -> Status {
-    let mut groups = [Bounds::NONE; BLOCK / ROWS];
-    for (bounds, group) in groups.iter_mut().zip(rows.chunks(ROWS)) {
-        *bounds = Bounds::of(group);
-    }
+    let (groups, Bounds { first, end }) = bounds_of(rows);
     let groups = &groups[..rows.len().div_ceil(ROWS)];
-    let Bounds { first, end } = groups.iter().fold(Bounds::NONE, |all, group| all.join(*group));
     // SAFETY: the caller's promises; the memory has room for the rows.
     unsafe {
         memory.whole.clear(rows.len());
@@ -259,7 +266,7 @@ pub(super) unsafe fn accumulate<S: Simd, K: Keys>(
 /// # Safety
 /// As [`attend`].
 #[inline(always)]
-unsafe fn pack_queries<S: Simd>(simd: S, memory: &Memory, rows: &[Row], scale: f32) {
+pub(super) unsafe fn pack_queries<S: Simd>(simd: S, memory: &Memory, rows: &[Row], scale: f32) {
     let qk_dim = memory.sizes.qk_dim;
     let scale = simd.splat(scale);
     // There are no scores yet: their memory holds a group row by row.
@@ -304,12 +311,37 @@ unsafe fn pass<S: Simd>(
     scores: &Scores,
     facts: &TileFacts,
 ) {
-    let Sizes { qk_dim, v_dim } = memory.sizes;
-    let start = facts.start;
-    let groups = || rows.chunks(ROWS).zip(bounds).enumerate();
-    // More rows take longer than their keys need to come.
-    let next = if rows.len() <= ROWS { tile.next } else { None };
-    for (index, (group, bounds)) in groups() {
+    // SAFETY: the caller's promises.
+    unsafe { score(simd, memory, (rows, bounds), tile, facts.start) };
+    for (index, (group, bounds)) in rows.chunks(ROWS).zip(bounds).enumerate() {
+        if bounds.count(facts.start).is_some() {
+            weigh(simd, Weigh { memory, rows: group, first: index * ROWS, scores, facts });
+        }
+    }
+    // SAFETY: the caller's promises.
+    unsafe { collect(simd, memory, (rows, bounds), tile, facts.start) };
+}
+
+/// The tile that is read next, where there is time to ask for it: more rows take longer than their keys need to come.
+#[inline(always)]
+fn next(tile: &KeyTile, rows: &[Row]) -> Option<isize> {
+    if rows.len() <= ROWS { tile.next } else { None }
+}
+
+/// The products of the packed queries with the tile's keys, into the rows of scores.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+pub(super) unsafe fn score<S: Simd>(
+    simd: S,
+    memory: &Memory,
+    (rows, bounds): (&[Row], &[Bounds]),
+    tile: &KeyTile,
+    start: usize,
+) {
+    let qk_dim = memory.sizes.qk_dim;
+    for (index, (group, bounds)) in rows.chunks(ROWS).zip(bounds).enumerate() {
         let Some(count) = bounds.count(start) else { continue };
         // SAFETY: the group's queries are packed; its rows of scores are whole panels.
         unsafe {
@@ -326,16 +358,25 @@ unsafe fn pass<S: Simd>(
                 accumulate: false,
             }
             // Keys behind the last that is seen are hidden, whatever their scores are.
-            .paced(simd, group.len(), count.div_ceil(PANEL), next);
+            .paced(simd, group.len(), count.div_ceil(PANEL), next(tile, rows));
         }
     }
-    for (index, (group, bounds)) in groups() {
-        if bounds.count(start).is_some() {
-            weigh(simd, Weigh { memory, rows: group, first: index * ROWS, scores, facts });
-        }
-    }
-    let panels = v_dim.div_ceil(PANEL);
-    for (index, (group, bounds)) in groups() {
+}
+
+/// Adds the values of the tile by the weights in the rows of scores to the chunk's sums.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+pub(super) unsafe fn collect<S: Simd>(
+    simd: S,
+    memory: &Memory,
+    (rows, bounds): (&[Row], &[Bounds]),
+    tile: &KeyTile,
+    start: usize,
+) {
+    let panels = memory.sizes.v_dim.div_ceil(PANEL);
+    for (index, (group, bounds)) in rows.chunks(ROWS).zip(bounds).enumerate() {
         let Some(count) = bounds.count(start) else { continue };
         for panel in (0..panels).step_by(2) {
             // SAFETY: the values of `count` keys are there, the sums are whole panels.
@@ -352,7 +393,7 @@ unsafe fn pass<S: Simd>(
                     c_panel: PANEL,
                     accumulate: true,
                 }
-                .paced(simd, group.len(), (panels - panel).min(2), next);
+                .paced(simd, group.len(), (panels - panel).min(2), next(tile, rows));
             }
         }
     }
@@ -395,9 +436,6 @@ impl WithSimd for Weigh<'_> {
                     hide(simd, row, start, &mut values);
                 }
                 self.update(simd, index, line, values);
-                if row.end <= KEYS && self.scores.sinks.is_null() {
-                    self.settle(simd, index, line);
-                }
             }
         }
     }
@@ -411,7 +449,7 @@ fn below<S: Simd>(simd: S, bound: usize, begin: usize) -> S::M {
 
 /// Takes away what a row does not see of a tile.
 #[inline(always)]
-fn hide<S: Simd>(simd: S, row: &Row, start: usize, values: &mut [S::F; VECTORS]) {
+pub(super) fn hide<S: Simd>(simd: S, row: &Row, start: usize, values: &mut [S::F; VECTORS]) {
     let hidden = simd.splat(f32::NEG_INFINITY);
     for (v, value) in values.iter_mut().enumerate() {
         let begin = start + v * LANES;
@@ -453,30 +491,9 @@ impl Weigh<'_> {
             for (v, weight) in weights.iter_mut().enumerate() {
                 *weight = exp_bounded(simd, simd.sub(*weight, base));
                 simd.store(line.add(v * LANES), *weight);
-                sum = simd.add(sum, *weight);
             }
-            simd.store(lanes, sum);
-        }
-    }
-
-    /// Divides the weights of a row that has no other tile by their sum, which becomes 1.
-    ///
-    /// # Safety
-    /// As [`update`](Self::update).
-    #[inline(always)]
-    unsafe fn settle<S: Simd>(&self, simd: S, index: usize, line: *mut f32) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let lanes = self.memory.chunk.lanes.add(index * LANES);
-            if *self.memory.chunk.largest.add(index) == f32::NEG_INFINITY {
-                return;
-            }
-            let factor = simd.splat(1.0 / simd.sum(simd.load(lanes)));
-            for at in (0..KEYS).step_by(LANES) {
-                simd.store(line.add(at), simd.mul(simd.load(line.add(at)), factor));
-            }
-            lanes.write_bytes(0, LANES);
-            *lanes = 1.0;
+            let halves = (simd.add(weights[0], weights[1]), simd.add(weights[2], weights[3]));
+            simd.store(lanes, simd.add(sum, simd.add(halves.0, halves.1)));
         }
     }
 }

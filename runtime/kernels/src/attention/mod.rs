@@ -3,6 +3,7 @@
 mod append;
 mod block;
 mod chunks;
+mod exact;
 mod paged;
 mod pages;
 mod running;
@@ -17,6 +18,7 @@ use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::args::Attention;
 
 use self::block::{BLOCK, HEAD, KEYS, KeyTile, Keys, Memory, Row, Sizes, attend};
+use self::exact::{Scale, attend_exactly};
 use self::score::{Mask, Positions, Scores};
 use self::units::{Split, cost, rows_of_block};
 use crate::kernel::Kernel;
@@ -220,6 +222,12 @@ impl Kernel for Attention {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, worker: &Worker) -> Status {
         let (args, scale) = (Dense(self), self.scale as f32);
+        let exact = match self.exact {
+            0 => None,
+            _ if !self.sinks.is_null() => return Status::Internal,
+            1 => Some(Scale::Factor(scale)),
+            _ => Some(Scale::Divisor(scale)),
+        };
         let Some(call) = Call::of(self) else { return Status::Internal };
         let Some(memory) = Memory::new(worker, call.sizes) else { return Status::Internal };
         let scores = args.scores();
@@ -258,7 +266,14 @@ impl Kernel for Attention {
                     }
                     let keys = args.keys(&call, b, kv);
                     // SAFETY: the plan's sizes and strides describe the operands.
-                    let status = unsafe { attend(simd, &memory, &block[..count], &keys, &scores, scale) };
+                    let status = unsafe {
+                        match exact {
+                            Some(scale) => {
+                                attend_exactly(simd, &memory, &block[..count], &keys, &scores, scale)
+                            }
+                            None => attend(simd, &memory, &block[..count], &keys, &scores, scale),
+                        }
+                    };
                     if status != Status::Ok {
                         return status;
                     }

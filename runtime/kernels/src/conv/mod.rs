@@ -4,6 +4,7 @@
 //! and activation. Lanes run along the positions, for which patches are copied panel by panel into scratch memory, or along the
 //! output channels, for which strips of the image are; there is no image-sized buffer.
 
+mod columns;
 mod depthwise;
 mod general;
 mod outs;

@@ -4,17 +4,18 @@
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::{Activation, args};
 
+use super::columns::Columns;
 use crate::kernel::{Kernel, size};
 use crate::math::activate;
 use crate::simd::{LANES, Simd};
 
 /// One axis: input cell `i` and kernel cell `k` meet output `i * stride + k * dilation - begin`.
 #[derive(Clone, Copy)]
-struct Axis {
-    input: usize,
-    output: usize,
-    kernel: usize,
-    stride: i64,
+pub(super) struct Axis {
+    pub(super) input: usize,
+    pub(super) output: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: i64,
     dilation: i64,
     begin: i64,
 }
@@ -22,7 +23,7 @@ struct Axis {
 impl Axis {
     /// Where kernel cell `k` puts input cell 0.
     #[inline(always)]
-    fn base(self, k: usize) -> i64 {
+    pub(super) fn base(self, k: usize) -> i64 {
         k as i64 * self.dilation - self.begin
     }
 
@@ -117,13 +118,29 @@ impl Kernel for args::ConvTransposeCells {
             unsafe {
                 let y = self.y.cast::<f32>().add(plane * outputs);
                 let bias = if self.bias.is_null() { 0.0 } else { *self.bias.cast::<f32>().add(out) };
-                (0..outputs).for_each(|i| *y.add(i) = bias);
                 let group = out / group_outs;
-                for channel in group * group_channels..(group + 1) * group_channels {
+                let of = |channel: usize| {
                     let x = self.x.cast::<f32>().add((image * channels + channel) * inputs);
                     let weights =
                         self.weight.cast::<f32>().add((channel * group_outs + out % group_outs) * kernel);
-                    spread(axes, x, weights, y);
+                    (x, weights)
+                };
+                if self.exact != 0 {
+                    (0..outputs).for_each(|i| *y.add(i) = 0.0);
+                    let (x, weights) = of(group * group_channels);
+                    let (weight_step, channels) = (group_outs * kernel, group_channels);
+                    Columns { axes, x, weights, weight_step, channels }.add_to(
+                        simd,
+                        worker.scratch.cast(),
+                        y,
+                    );
+                    (0..outputs).for_each(|i| *y.add(i) += bias);
+                } else {
+                    (0..outputs).for_each(|i| *y.add(i) = bias);
+                    for channel in group * group_channels..(group + 1) * group_channels {
+                        let (x, weights) = of(channel);
+                        spread(axes, x, weights, y);
+                    }
                 }
                 if activation != Activation::None {
                     let mut at = 0;

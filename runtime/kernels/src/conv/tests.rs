@@ -204,6 +204,7 @@ impl Case {
                 output_shape: None,
                 groups,
                 activation,
+                exact: false,
             }),
             false => Op::Conv(conv::Conv { strides, dilations, padding, groups, activation }),
         };

@@ -18,7 +18,7 @@ mod accuracy;
 pub(crate) use activation::activate;
 pub(crate) use exponential::{exp, exp_bounded, ln};
 pub(crate) use sigmoidal::{erf, gelu, gelu_tanh, logistic, sigmoid, silu, softplus, tanh};
-pub(crate) use trigonometric::{cos, sin};
+pub(crate) use trigonometric::{atan, cos, sin};
 
 use crate::simd::Simd;
 

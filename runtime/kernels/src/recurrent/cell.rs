@@ -185,16 +185,29 @@ impl Cell {
         }
     }
 
-    /// The input of a gate: both products and the biases.
+    /// The sum of both products of a gate.
+    ///
+    /// # Safety
+    /// The row holds all gates.
+    #[inline(always)]
+    unsafe fn products<S: Simd>(&self, simd: S, gate: usize, part: Part, row: &Row) -> S::F {
+        // SAFETY: the caller's promise; sums are padded.
+        unsafe {
+            let given = simd.load_some(row.given.add(gate * self.hidden + part.at), part.count);
+            simd.add(given, simd.load(row.sums.add(gate * self.wide + part.at)))
+        }
+    }
+
+    /// The input of a gate: both products and the biases, in this order.
     ///
     /// # Safety
     /// The row holds all gates.
     #[inline(always)]
     unsafe fn gate<S: Simd>(&self, simd: S, gate: usize, part: Part, row: &Row) -> S::F {
-        // SAFETY: the caller's promise; sums are padded.
+        // SAFETY: the caller's promise; biases are padded.
         unsafe {
-            let sums = simd.load(row.sums.add(gate * self.wide + part.at));
-            simd.add(self.given(simd, gate, part, row), sums)
+            let bias = simd.load(self.bias.add(gate * self.wide + part.at));
+            simd.add(self.products(simd, gate, part, row), bias)
         }
     }
 
@@ -206,11 +219,13 @@ impl Cell {
     unsafe fn seen<S: Simd>(&self, simd: S, gate: usize, part: Part, row: &Row, memory: S::F) -> S::F {
         // SAFETY: the caller's promise; peepholes are padded.
         unsafe {
-            let sum = self.gate(simd, gate, part, row);
             if self.peephole.is_null() {
-                return sum;
+                return self.gate(simd, gate, part, row);
             }
-            simd.fma(simd.load(self.peephole.add(gate * self.wide + part.at)), memory, sum)
+            let at = gate * self.wide + part.at;
+            let seen = simd.mul(simd.load(self.peephole.add(at)), memory);
+            let sum = simd.add(self.products(simd, gate, part, row), seen);
+            simd.add(sum, simd.load(self.bias.add(at)))
         }
     }
 
@@ -247,7 +262,8 @@ impl Cell {
         }
     }
 
-    /// One step of an LSTM row; gates in the order i, o, f, c.
+    /// One step of an LSTM row; gates in the order i, o, f, c. Sums and products round one after the other, as onnxruntime's do, for states
+    /// may be rounded to bytes by their own range.
     ///
     /// # Safety
     /// The row holds what [`Row`] says.
@@ -266,11 +282,8 @@ impl Cell {
                         self.activated::<S, PLAIN>(simd, 0, self.seen(simd, 2, part, row, before))
                     };
                     let kept = simd.mul(forget, before);
-                    let memory = simd.fma(
-                        input,
-                        self.activated::<S, PLAIN>(simd, 1, self.gate(simd, 3, part, row)),
-                        kept,
-                    );
+                    let new = self.activated::<S, PLAIN>(simd, 1, self.gate(simd, 3, part, row));
+                    let memory = simd.add(kept, simd.mul(input, new));
                     let output = self.activated::<S, PLAIN>(simd, 0, self.seen(simd, 1, part, row, memory));
                     let shown = match PLAIN {
                         true => tanh(simd, memory),

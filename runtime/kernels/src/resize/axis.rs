@@ -180,6 +180,60 @@ unsafe fn blend<S: Simd>(simd: S, x: *const f32, y: *mut f32, inner: usize, taps
     }
 }
 
+/// Linear resampling of the last of three axes as onnxruntime computes it: a cube of eight cells in f32, of which axes that stay as they are
+/// give a cell and nothing of the next, or, behind their last place, half of the cell twice.
+struct Cube {
+    scale: f32,
+    input: usize,
+    coordinate: Coordinate,
+    /// Places of the first and of the second axis.
+    places: [usize; 2],
+}
+
+impl Cube {
+    /// The two cells of output cell `o`, and their weights.
+    fn cells(&self, o: usize) -> ([usize; 2], [f32; 2]) {
+        let (o, input, scale) = (o as f32, self.input as f32, self.scale);
+        let length = scale * input;
+        let place = match self.coordinate {
+            _ if scale == 1.0 => o,
+            Coordinate::PytorchHalfPixel if length <= 1.0 => 0.0,
+            Coordinate::AlignCorners if length == 1.0 => 0.0,
+            Coordinate::AlignCorners => o * (input - 1.0) / (length - 1.0),
+            Coordinate::Asymmetric => o / scale,
+            _ => (o + 0.5) / scale - 0.5,
+        };
+        let place = place.clamp(0.0, input - 1.0);
+        let first = (place as usize).min(self.input - 1);
+        let next = (first + 1).min(self.input - 1);
+        let weights = match first == next {
+            true => [0.5; 2],
+            false => [(place - next as f32).abs(), (place - first as f32).abs()],
+        };
+        ([first, next], weights)
+    }
+
+    /// Resamples row `row`.
+    ///
+    /// # Safety
+    /// `x` holds the row, `y` its result.
+    unsafe fn row(&self, row: usize, cell: usize, x: *const f32, y: *mut f32) {
+        let [depth, height] = self.places;
+        let halved = usize::from(row / height + 1 == depth) + usize::from(row % height + 1 == height);
+        let part = [1.0, 0.5, 0.25][halved];
+        let ([first, next], [near, far]) = self.cells(cell);
+        // SAFETY: the cells lie in the row.
+        unsafe {
+            let (near, far) = (near * part * *x.add(first), far * part * *x.add(next));
+            let mut sum = near + far;
+            for _ in 1..1 << halved {
+                sum = sum + near + far;
+            }
+            *y = sum;
+        }
+    }
+}
+
 /// # Safety
 /// `scales` and `region` are null or hold the elements that the places name.
 unsafe fn axis(args: &args::ResizeAxis) -> Option<Axis> {
@@ -225,6 +279,24 @@ impl Kernel for args::ResizeAxis {
         let copies = axis.mode == ResizeMode::Nearest;
         if !matches!(bytes, 1 | 2 | 4 | 8) || (!copies && bytes != 4) {
             return Status::Internal;
+        }
+        let rows = size(self.rows);
+        if rows > 0 && axis.mode == ResizeMode::Linear && inner == 1 && bytes == 4 && outer % rows == 0 {
+            let cube = Cube {
+                scale: axis.scale as f32,
+                input: axis.input,
+                coordinate: axis.coordinate,
+                places: [outer / rows, rows],
+            };
+            for unit in worker.share(outer * axis.output, 8) {
+                let row = unit / axis.output;
+                // SAFETY: `x` holds `outer` rows of the input, `y` of the output.
+                unsafe {
+                    let x = self.x.cast::<f32>().add(row * axis.input);
+                    cube.row(row, unit % axis.output, x, self.y.cast::<f32>().add(unit));
+                }
+            }
+            return Status::Ok;
         }
         let Some(mut taps) = Taps::of(&axis) else { return Status::OutOfMemory };
         for unit in worker.share(outer * axis.output, 8) {

@@ -374,6 +374,11 @@ unsafe impl Simd for Avx2 {
         Pair(unsafe { _mm256_add_ps(_mm256_add_ps(a.0, x.0), x.1) }, a.1)
     }
     #[inline(always)]
+    fn square_halves(self, a: F, x: F) -> F {
+        // SAFETY: the token proves that the CPU has the instruction.
+        Pair(unsafe { _mm256_fmadd_ps(x.1, x.1, _mm256_fmadd_ps(x.0, x.0, a.0)) }, a.1)
+    }
+    #[inline(always)]
     fn largest(self, a: F) -> f32 {
         // SAFETY: the token proves that the CPU has the instruction.
         self.largest_8(unsafe { _mm256_max_ps(a.0, a.1) })

@@ -310,6 +310,14 @@ unsafe impl Simd for Avx512 {
         op!(_mm512_castps256_ps512(a))
     }
     #[inline(always)]
+    fn square_halves(self, a: __m512, x: __m512) -> __m512 {
+        let a = op!(_mm512_castps512_ps256(a));
+        let low = op!(_mm512_castps512_ps256(x));
+        let high = op!(_mm512_extractf32x8_ps::<1>(x));
+        let a = op!(_mm256_fmadd_ps(high, high, _mm256_fmadd_ps(low, low, a)));
+        op!(_mm512_castps256_ps512(a))
+    }
+    #[inline(always)]
     fn largest(self, a: __m512) -> f32 {
         let low = op!(_mm512_castps512_ps256(a));
         let high = op!(_mm512_extractf32x8_ps::<1>(a));

@@ -194,6 +194,8 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::F) -> f32;
     /// `a` with the first 8 lanes of `x` added to its first 8, then the last 8 of `x` to the same; its last 8 are unspecified.
     fn add_halves(self, a: Self::F, x: Self::F) -> Self::F;
+    /// The same with the squares of `x`, each fused with its sum where [`Simd::FUSED`].
+    fn square_halves(self, a: Self::F, x: Self::F) -> Self::F;
     /// Largest lane by [`Simd::max`]; unspecified with NaN among them.
     fn largest(self, a: Self::F) -> f32;
 

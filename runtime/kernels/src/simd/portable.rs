@@ -296,6 +296,13 @@ unsafe impl Simd for Portable {
         lanes!(0.0, |i| a.0[i] + x.0[i % 8] + x.0[i % 8 + 8])
     }
     #[inline(always)]
+    fn square_halves(self, a: Self::F, x: Self::F) -> Self::F {
+        lanes!(0.0, |i| {
+            let (low, high) = (x.0[i % 8], x.0[i % 8 + 8]);
+            multiply_add(high, high, multiply_add(low, low, a.0[i]))
+        })
+    }
+    #[inline(always)]
     fn largest(self, a: Self::F) -> f32 {
         fold(a.0, |a, b| if a > b { a } else { b })
     }

@@ -25,7 +25,7 @@ proptest! {
 
     #[test]
     fn layer_norm_is_its_formula(
-        rows in 0_usize..7, cols in axis(), rms: bool,
+        rows in 0_usize..7, cols in axis(), rms: bool, rounding in 0_i64..4,
         residual: bool, scale: bool, bias: bool, sum: bool, seed: u64,
     ) {
         let x = numbers(seed, rows * cols);
@@ -44,8 +44,8 @@ proptest! {
             let v = tensor(&v.iter().map(|&v| v as f32).collect::<Vec<_>>(), &[rows, cols]);
             let (s, b) = (tensor(&s, &[cols]), tensor(&b, &[cols]));
             let op = match rms {
-                true => Op::RmsNorm(norm::RmsNorm { axis: 1, epsilon: 1e-5 }),
-                false => Op::LayerNorm(norm::LayerNorm { axis: 1, epsilon: 1e-5 }),
+                true => Op::RmsNorm(norm::RmsNorm { axis: 1, epsilon: 1e-5, rounding: norm::Rounding::Free }),
+                false => Op::LayerNorm(norm::LayerNorm { axis: 1, epsilon: 1e-5, rounding: norm::Rounding::Free }),
             };
             let operands = [Some(&v), Some(&s), bias.then_some(&b)];
             agrees(&want, op, if rms { &operands[..2] } else { &operands }, 3e-6);
@@ -61,6 +61,7 @@ proptest! {
             cols: cols as i64,
             epsilon: 1e-5,
             rms: rms.into(),
+            rounding,
         };
         let bytes = rows * cols * 4;
         for (isa, outputs) in run(&[bytes, if sum { bytes } else { 0 }], 4, args) {
@@ -120,5 +121,6 @@ fn a_large_mean_does_not_swallow_the_variance() {
         cols: 768,
         epsilon: 1e-6,
         rms: 0,
+        rounding: 0,
     });
 }

@@ -108,7 +108,8 @@ proptest! {
     #[test]
     fn transposed_convolutions_cell_by_cell(
         axes in prop::collection::vec((1_usize..5, 1_usize..4, 1_usize..4, 1_usize..3, 0_i64..2), 1..4),
-        batch in 1_usize..3, groups in 1_usize..3, channels in [1_usize..3, 1_usize..3], bias: bool, relu: bool, seed: u64,
+        batch in 1_usize..3, groups in 1_usize..3, channels in (prop_oneof![3 => 1_usize..3, 1 => Just(300_usize)], 1_usize..3),
+        bias: bool, relu: bool, exact: bool, seed: u64,
     ) {
         let list = |part: fn(&(usize, usize, usize, usize, i64)) -> usize| axes.iter().map(part).collect::<Vec<_>>();
         let (input, kernel) = (list(|a| a.0), list(|a| a.1));
@@ -116,9 +117,9 @@ proptest! {
         let pads: Vec<i64> = axes.iter().map(|a| if a.1 > 1 { a.4 } else { 0 }).collect();
         let crops = |axis: usize| (input[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1;
         prop_assume!((0..axes.len()).all(|axis| crops(axis) as i64 > 2 * pads[axis]));
-        let outs = groups * channels[1];
-        let x = numbers(seed, batch * groups * channels[0] * input.iter().product::<usize>());
-        let w = numbers(seed ^ 1, groups * channels[0] * channels[1] * kernel.iter().product::<usize>());
+        let outs = groups * channels.1;
+        let x = numbers(seed, batch * groups * channels.0 * input.iter().product::<usize>());
+        let w = numbers(seed ^ 1, groups * channels.0 * channels.1 * kernel.iter().product::<usize>());
         let biases = numbers(seed ^ 2, outs);
         let activation = if relu { OpActivation::Relu } else { OpActivation::None };
         let op = Op::ConvTranspose(ConvTranspose {
@@ -129,10 +130,11 @@ proptest! {
             output_shape: None,
             groups,
             activation,
+            exact: false,
         });
         let operands = [
-            Some(tensor(&x, &[&[batch, groups * channels[0]], &input[..]].concat())),
-            Some(tensor(&w, &[&[groups * channels[0], channels[1]], &kernel[..]].concat())),
+            Some(tensor(&x, &[&[batch, groups * channels.0], &input[..]].concat())),
+            Some(tensor(&w, &[&[groups * channels.0, channels.1], &kernel[..]].concat())),
             bias.then(|| tensor(&biases, &[outs])),
         ];
         let want = evaluate(op, &operands.each_ref().map(Option::as_ref), 1);
@@ -149,7 +151,7 @@ proptest! {
             bias: if bias { address(&biases) } else { std::ptr::null() },
             y,
             batch: batch as i64,
-            channels: (groups * channels[0]) as i64,
+            channels: (groups * channels.0) as i64,
             depth: of(&input, 0, 1),
             height: of(&input, 1, 1),
             width: of(&input, 2, 1),
@@ -173,6 +175,7 @@ proptest! {
             activation: if relu { Activation::Relu } else { Activation::None } as i64,
             alpha: 0.0,
             beta: 0.0,
+            exact: exact.into(),
         });
     }
 }

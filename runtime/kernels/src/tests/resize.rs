@@ -111,6 +111,7 @@ fn op(case: &Case) -> Op {
         antialias: false,
         axes: Some(vec![1, 2]),
         policy: resize::AspectPolicy::Stretch,
+        exact: false,
     })
 }
 

@@ -212,6 +212,8 @@ impl Attend {
             right_window: self.around,
             softmax_in_f64: false,
             bottom_right: false,
+            exact: false,
+            divisor: None,
         }
     }
 

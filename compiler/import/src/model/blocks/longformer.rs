@@ -150,6 +150,8 @@ impl Sliding {
             right_window: None,
             softmax_in_f64: false,
             bottom_right: false,
+            exact: false,
+            divisor: None,
         }
     }
 

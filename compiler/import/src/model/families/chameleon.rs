@@ -278,6 +278,8 @@ impl Codes {
             right_window: None,
             softmax_in_f64: false,
             bottom_right: false,
+            exact: false,
+            divisor: None,
         };
         let made = net.b.named(prefix).op(Op::Attention(op), &heads)?;
         let made = net.b.transpose(made, &[0, 1, 3, 2])?;

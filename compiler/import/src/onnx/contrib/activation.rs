@@ -20,6 +20,6 @@ pub(super) fn quick_gelu(node: &mut Node<'_, '_>) -> Outputs {
     }
     let alpha = node.number_like(x, f64::from(alpha))?;
     let scaled = node.binary(Binary::Mul, x, alpha)?;
-    let gate = node.unary(Unary::Sigmoid, scaled)?;
+    let gate = node.unary(node.sigmoid(), scaled)?;
     Ok(vec![node.binary(Binary::Mul, x, gate)?])
 }

@@ -37,6 +37,8 @@ fn attend(node: &mut Node<'_, '_>, operands: &Operands, heads: usize, outputs: u
         right_window: None,
         softmax_in_f64: false,
         bottom_right: false,
+        exact: node.importer.quantises_by_range,
+        divisor: None,
     };
     let [past_k, past_v] = operands.past.map_or([None, None], |[k, v]| [Some(k), Some(v)]);
     let inputs = [Some(operands.q), Some(operands.k), Some(operands.v), operands.bias, past_k, past_v];

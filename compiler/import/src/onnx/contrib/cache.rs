@@ -273,6 +273,8 @@ fn attend(
         right_window: None,
         softmax_in_f64: false,
         bottom_right: false,
+        exact: false,
+        divisor: None,
     };
     let (dims, heads) = (node.dims(q).to_vec(), Dim::constant(group.heads as i64));
     let split = vec![dims[0].clone(), dims[1].clone(), heads.clone(), dims[2].floor_div(&heads)];

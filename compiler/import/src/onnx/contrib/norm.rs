@@ -2,7 +2,7 @@ use lathe_ir::{Dim, ValueId};
 use lathe_ops::Op;
 use lathe_ops::elementwise::{Binary, Unary};
 use lathe_ops::gather::Gather;
-use lathe_ops::norm::{LayerNorm, RmsNorm};
+use lathe_ops::norm::{LayerNorm, RmsNorm, Rounding};
 use lathe_ops::reduce::{Reduce, ReduceKind};
 use lathe_ops::shape::{ConstantOfShape, Range};
 use lathe_tensor::DType;
@@ -15,7 +15,7 @@ pub(crate) fn simplified_layer_norm(node: &mut Node<'_, '_>) -> Outputs {
     node.attributes.ignore(&["stash_type"]);
     let axis = node.attributes.int_or("axis", -1)?;
     let epsilon = node.attributes.float_or("epsilon", 1e-5)?;
-    node.direct(Op::RmsNorm(RmsNorm { axis, epsilon }))
+    node.direct(Op::RmsNorm(RmsNorm { axis, epsilon, rounding: node.rounding(Rounding::Rows) }))
 }
 
 /// The norm of `input + skip + bias`; output 3 is that sum.
@@ -27,16 +27,17 @@ pub(super) fn skip_layer_norm(node: &mut Node<'_, '_>) -> Outputs {
         true => (None, node.optional(3)),
         false => (node.optional(3), node.optional(4)),
     };
+    let rounding = node.rounding(Rounding::Ascending);
     let sum = node.binary(Binary::Add, x, skip)?;
     let sum = node.plus(sum, bias)?;
     if simplified {
         if node.node.output.iter().skip(1).take(2).any(|name| !name.is_empty()) {
             return Err(Fault::unsupported("statistics of a skip norm as outputs"));
         }
-        let y = node.add(Op::RmsNorm(RmsNorm { axis: -1, epsilon }), &[sum, scale])?;
+        let y = node.add(Op::RmsNorm(RmsNorm { axis: -1, epsilon, rounding }), &[sum, scale])?;
         return Ok(vec![y, y, y, sum]);
     }
-    let norm = Op::LayerNorm(LayerNorm { axis: -1, epsilon });
+    let norm = Op::LayerNorm(LayerNorm { axis: -1, epsilon, rounding });
     let mut results = node.add_all(norm, &[Some(sum), Some(scale), beta], 3)?;
     results.push(sum);
     Ok(results)
@@ -58,7 +59,8 @@ pub(super) fn gated_rms_norm(node: &mut Node<'_, '_>) -> Outputs {
     }
     let split = [rows, &[last.floor_div(&size), size]].concat();
     let groups = node.reshape(x, split)?;
-    let normal = node.add(Op::RmsNorm(RmsNorm { axis: -1, epsilon }), &[groups, scale])?;
+    let normal =
+        node.add(Op::RmsNorm(RmsNorm { axis: -1, epsilon, rounding: Rounding::Free }), &[groups, scale])?;
     let normal = node.reshape(normal, dims)?;
     let gate = node.unary(kind, gate)?;
     Ok(vec![node.binary(Binary::Mul, normal, gate)?])
@@ -97,7 +99,10 @@ pub(super) fn embed_layer_norm(node: &mut Node<'_, '_>) -> Outputs {
     }
     let (scale, bias) = (node.input(5)?, node.input(6)?);
     let place = axis(-1, node.rank(sum))? as i64;
-    let y = node.add(Op::LayerNorm(LayerNorm { axis: place, epsilon }), &[sum, scale, bias])?;
+    let y = node.add(
+        Op::LayerNorm(LayerNorm { axis: place, epsilon, rounding: Rounding::Free }),
+        &[sum, scale, bias],
+    )?;
     let counted = match node.optional(7) {
         Some(mask) => {
             let axes = Some(vec![1]);

@@ -29,6 +29,8 @@ struct Case {
     padding: bool,
     alibi: Option<u8>,
     sinks: bool,
+    /// As the builtin has it.
+    exact: i64,
     seed: u64,
 }
 
@@ -50,14 +52,14 @@ fn sizes() -> impl Strategy<Value = Shape> {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let flags = any::<[bool; 8]>();
+    let flags = (any::<[bool; 8]>(), prop_oneof![2 => Just(0_i64), 1 => 1_i64..3]);
     let window = prop_oneof![Just(None), (0_usize..100).prop_map(Some)];
     let right = prop_oneof![3 => Just(None), 1 => (0_usize..50).prop_map(Some)];
     let mask = prop_oneof![Just(None), any::<([bool; 4], bool)>().prop_map(Some)];
     let extras = (prop_oneof![2 => Just(0.0_f32), 1 => Just(3.0_f32)], proptest::option::of(0_u8..3));
     (sizes(), flags, window, right, mask, extras, any::<u64>()).prop_map(
         |(shape, flags, window, right, mask, (softcap, alibi), seed)| {
-            let [causal, bottom_right, lengths, padding, sinks, a, b, c] = flags;
+            let ([causal, bottom_right, lengths, padding, sinks, a, b, c], exact) = flags;
             let bottom_right = bottom_right && !lengths;
             let by_place = [a, b, c, a != b];
             let gap = usize::from(a && b);
@@ -74,7 +76,8 @@ fn cases() -> impl Strategy<Value = Case> {
                 lengths,
                 padding: padding && c,
                 alibi,
-                sinks,
+                sinks: sinks && exact == 0,
+                exact,
                 seed,
             }
         },
@@ -125,6 +128,8 @@ impl Case {
             right_window: self.right,
             softmax_in_f64: false,
             bottom_right: self.bottom_right,
+            exact: false,
+            divisor: None,
         });
         let tensors = [q.tensor(q_dims), k.tensor(k_dims), v.tensor(v_dims)];
         let mask_tensor = mask_dims.zip(mask.as_ref()).map(|(dims, mask)| match self.mask {
@@ -221,8 +226,9 @@ impl Case {
             origin,
             left: window(self.window),
             right: if self.causal { 0 } else { window(self.right) },
-            scale: f64::from(0.3_f32),
+            scale: if self.exact == 2 { 1.0 / 0.3 } else { f64::from(0.3_f32) },
             softcap: f64::from(self.softcap),
+            exact: self.exact,
         });
     }
 }
