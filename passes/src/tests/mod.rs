@@ -6,6 +6,7 @@ mod buffers;
 mod cache;
 mod canonical;
 mod driver;
+mod exact;
 mod fuse;
 mod gqa;
 mod masks;

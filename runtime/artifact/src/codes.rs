@@ -127,7 +127,7 @@ codes! {
         Silu = 9 "silu",
         /// `ln(1 + exp(x))`.
         Softplus = 10 "softplus",
-        /// `1 / (1 + exp(-x))` to 1e-7 in all.
+        /// `1 / (1 + exp(-x))` to 2e-7 in all.
         Logistic = 11 "logistic",
         /// `atan(x)`.
         Atan = 12 "atan",

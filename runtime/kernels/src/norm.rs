@@ -30,7 +30,7 @@ unsafe fn add_rows<S: Simd>(simd: S, a: *const f32, b: *const f32, to: *mut f32,
 trait Finish {
     /// Divides by the deviation; else multiplies with its reciprocal.
     const DIVIDES: bool;
-    /// Scale and bias are one fused step, but for the elements behind the last whole eight.
+    /// Scale and bias are one fused step.
     const FUSES: bool;
 }
 
@@ -96,11 +96,8 @@ unsafe fn normalise<S: Simd, F: Finish, const SCALE: bool, const BIAS: bool>(
             let s = if SCALE { simd.load_first(scale.add(i), n) } else { zero };
             let b = if BIAS { simd.load_first(bias.add(i), n) } else { zero };
             let x = normal(simd.load_first(v.add(i), n));
-            let mut result = apart(x, s, b);
-            if F::FUSES && SCALE && BIAS {
-                result = simd.select(simd.first(n / 8 * 8), simd.fma(x, s, b), result);
-            }
-            simd.store_first(y.add(i), n, result);
+            let x = if F::FUSES && SCALE && BIAS { simd.fma(x, s, b) } else { apart(x, s, b) };
+            simd.store_first(y.add(i), n, x);
         }
     }
 }

@@ -89,6 +89,21 @@ pub(crate) fn across<S: Simd, T: Fold>(simd: S, fold: &T, accumulator: S::F) -> 
     lanes[0]
 }
 
+/// Sum of elements.
+pub(crate) struct Sum;
+
+impl Fold for Sum {
+    const IDENTITY: f32 = 0.0;
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, accumulator: S::F, x: S::F) -> S::F {
+        simd.add(accumulator, x)
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, simd: S, a: S::F, b: S::F) -> S::F {
+        simd.add(a, b)
+    }
+}
+
 /// Sum of `count` elements of which the one at `lead < 4` is the first at a multiple of four.
 ///
 /// The order is that of Eigen's vectors of four, in which onnxruntime adds up: eight sums, one an element of each eight from `lead` on,
@@ -114,7 +129,7 @@ pub(crate) fn sum<S: Simd, R: Row<S>>(simd: S, count: usize, lead: usize, row: &
         i = eights;
     }
     (0..4).for_each(|lane| sums[lane] += sums[lane + 4]);
-    if fours % 2 != 0 {
+    if !fours.is_multiple_of(2) {
         let four = simd.to_array(row.part(simd, i, 4));
         (0..4).for_each(|lane| sums[lane] += four[lane]);
         i += 4;

@@ -79,6 +79,18 @@ impl<S: Simd, const MASK: bool, const STORE: bool> Row<S> for Exponentials<S, MA
     }
 }
 
+/// Rows up to here are summed in the lanes of one vector, as onnxruntime's are; longer ones would lose more than it is worth.
+const ONE_VECTOR: usize = 4096;
+
+/// The sum of a row's exponentials.
+#[inline(always)]
+fn sum<S: Simd, R: Row<S>>(simd: S, n: usize, exponentials: &mut R) -> f32 {
+    match n {
+        0..=ONE_VECTOR => rows::sum_in_lanes(simd, n, exponentials),
+        _ => simd.sum(rows::fold(simd, &rows::Sum, n, exponentials)),
+    }
+}
+
 /// `y[i] *= factor`.
 ///
 /// # Safety
@@ -115,12 +127,12 @@ unsafe fn row<S: Simd, const MASK: bool, const LOG: bool>(
     let largest = simd.splat(simd.largest(rows::fold(simd, &Largest, n, &mut logits)));
     if !LOG {
         let mut exponentials = Exponentials::<S, MASK, true> { logits, largest, y };
-        let sum = rows::sum_in_lanes(simd, n, &mut exponentials);
+        let sum = sum(simd, n, &mut exponentials);
         // SAFETY: the caller's promise.
         return unsafe { multiply(simd, y, n, 1.0 / sum) };
     }
     let mut exponentials = Exponentials::<S, MASK, false> { logits, largest, y };
-    let sum = rows::sum_in_lanes(simd, n, &mut exponentials);
+    let sum = sum(simd, n, &mut exponentials);
     let log_sum = ln(simd, simd.splat(sum));
     let mut i = 0;
     while i < n {

@@ -33,7 +33,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Functions of one operand; the result has its dtype, but for `is_nan` and `is_inf` (bool). `logistic` is the sigmoid to 1e-7 in all,
+    /// Functions of one operand; the result has its dtype, but for `is_nan` and `is_inf` (bool). `logistic` is the sigmoid to 2e-7 in all,
     /// by a quotient of polynomials.
     Unary {
         Neg "neg", Abs "abs", Sqrt "sqrt", Exp "exp", Log "log", Erf "erf", Tanh "tanh", Sigmoid "sigmoid", Logistic "logistic", Relu "relu",

@@ -16,7 +16,7 @@ pub enum Rounding {
     #[default]
     Free,
     /// As the operators LayerNormalization and RMSNormalization: the mean from a sum in f64, squares in eight sums of fused products, factors
-    /// that are the reciprocal of the deviation.
+    /// that are the reciprocal of the deviation, scale and bias in one step.
     Rows,
     /// As the formula `d / deviation` of elementwise operators and means.
     Quotient,
@@ -73,16 +73,15 @@ impl Statistics {
         Self { mean, deviation: (squares / count + epsilon).sqrt(), rounding }
     }
 
-    /// The normalised element at `place` of a row of `count`, with its scale and bias.
-    fn apply(&self, x: f32, (place, count): (usize, usize), scale: f32, bias: Option<f32>) -> f32 {
+    /// The normalised element, with its scale and bias.
+    fn apply(&self, x: f32, scale: f32, bias: Option<f32>) -> f32 {
         let d = x - self.mean;
         let normal = match self.rounding {
             Rounding::Quotient | Rounding::Ascending => d / self.deviation,
             Rounding::Free | Rounding::Rows | Rounding::Factor => d * (1.0 / self.deviation),
         };
-        let fused = self.rounding == Rounding::Rows && place < count / 8 * 8;
         match bias {
-            Some(bias) if fused => normal.mul_add(scale, bias),
+            Some(bias) if self.rounding == Rounding::Rows => normal.mul_add(scale, bias),
             Some(bias) => normal * scale + bias,
             None => normal * scale,
         }
@@ -166,11 +165,10 @@ fn norm(
     for (index, row) in cells.chunks_exact(size.max(1)).enumerate() {
         cx.work(size)?;
         let statistics = statistics(row, index);
-        for (place, &cell) in row.iter().enumerate() {
+        for &cell in row {
             let Some([scale, bias]) = places.next() else { break };
             let bias = biases.as_ref().map(|biases| biases[bias]);
-            let result = statistics.apply(cell, (place, row.len()), scales[scale], bias);
-            results.push(f64::from(result));
+            results.push(f64::from(statistics.apply(cell, scales[scale], bias)));
         }
     }
     Ok(vec![cx.rounded(DType::F32, x.shape(), &results)?])

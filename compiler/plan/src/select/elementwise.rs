@@ -329,21 +329,9 @@ fn unary(draft: &mut RegionDraft, kind: Unary, a: ValueIndex) -> Result<ValueInd
     Ok(draft.unary(inline, a))
 }
 
+/// The function of the same name.
 fn tile_function(kind: Unary) -> Option<TileFunction> {
-    Some(match kind {
-        Unary::Exp => TileFunction::Exp,
-        Unary::Log => TileFunction::Log,
-        Unary::Erf => TileFunction::Erf,
-        Unary::Tanh => TileFunction::Tanh,
-        Unary::Sigmoid => TileFunction::Sigmoid,
-        Unary::Logistic => TileFunction::Logistic,
-        Unary::Sin => TileFunction::Sin,
-        Unary::Cos => TileFunction::Cos,
-        Unary::Atan => TileFunction::Atan,
-        Unary::Silu => TileFunction::Silu,
-        Unary::Softplus => TileFunction::Softplus,
-        _ => return None,
-    })
+    TileFunction::from_name(kind.name())
 }
 
 pub(super) fn binary(

@@ -172,11 +172,12 @@ impl<'a> Match<'a> {
         let mut rewrite = Rewrite::new(name);
         let inputs = self.inputs(&mut rewrite, [(&q, &q_dims), (&k, &k_dims), (&v, &v_dims)], &bias)?;
         let facts = &bias.facts;
+        let scale = self.scores.scale * q.scale * k.scale;
         let attention = Op::Attention(Attention {
             q_heads: None,
             kv_heads: None,
             causal: facts.causal,
-            scale: Some((self.scores.scale * q.scale * k.scale) as f32),
+            scale: Some(scale as f32),
             softcap: self.scores.softcap as f32,
             qk_output: 0,
             left_window: facts.left,
@@ -184,7 +185,7 @@ impl<'a> Match<'a> {
             softmax_in_f64: false,
             bottom_right: facts.bottom_right && facts.is_positional(),
             exact: self.exact,
-            divisor: self.scores.divisor.map(|divisor| divisor as f32),
+            divisor: self.scores.divisor.map(|divisor| divided(divisor, scale) as f32),
         });
         if v.scale != 1.0 {
             return Err("values are scaled".to_string());
@@ -256,6 +257,11 @@ impl<'a> Match<'a> {
         let found = alibi::per_head(&self.reader, sinks, &index, heads);
         numbers(rewrite, &found.ok_or("the sinks are not one constant a head")?)
     }
+}
+
+/// What scores are divided by that are scaled by `scale` in all: by a divisor and by powers of two.
+fn divided(divisor: f64, scale: f64) -> f64 {
+    divisor / (scale * divisor).log2().round().exp2()
 }
 
 /// The sizes `[batch, heads, seq, total]`: of a value of the walk with four axes, else of one head.

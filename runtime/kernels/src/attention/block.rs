@@ -8,11 +8,12 @@
 use lathe_artifact::abi::{SCRATCH_BYTES, Status, Worker};
 use lathe_artifact::layout::CHUNK_PAGES;
 
+use super::products::{collect, score};
 use super::running::{Running, decay};
 use super::score::{Scores, TileFacts};
 use crate::math::exp_bounded;
 use crate::matmul::copy;
-use crate::matmul::tile::{Left, PANEL, ROWS, Tile};
+use crate::matmul::tile::{PANEL, ROWS};
 use crate::simd::{LANES, Simd, WithSimd};
 
 /// Keys of a tile.
@@ -122,7 +123,7 @@ pub(crate) struct Memory {
     /// Two rows of 64 for what holds for all rows of a tile.
     pub(super) facts: *mut f32,
     /// Groups of 12 queries, each `[qk_dim][12]`.
-    q: *mut f32,
+    pub(super) q: *mut f32,
     /// `[rows][64]`.
     pub(super) scores: *mut f32,
     /// The running state of the chunk and that of the chunks before.
@@ -320,83 +321,6 @@ unsafe fn pass<S: Simd>(
     }
     // SAFETY: the caller's promises.
     unsafe { collect(simd, memory, (rows, bounds), tile, facts.start) };
-}
-
-/// The tile that is read next, where there is time to ask for it: more rows take longer than their keys need to come.
-#[inline(always)]
-fn next(tile: &KeyTile, rows: &[Row]) -> Option<isize> {
-    if rows.len() <= ROWS { tile.next } else { None }
-}
-
-/// The products of the packed queries with the tile's keys, into the rows of scores.
-///
-/// # Safety
-/// As [`attend`].
-#[inline(always)]
-pub(super) unsafe fn score<S: Simd>(
-    simd: S,
-    memory: &Memory,
-    (rows, bounds): (&[Row], &[Bounds]),
-    tile: &KeyTile,
-    start: usize,
-) {
-    let qk_dim = memory.sizes.qk_dim;
-    for (index, (group, bounds)) in rows.chunks(ROWS).zip(bounds).enumerate() {
-        let Some(count) = bounds.count(start) else { continue };
-        // SAFETY: the group's queries are packed; its rows of scores are whole panels.
-        unsafe {
-            Tile {
-                k: qk_dim,
-                a: memory.q.add(index * ROWS * qk_dim),
-                left: Left::Columns,
-                b: tile.k,
-                b_row: tile.k_steps.0,
-                b_panel: tile.k_steps.1,
-                c: memory.scores.add(index * ROWS * KEYS),
-                c_row: KEYS,
-                c_panel: PANEL,
-                accumulate: false,
-            }
-            // Keys behind the last that is seen are hidden, whatever their scores are.
-            .paced(simd, group.len(), count.div_ceil(PANEL), next(tile, rows));
-        }
-    }
-}
-
-/// Adds the values of the tile by the weights in the rows of scores to the chunk's sums.
-///
-/// # Safety
-/// As [`attend`].
-#[inline(always)]
-pub(super) unsafe fn collect<S: Simd>(
-    simd: S,
-    memory: &Memory,
-    (rows, bounds): (&[Row], &[Bounds]),
-    tile: &KeyTile,
-    start: usize,
-) {
-    let panels = memory.sizes.v_dim.div_ceil(PANEL);
-    for (index, (group, bounds)) in rows.chunks(ROWS).zip(bounds).enumerate() {
-        let Some(count) = bounds.count(start) else { continue };
-        for panel in (0..panels).step_by(2) {
-            // SAFETY: the values of `count` keys are there, the sums are whole panels.
-            unsafe {
-                Tile {
-                    k: count,
-                    a: memory.scores.add(index * ROWS * KEYS),
-                    left: Left::Scores,
-                    b: tile.v.add(panel * tile.v_steps.1),
-                    b_row: tile.v_steps.0,
-                    b_panel: tile.v_steps.1,
-                    c: memory.chunk.sums.add(index * ROWS * memory.chunk.v_width + panel * PANEL),
-                    c_row: memory.chunk.v_width,
-                    c_panel: PANEL,
-                    accumulate: true,
-                }
-                .paced(simd, group.len(), (panels - panel).min(2), next(tile, rows));
-            }
-        }
-    }
 }
 
 /// The scores of a tile become weights.

@@ -6,7 +6,8 @@
 
 use lathe_artifact::abi::Status;
 
-use super::block::{Bounds, KEYS, Keys, Memory, Row, VECTORS, bounds_of, collect, hide, pack_queries, score};
+use super::block::{Bounds, KEYS, Keys, Memory, Row, VECTORS, bounds_of, hide, pack_queries};
+use super::products::{collect, score};
 use super::score::{Scores, TileFacts};
 use crate::math::exp_bounded;
 use crate::matmul::tile::ROWS;

@@ -6,6 +6,7 @@ mod chunks;
 mod exact;
 mod paged;
 mod pages;
+mod products;
 mod running;
 mod score;
 mod units;

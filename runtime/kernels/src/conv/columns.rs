@@ -1,12 +1,21 @@
-//! One plane of a transposed convolution to the bits of onnxruntime's: products over the channels in runs of [`RUN`], and their columns, one a
-//! cell of the kernel, added to the plane in the order of the cells.
+//! One plane of a transposed convolution to the bits of onnxruntime's: products over the channels in runs, and their columns, one a cell of the
+//! kernel, added to the plane in the order of the cells.
 
 use super::scatter::Axis;
 use crate::matmul::tile::{Left, PANEL, ROWS, Tile};
 use crate::simd::{LANES, Simd};
 
-/// Channels of a sum; sums of runs are added up.
+/// Most channels of a tile.
 const RUN: usize = 128;
+
+/// How many channels are one chain; the sums of chains are added up. More for few places, as blocks of the right operand are then narrow.
+fn chain(channels: usize, places: usize) -> usize {
+    let (mut width, mut depth) = (128, RUN);
+    while places < channels && width > 16 && width / 2 >= places {
+        (width, depth) = (width / 2, depth * 2);
+    }
+    depth
+}
 
 /// Memory of a plane.
 struct Memory {
@@ -74,7 +83,10 @@ impl Columns {
         (first, count, inputs): (usize, usize, usize),
         (cell, rows): (usize, usize),
     ) {
+        let chain = chain(self.channels, inputs);
         for channel in (0..self.channels).step_by(RUN) {
+            // A run of the first chain goes to the whole, one of another to its part; runs of a chain go on.
+            let (is_first, goes_on) = (channel < chain, channel % chain > 0);
             let k = (self.channels - channel).min(RUN);
             // SAFETY: the caller's promise; the memory holds a run.
             unsafe {
@@ -98,13 +110,14 @@ impl Columns {
                     b: if whole { x } else { memory.right },
                     b_row: if whole { inputs } else { PANEL },
                     b_panel: PANEL,
-                    c: if channel == 0 { memory.whole } else { memory.part },
+                    c: if is_first { memory.whole } else { memory.part },
                     c_row: PANEL,
                     c_panel: PANEL,
-                    accumulate: false,
+                    accumulate: goes_on,
                 }
                 .multiply(simd, rows, 1);
-                if channel > 0 {
+                let ends = (channel + RUN).is_multiple_of(chain) || channel + RUN >= self.channels;
+                if ends && !is_first {
                     for at in (0..rows * PANEL).step_by(LANES) {
                         let sum = simd.add(simd.load(memory.whole.add(at)), simd.load(memory.part.add(at)));
                         simd.store(memory.whole.add(at), sum);

@@ -93,7 +93,7 @@ const BOUNDS: &[(TileFunction, f32, f32, f64, f64)] = &[
     (TileFunction::Tanh, -12.0, 12.0, 5.0, 1e-42),
     (TileFunction::Erf, -6.0, 6.0, 4.0, 0.0),
     (TileFunction::Sigmoid, -80.0, 90.0, 3.0, 0.0),
-    (TileFunction::Logistic, -80.0, 90.0, 3.0, 1.2e-7),
+    (TileFunction::Logistic, -80.0, 90.0, 3.0, 1.8e-7),
     (TileFunction::Sin, -20.0, 20.0, 4.0, 2e-7),
     (TileFunction::Cos, -20.0, 20.0, 4.0, 2e-7),
     (TileFunction::Sin, -2e5, 2e5, 4.0, 2e-7),
@@ -101,7 +101,7 @@ const BOUNDS: &[(TileFunction, f32, f32, f64, f64)] = &[
     (TileFunction::Atan, -1e4, 1e4, 4.0, 0.0),
     (TileFunction::Atan, -3.0, 3.0, 4.0, 0.0),
     (TileFunction::Gelu, -10.0, 40.0, 4.0, 5e-7),
-    (TileFunction::GeluTanh, -10.0, 40.0, 4.0, 5e-7),
+    (TileFunction::GeluTanh, -10.0, 40.0, 4.0, 8e-7),
     (TileFunction::Silu, -80.0, 90.0, 4.0, 0.0),
     (TileFunction::Softplus, -80.0, 90.0, 4.0, 0.0),
 ];

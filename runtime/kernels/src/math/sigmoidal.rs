@@ -121,7 +121,7 @@ pub(crate) fn gelu_tanh<S: Simd>(simd: S, x: S::F) -> S::F {
     simd.mul(simd.mul(x, simd.splat(0.5)), simd.add(tanh(simd, inner), simd.splat(1.0)))
 }
 
-/// [`sigmoid`] to 1e-7 in all: half and the quotient of an odd and an even polynomial, for the gates of recurrent cells.
+/// [`sigmoid`] to 2e-7 in all: half and the quotient of an odd and an even polynomial, for the gates of recurrent cells.
 ///
 /// The coefficients are those of Eigen's logistic function, which onnxruntime uses too: where [`Simd::FUSED`], both give the same bits.
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Sine, cosine and the inverse of the tangent.
 //!
 //! Reductions, coefficients and roundings (products and sums apart) are those of Eigen's vector functions without fused operations, with which
-//! onnxruntime is built: both give the same bits for sines and cosines up to [`SINE_LIMIT`] and [`COSINE_LIMIT`].
+//! onnxruntime is built: both give the same bits.
 
 use crate::simd::Simd;
 
@@ -55,11 +55,45 @@ fn evaluate<S: Simd>(simd: S, quadrant: S::I, rest: S::F) -> S::F {
     simd.from_bits(simd.int_xor(simd.bits(value), sign))
 }
 
-/// Lanes outside the limit, NaN and infinities included, one by one.
+/// Magnitudes from which angles go to the library of C functions, as do infinities and NaN.
+const FAR: f32 = 1e9;
+
+/// [`reduce`] for lanes of which some are beyond `limit`: those are reduced in f64.
 #[cold]
-fn scalar(mut lanes: [f32; 16], function: fn(f32) -> f32) -> [f32; 16] {
-    lanes.iter_mut().for_each(|x| *x = function(*x));
-    lanes
+fn reduce_lanes(x: [f32; 16], limit: f32, quadrants: &mut [i32; 16], rests: &mut [f32; 16]) {
+    // What pi/2 has beyond an f64.
+    const LOW: f64 = 6.123_233_995_736_766e-17;
+    for lane in 0..16 {
+        let magnitude = x[lane].abs();
+        if (limit..FAR).contains(&magnitude) {
+            let angle = f64::from(magnitude);
+            let n = (angle * std::f64::consts::FRAC_2_PI).round_ties_even();
+            let rest = n.mul_add(-LOW, n.mul_add(-std::f64::consts::FRAC_PI_2, angle));
+            (quadrants[lane], rests[lane]) = ((n as i64 & 3) as i32, rest as f32);
+        }
+    }
+}
+
+/// The sine of `|x|` and so many quadrants more, where some lanes are beyond `limit`; lanes beyond [`FAR`] are unspecified.
+#[inline(always)]
+fn beyond<S: Simd>(simd: S, x: S::F, limit: f32, quadrants: i32) -> S::F {
+    let (quadrant, rest) = reduce(simd, simd.abs(x));
+    let mut quadrant = simd.to_array(simd.from_bits(quadrant)).map(|lane| lane.to_bits() as i32);
+    let mut rest = simd.to_array(rest);
+    reduce_lanes(simd.to_array(x), limit, &mut quadrant, &mut rest);
+    let quadrant = simd.bits(simd.from_array(quadrant.map(|lane| f32::from_bits(lane as u32))));
+    evaluate(simd, simd.int_add(quadrant, simd.int_splat(quadrants)), simd.from_array(rest))
+}
+
+/// `near` with the lanes of `x` that are far, or no numbers, by a function.
+#[cold]
+fn far(x: [f32; 16], mut near: [f32; 16], function: fn(f32) -> f32) -> [f32; 16] {
+    for (x, near) in x.into_iter().zip(&mut near) {
+        if x.is_nan() || x.abs() >= FAR {
+            *near = function(x);
+        }
+    }
+    near
 }
 
 /// Whether all lanes are inside the limit.
@@ -71,22 +105,30 @@ fn tame<S: Simd>(simd: S, x: S::F, limit: f32) -> bool {
     !simd.any(simd.less(simd.splat(0.5), inside))
 }
 
+/// `value`, its sign turned where `x` is negative.
+#[inline(always)]
+fn signed<S: Simd>(simd: S, value: S::F, x: S::F) -> S::F {
+    let sign = simd.int_and(simd.bits(x), simd.int_splat(i32::MIN));
+    simd.from_bits(simd.int_xor(simd.bits(value), sign))
+}
+
 /// `sin(x)`.
 #[inline(always)]
 pub(crate) fn sin<S: Simd>(simd: S, x: S::F) -> S::F {
     if !tame(simd, x, SINE_LIMIT) {
-        return simd.from_array(scalar(simd.to_array(x), libm::sinf));
+        let near = signed(simd, beyond(simd, x, SINE_LIMIT, 0), x);
+        return simd.from_array(far(simd.to_array(x), simd.to_array(near), libm::sinf));
     }
     let (quadrant, rest) = reduce(simd, simd.abs(x));
-    let sign = simd.int_and(simd.bits(x), simd.int_splat(i32::MIN));
-    simd.from_bits(simd.int_xor(simd.bits(evaluate(simd, quadrant, rest)), sign))
+    signed(simd, evaluate(simd, quadrant, rest), x)
 }
 
 /// `cos(x)`.
 #[inline(always)]
 pub(crate) fn cos<S: Simd>(simd: S, x: S::F) -> S::F {
     if !tame(simd, x, COSINE_LIMIT) {
-        return simd.from_array(scalar(simd.to_array(x), libm::cosf));
+        let near = beyond(simd, x, COSINE_LIMIT, 1);
+        return simd.from_array(far(simd.to_array(x), simd.to_array(near), libm::cosf));
     }
     let (quadrant, rest) = reduce(simd, simd.abs(x));
     evaluate(simd, simd.int_add(quadrant, simd.int_splat(1)), rest)

@@ -3,6 +3,7 @@
 mod bytes;
 mod dynamic;
 mod elements;
+mod fourier;
 mod gather;
 mod halves;
 mod image;

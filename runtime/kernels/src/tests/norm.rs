@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::{axis, few};
 use crate::harness::{address, check, compare, floats, numbers, run};
-use crate::oracle::{agrees, tensor};
+use crate::isa::Isa;
+use crate::oracle::{agrees, evaluate, tensor};
 
 /// `(v - mean) / sqrt(var + epsilon)` of one row.
 fn normalised(v: &[f64], rms: bool, epsilon: f64) -> Vec<f64> {
@@ -69,6 +70,41 @@ proptest! {
             if sum {
                 compare(isa, &floats(&outputs[1]), &v, 0.0);
             }
+        }
+    }
+
+    /// The bits that a rounding promises are those of the evaluator, where products fuse.
+    #[test]
+    fn roundings_have_promised_bits(
+        rows in 1_usize..7, cols in 1_usize..70, rms: bool, bias: bool, code in 0_i64..4, seed: u64,
+    ) {
+        use norm::Rounding::{Ascending, Factor, Quotient, Rows};
+        let rounding = [Rows, Quotient, Factor, Ascending][code as usize];
+        let bias = bias && !rms;
+        let (x, s, b) = (numbers(seed, rows * cols), numbers(seed ^ 1, cols), numbers(seed ^ 2, cols));
+        let op = match rms {
+            true => Op::RmsNorm(norm::RmsNorm { axis: 1, epsilon: 1e-5, rounding }),
+            false => Op::LayerNorm(norm::LayerNorm { axis: 1, epsilon: 1e-5, rounding }),
+        };
+        let operands = [Some(tensor(&x, &[rows, cols])), Some(tensor(&s, &[cols])), bias.then(|| tensor(&b, &[cols]))];
+        let operands = operands.each_ref().map(Option::as_ref);
+        let want = evaluate(op, if rms { &operands[..2] } else { &operands }, 1);
+        let want: Vec<f64> = want[0].to_slice::<f32>().expect("f32").iter().map(|&v| f64::from(v)).collect();
+        for (isa, outputs) in run(&[rows * cols * 4], 4, |outputs| args::LayerNorm {
+            x: address(&x),
+            residual: std::ptr::null(),
+            scale: address(&s),
+            bias: optional(bias, &b),
+            y: outputs[0],
+            sum: std::ptr::null_mut(),
+            rows: rows as i64,
+            cols: cols as i64,
+            epsilon: 1e-5,
+            rms: rms.into(),
+            rounding: code,
+        }) {
+            let fuses = isa != Isa::Portable || cfg!(target_arch = "aarch64");
+            compare(isa, &floats(&outputs[0]), &want, if fuses { 0.0 } else { 3e-6 });
         }
     }
 
