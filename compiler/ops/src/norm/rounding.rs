@@ -112,7 +112,10 @@ fn fused_squares(row: &[f32], centre: f32) -> f32 {
     for half in [4, 2, 1] {
         (0..half).for_each(|lane| sums[lane] += sums[lane + half]);
     }
-    rest.iter().fold(sums[0], |sum, x| sum + (x - centre) * (x - centre))
+    // Four of the rest are rounded apart, fewer are fused.
+    let (four, last) = rest.split_at(rest.len() / 4 * 4);
+    let sum = four.iter().fold(sums[0], |sum, x| sum + (x - centre) * (x - centre));
+    last.iter().fold(sum, |sum, x| (x - centre).mul_add(x - centre, sum))
 }
 
 /// Sum in the order of Eigen's vectors of four, of which the first begins at `lead`.

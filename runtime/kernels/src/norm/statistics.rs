@@ -45,7 +45,8 @@ unsafe fn wide_mean<S: Simd>(simd: S, v: *const f32, count: usize) -> f32 {
     (sums.iter().sum::<f64>() / count as f64) as f32
 }
 
-/// The sum of squared distances from `centre`: eight sums of fused products, which meet 4, 2 and 1 apart, and the last few one by one.
+/// The sum of squared distances from `centre`: eight sums of fused products, which meet 4, 2 and 1 apart, and the last few one by
+/// one, as compilers cut such a loop.
 ///
 /// # Safety
 /// `v` is readable for `count` elements.
@@ -71,7 +72,10 @@ unsafe fn fused_squares<S: Simd>(simd: S, v: *const f32, count: usize, centre: f
     for half in [4, 2, 1] {
         (0..half).for_each(|lane| sums[lane] += sums[lane + half]);
     }
-    last.iter().fold(sums[0], |sum, d| sum + d * d)
+    // Four of the rest are rounded apart, fewer are fused.
+    let (four, last) = last.split_at(last.len() / 4 * 4);
+    let sum = four.iter().fold(sums[0], |sum, d| sum + d * d);
+    last.iter().fold(sum, |sum, d| if S::FUSED { d.mul_add(*d, sum) } else { sum + d * d })
 }
 
 /// The same as means and elementwise operators take them, of row `index`.
