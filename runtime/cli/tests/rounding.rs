@@ -18,7 +18,7 @@ fn bits_that_decide_about_codes_are_those_of_onnxruntime() {
     let output = python(&[&script.to_string_lossy(), &cases.to_string_lossy()]).expect("python3 runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let count: usize = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number of cases");
-    assert!(count > 100, "{count} cases");
+    assert!(count > 80, "{count} cases");
     let output = Command::new(env!("CARGO_BIN_EXE_lathe"))
         .args(["test", &cases.to_string_lossy(), "--timeout", "60"])
         .output()
