@@ -190,7 +190,7 @@ impl Evaluate for LayerNorm {
         let x = cx.input(0)?;
         let (size, shape) = groups(cx, x, self.axis)?;
         if cx.wanted() == 1 && self.rounding.is_promised(x) {
-            return rounding::layer_norm(cx, x, size, self.epsilon, self.rounding);
+            return rounding::norm(cx, x, (size, false), self.epsilon, self.rounding);
         }
         let mut cells = cx.floats("x", x)?;
         let count = cx.count(&shape)?;
@@ -221,7 +221,7 @@ impl Evaluate for RmsNorm {
         let x = cx.input(0)?;
         let (size, _) = groups(cx, x, self.axis)?;
         if self.rounding.is_promised(x) {
-            return rounding::rms_norm(cx, x, size, self.epsilon, self.rounding);
+            return rounding::norm(cx, x, (size, true), self.epsilon, self.rounding);
         }
         let mut cells = cx.floats("x", x)?;
         for cells in cells.chunks_exact_mut(size.max(1)) {

@@ -139,12 +139,13 @@ fn by_fours(row: &[f32], lead: usize) -> f32 {
     first.iter().chain(last).fold(sum, |sum, x| sum + x)
 }
 
-/// The norm of rows of `size` elements.
-fn norm(
+/// The layer norm of rows of `size` elements, or their RMS norm.
+pub(super) fn norm(
     cx: &Context<'_>,
     x: &Tensor,
-    size: usize,
-    statistics: impl Fn(&[f32], usize) -> Statistics,
+    (size, rms): (usize, bool),
+    epsilon: f32,
+    rounding: Rounding,
 ) -> Result<Vec<Tensor>, EvalError> {
     let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<_>>();
     let cells = narrow(cx.floats("x", x)?);
@@ -167,7 +168,7 @@ fn norm(
     let mut results = Vec::with_capacity(cells.len());
     for (index, row) in cells.chunks_exact(size.max(1)).enumerate() {
         cx.work(size)?;
-        let statistics = statistics(row, index);
+        let statistics = Statistics::of(row, index, rms, epsilon, rounding);
         for &cell in row {
             let Some([scale, bias]) = places.next() else { break };
             let bias = biases.as_ref().map(|biases| biases[bias]);
@@ -175,24 +176,4 @@ fn norm(
         }
     }
     Ok(vec![cx.rounded(DType::F32, x.shape(), &results)?])
-}
-
-pub(super) fn layer_norm(
-    cx: &Context<'_>,
-    x: &Tensor,
-    size: usize,
-    epsilon: f32,
-    rounding: Rounding,
-) -> Result<Vec<Tensor>, EvalError> {
-    norm(cx, x, size, |row, index| Statistics::of(row, index, false, epsilon, rounding))
-}
-
-pub(super) fn rms_norm(
-    cx: &Context<'_>,
-    x: &Tensor,
-    size: usize,
-    epsilon: f32,
-    rounding: Rounding,
-) -> Result<Vec<Tensor>, EvalError> {
-    norm(cx, x, size, |row, index| Statistics::of(row, index, true, epsilon, rounding))
 }

@@ -1,6 +1,8 @@
 //! One plane of a transposed convolution to the bits of onnxruntime's: products over the channels in runs, and their columns, one a cell of the
 //! kernel, added to the plane in the order of the cells.
 
+use lathe_artifact::abi::SCRATCH_BYTES;
+
 use super::scatter::Axis;
 use crate::matmul::tile::{Left, PANEL, ROWS, Tile};
 use crate::simd::{LANES, Simd};
@@ -17,13 +19,19 @@ fn chain(channels: usize, places: usize) -> usize {
     depth
 }
 
+/// Most channels whose weights fit beside the rest of a plane's memory.
+pub(super) const MOST_CHANNELS: usize = 1 << 14;
+
+const _: () =
+    assert!((MOST_CHANNELS * ROWS + RUN * PANEL + 2 * ROWS * PANEL) * size_of::<f32>() <= SCRATCH_BYTES);
+
 /// Memory of a plane.
 struct Memory {
-    /// Weights of some cells, `[RUN][ROWS]`.
+    /// Weights of some cells, `[channels][ROWS]`.
     left: *mut f32,
     /// Input of some places, `[RUN][PANEL]`.
     right: *mut f32,
-    /// Sums of a run and of all runs, `[ROWS][PANEL]`.
+    /// Sums of a chain and of all chains, `[ROWS][PANEL]`.
     part: *mut f32,
     whole: *mut f32,
 }
@@ -36,6 +44,7 @@ pub(super) struct Columns {
     /// The weights of the first channel's cells, and elements from channel to channel.
     pub weights: *const f32,
     pub weight_step: usize,
+    /// At most [`MOST_CHANNELS`].
     pub channels: usize,
 }
 
@@ -46,23 +55,26 @@ impl Columns {
     /// `x` and the weights hold the channels, `y` the output's cells; the scratch memory is this worker's.
     #[inline(always)]
     pub unsafe fn add_to<S: Simd>(&self, simd: S, scratch: *mut f32, y: *mut f32) {
-        let at = |floats: usize| scratch.wrapping_add(floats);
-        let memory = Memory {
-            left: at(0),
-            right: at(RUN * ROWS),
-            part: at(RUN * (ROWS + PANEL)),
-            whole: at(RUN * (ROWS + PANEL) + ROWS * PANEL),
-        };
+        let right = scratch.wrapping_add(MOST_CHANNELS * ROWS);
+        let part = right.wrapping_add(RUN * PANEL);
+        let memory = Memory { left: scratch, right, part, whole: part.wrapping_add(ROWS * PANEL) };
         let inputs: usize = self.axes.iter().map(|axis| axis.input).product();
         let kernel: usize = self.axes.iter().map(|axis| axis.kernel).product();
-        // Of the places that reach a cell of the output the last meets the first cell of the kernel.
-        for first in (0..inputs).step_by(PANEL).rev() {
-            let count = (inputs - first).min(PANEL);
-            for cell in (0..kernel).step_by(ROWS) {
-                let rows = (kernel - cell).min(ROWS);
+        for cell in (0..kernel).step_by(ROWS) {
+            let rows = (kernel - cell).min(ROWS);
+            for channel in 0..self.channels {
+                // SAFETY: the weights hold the cells of each channel.
+                unsafe {
+                    let from = self.weights.add(channel * self.weight_step + cell);
+                    from.copy_to_nonoverlapping(memory.left.add(channel * ROWS), rows);
+                }
+            }
+            // Of the places that reach a cell of the output the last meets the first cell of the kernel.
+            for first in (0..inputs).step_by(PANEL).rev() {
+                let count = (inputs - first).min(PANEL);
                 // SAFETY: places and cells are there.
                 unsafe {
-                    self.products(simd, &memory, (first, count, inputs), (cell, rows));
+                    self.products(simd, &memory, (first, count, inputs), rows);
                     for row in 0..rows {
                         self.spread(cell + row, first, memory.whole.add(row * PANEL), count, y);
                     }
@@ -71,7 +83,7 @@ impl Columns {
         }
     }
 
-    /// Products of some cells with some places, summed over the channels.
+    /// Products of the packed cells with some places, summed over the channels.
     ///
     /// # Safety
     /// As [`Columns::add_to`].
@@ -81,7 +93,7 @@ impl Columns {
         simd: S,
         memory: &Memory,
         (first, count, inputs): (usize, usize, usize),
-        (cell, rows): (usize, usize),
+        rows: usize,
     ) {
         let chain = chain(self.channels, inputs);
         for channel in (0..self.channels).step_by(RUN) {
@@ -91,10 +103,6 @@ impl Columns {
             // SAFETY: the caller's promise; the memory holds a run.
             unsafe {
                 let x = self.x.add(channel * inputs + first);
-                for i in 0..k {
-                    let from = self.weights.add((channel + i) * self.weight_step + cell);
-                    from.copy_to_nonoverlapping(memory.left.add(i * ROWS), rows);
-                }
                 let whole = count == PANEL;
                 if !whole {
                     for i in 0..k {
@@ -105,7 +113,7 @@ impl Columns {
                 }
                 Tile {
                     k,
-                    a: memory.left,
+                    a: memory.left.add(channel * ROWS),
                     left: Left::Columns,
                     b: if whole { x } else { memory.right },
                     b_row: if whole { inputs } else { PANEL },
@@ -139,15 +147,20 @@ impl Columns {
             let at = place as i64 * axis.stride + axis.base(k);
             usize::try_from(at).ok().filter(|&at| at < axis.output)
         };
-        for j in 0..count {
-            let place = first + j;
-            let (id, ih, iw) = (place / w.input / h.input, place / w.input % h.input, place % w.input);
-            if let (Some(od), Some(oh), Some(ow)) =
-                (reached(d, id, kd), reached(h, ih, kh), reached(w, iw, kw))
-            {
-                // SAFETY: the place lies in the output.
-                unsafe { *y.add((od * h.output + oh) * w.output + ow) += *products.add(j) };
+        let columns = w.reach(kw);
+        let mut place = first;
+        while place < first + count {
+            // The places of one row of the input.
+            let (row, column) = (place / w.input, place % w.input);
+            let end = (column + first + count - place).min(w.input);
+            if let (Some(od), Some(oh)) = (reached(d, row / h.input, kd), reached(h, row % h.input, kh)) {
+                for iw in column.max(columns.start)..end.min(columns.end) {
+                    let at = (iw as i64 * w.stride + w.base(kw)) as usize + (od * h.output + oh) * w.output;
+                    // SAFETY: `reach` keeps all places inside the output; the product is one of the panel's.
+                    unsafe { *y.add(at) += *products.add(place - first + iw - column) };
+                }
             }
+            place += end - column;
         }
     }
 }

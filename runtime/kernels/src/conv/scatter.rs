@@ -4,7 +4,7 @@
 use lathe_artifact::abi::{Status, Worker};
 use lathe_artifact::builtin::{Activation, args};
 
-use super::columns::Columns;
+use super::columns::{Columns, MOST_CHANNELS};
 use crate::kernel::{Kernel, size};
 use crate::math::activate;
 use crate::simd::{LANES, Simd};
@@ -29,7 +29,7 @@ impl Axis {
 
     /// The input cells that kernel cell `k` brings into the output.
     #[inline(always)]
-    fn reach(self, k: usize) -> std::ops::Range<usize> {
+    pub(super) fn reach(self, k: usize) -> std::ops::Range<usize> {
         let base = self.base(k);
         let first = if base < 0 { (-base).div_ceil_of(self.stride) } else { 0 };
         let room = self.output as i64 - base;
@@ -125,7 +125,7 @@ impl Kernel for args::ConvTransposeCells {
                         self.weight.cast::<f32>().add((channel * group_outs + out % group_outs) * kernel);
                     (x, weights)
                 };
-                if self.exact != 0 {
+                if self.exact != 0 && group_channels <= MOST_CHANNELS {
                     (0..outputs).for_each(|i| *y.add(i) = 0.0);
                     let (x, weights) = of(group * group_channels);
                     let (weight_step, channels) = (group_outs * kernel, group_channels);
